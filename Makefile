@@ -1,0 +1,26 @@
+# Two front doors. Each sets itself up in .venv on a fresh machine: Python 3.11 or newer, git and make suffice.
+#   make reproduce              every experiment at the paper's size, then results/summary.md
+#   make test                   ruff, pyright, pytest
+#   make reproduce EXTRA=cuda13 the same on a GPU (or EXTRA=cuda12)
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+EXTRA ?=
+comma := ,
+BIN := .venv/bin
+READY := .venv/ready-$(if $(EXTRA),$(EXTRA),cpu)
+
+.PHONY: reproduce test readme-figures
+reproduce: $(READY)
+	$(BIN)/python experiments/reproduce.py $(ARGS)
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/pytest -n 2
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test$(if $(EXTRA),$(comma)$(EXTRA))]'
+	touch $@

@@ -1,0 +1,154 @@
+"""How an experiment runs: points measured once and stored, then figures and a table from the store alone."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import tyro
+import xarray as xr
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from experiments import record
+from experiments.figures import save_figure
+from signal_drift import InputError
+
+Device = Literal["auto", "cpu", "cuda", "rocm", "tpu"]
+
+
+class Row(NamedTuple):
+    """One line of the summary: a quantity, what the paper predicts, what was measured, and its 95% interval."""
+
+    quantity: str
+    predicted: str
+    measured: str
+    interval: str
+
+
+class Report(NamedTuple):
+    """What an experiment says of its stored results."""
+
+    rows: list[Row]
+    sentences: list[str]
+    figures: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A name, the paper's configuration and a tiny one, and three functions.
+
+    `points(config)` labels the independent pieces; `measure(config, **point)` computes one as a dataset;
+    `report(config, dataset)` sees only what was stored.
+    """
+
+    name: str
+    title: str
+    paper: Any
+    quick: Any
+    points: Callable[[Any], list[dict[str, Any]]]
+    measure: Callable[..., xr.Dataset]
+    report: Callable[[Any, xr.Dataset], Report]
+
+
+def results(experiment: Experiment, config: Any, out: Path) -> xr.Dataset:
+    """Every point of the experiment, measured where the store does not have it already."""
+    points = experiment.points(config)
+    progress = tqdm(points, desc=experiment.name, unit="point", dynamic_ncols=True)
+    combined = xr.combine_by_coords(
+        [
+            _point(experiment, config, point, out, progress).expand_dims({k: [v] for k, v in point.items()})
+            for point in progress
+        ],
+        combine_attrs="drop_conflicts",
+    )
+    return combined if isinstance(combined, xr.Dataset) else combined.to_dataset()
+
+
+def _point(experiment: Experiment, config: Any, point: Mapping[str, Any], out: Path, progress: tqdm) -> xr.Dataset:
+    path, wanted = record.path_of(out, experiment.name, point), record.digest(experiment.name, config, point)
+    stored, reason = record.read(path, wanted)
+    if stored is not None:
+        return stored
+    if reason != "absent":
+        progress.write(f"{path}: {reason}, computed again", file=sys.stderr)
+    start = time.perf_counter()
+    dataset = experiment.measure(config, **point)
+    record.write(dataset, path, experiment.name, config, point, time.perf_counter() - start)
+    stored, reason = record.read(path, wanted)  # what is reported is what was stored
+    if stored is None:
+        raise record.RecordError(f"out: {str(path)!r} was written and is now {reason}")
+    return stored
+
+
+def run(experiment: Experiment, config: Any, out: Path) -> Report:
+    """Measure what is missing, then draw and report from the store; figures go to `out`/figures."""
+    report = experiment.report(config, results(experiment, config, out))
+    for name, figure in report.figures.items():
+        save_figure(figure, out / "figures" / name, {"Config": record.digest(experiment.name, config, {})})
+    return report
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The rows as an aligned Markdown table."""
+    lines = [Row("quantity", "predicted", "measured", "95% interval"), *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    text = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    return "\n".join([text[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *text[1:]])
+
+
+def main(experiment: Experiment, argv: list[str] | None = None) -> None:
+    """The command line of one experiment: `--help`, `--quick`, `--out`, `--device` and every field of its config."""
+    arguments = sys.argv[1:] if argv is None else argv
+    default = experiment.quick if "--quick" in arguments else experiment.paper
+
+    def command(
+        config: tyro.conf.OmitArgPrefixes[Any],
+        quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+        out: Path | None = None,
+        device: Device = "auto",
+    ) -> None:
+        """Run one experiment of the paper, or report it if it has been run.
+
+        Args:
+            config: The setting; the defaults are the paper's size.
+            quick: The tiny size used in tests, in a folder of its own.
+            out: Where results go [default: results, or results/quick].
+            device: Where JAX computes; auto takes an accelerator where there is one.
+
+        """
+        prepare(device)
+        report = run(experiment, config, out or default_out(quick))
+        print(table(report.rows), *report.sentences, sep="\n")
+
+    command.__annotations__["config"] = tyro.conf.OmitArgPrefixes[type(default)]
+    command.__defaults__ = (default, *(command.__defaults__ or ()))
+    exit_on_bad_input(lambda: tyro.cli(command, args=arguments, description=experiment.title))
+
+
+def default_out(quick: bool) -> Path:
+    return Path("results/quick") if quick else Path("results")
+
+
+def prepare(device: Device) -> None:
+    """Float64 and full matmul precision everywhere, on the device asked for."""
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    if device != "auto":
+        jax.config.update("jax_platforms", device)
+    try:
+        jax.devices()
+    except RuntimeError:
+        raise InputError(f"device: JAX finds no {device!r} on this machine") from None
+
+
+def exit_on_bad_input(command: Callable[[], object]) -> None:
+    """Run the command; a wrong argument or a file in the way ends in one line and exit status 2."""
+    try:
+        command()
+    except (InputError, record.RecordError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,104 @@
+"""One style for every figure, and the ways of drawing a spectrum. Nothing here computes a result."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.record import replacing
+
+# Okabe–Ito, told apart by colour-blind readers; one colour for each object throughout the project.
+COLOR = {
+    "task": "#000000",
+    "signal": "#0072B2",
+    "drift": "#D55E00",
+    "lora": "#009E73",
+    "prediction": "#CC79A7",
+    "band": "#E69F00",
+    "other": "#56B4E9",
+}
+STYLE: dict[Any, Any] = {
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 10.5,
+    "lines.linewidth": 1.8,
+    "savefig.dpi": 110,
+    "svg.hashsalt": "signal_drift",
+}
+
+
+def panels(columns: int, title: str, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+    """A row of panels lettered (a), (b), … under one title."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.2 * columns, height), layout="constrained")
+        axes = figure.subplots(1, columns, squeeze=False)[0]
+        figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    return figure, list(axes)
+
+
+def shades(count: int) -> list:
+    """Colours from light to dark for an ordered parameter such as α, told apart without hue."""
+    return list(mpl.colormaps["inferno_r"](np.linspace(0.18, 0.9, count)))
+
+
+def save_figure(figure: Figure, stem: Path, metadata: dict[str, str]) -> None:
+    """Write `stem`.png, .svg and .pdf, the first carrying `metadata`."""
+    with mpl.rc_context(STYLE):
+        for suffix in ("svg", "pdf", "png"):
+            plain = {"Date": None} if suffix == "svg" else {"CreationDate": None} if suffix == "pdf" else metadata
+            with replacing(stem.with_name(f"{stem.name}.{suffix}")) as temporary:
+                figure.savefig(temporary, format=suffix, metadata=plain)
+
+
+def zero_threshold(spectrum: Float[np.ndarray, "n"]) -> float:
+    """n·ε·‖H‖, the rounding level below which an eigenvalue cannot be told from zero."""
+    return len(spectrum) * np.finfo(float).eps * float(np.max(np.abs(spectrum)))
+
+
+def draw_sorted(axes: Axes, spectrum: Float[np.ndarray, "n"], **style) -> None:
+    """Eigenvalues from the largest to the smallest, against their position as a share of n."""
+    position = (np.arange(len(spectrum)) + 0.5) / len(spectrum)
+    axes.plot(position, np.sort(spectrum)[::-1], **style)
+
+
+def draw_density(axes: Axes, spectrum: Float[np.ndarray, "n"], threshold: float, **style) -> None:
+    """The density of eigenvalues (share per unit of λ) on a symlog axis: counts divided by the bin width in λ.
+
+    The middle bin is [−threshold, threshold]; what lies there is zero to rounding.
+    """
+    top = 1.5 * float(np.max(np.abs(spectrum)))
+    positive = np.geomspace(threshold, max(top, 10 * threshold), 60)
+    edges = np.concatenate([-positive[::-1], positive])
+    counts, _ = np.histogram(spectrum, edges)
+    density = counts / np.diff(edges) / len(spectrum)
+    axes.stairs(np.where(counts > 0, density, np.nan), edges, **style)
+
+
+def symlog(axes: Axes, which: str, threshold: float, decades: int = 2) -> None:
+    """A symlog axis, linear below `threshold`, with a tick every `decades` decades."""
+    getattr(axes, f"set_{which}scale")("symlog", linthresh=threshold, linscale=0.4)
+    axis = getattr(axes, f"{which}axis")
+    low, high = axis.get_view_interval()
+    first = int(np.ceil(np.log10(threshold)))
+    last = int(np.ceil(np.log10(max(abs(low), abs(high), 10 * threshold))))
+    powers = 10.0 ** np.arange(last, first, -decades)
+    ticks = [*(-powers[powers <= -low]), 0.0, *powers[powers <= high][::-1]]
+    axis.set_ticks(ticks)
+
+
+def log_axis(axes: Axes, x: str, y: str, *, log_x: int = 2, log_y: int = 10) -> None:
+    """Logarithmic axes with their labels."""
+    axes.set_xscale("log", base=log_x)
+    axes.set_yscale("log", base=log_y)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)

@@ -1,0 +1,170 @@
+"""F8c: H_LoRA is indefinite, and as α grows its spectrum converges to that of H_Signal."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+import signal_drift as sd
+from experiments import figures
+from experiments.experiment import Experiment, Report, Row, main
+from experiments.setting import Setting, adapters, problem
+from experiments.statistics import exponents, mean_interval
+
+
+@dataclass(frozen=True)
+class Config(Setting):
+    """The exact spectra of H_LoRA over α at B = 0."""
+
+    alphas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0, 256.0)
+    """Values of α."""
+
+
+def points(config: Config) -> list[dict]:
+    return [{"seed": seed, "alpha": alpha} for seed in range(config.seeds) for alpha in config.alphas]
+
+
+def measure(config: Config, seed: int, alpha: float) -> xr.Dataset:
+    """All eigenvalues of H_LoRA and H_Signal at one α, the extremes of H_ℓ, and the identities they rest on."""
+    loss, base = problem(config, seed)
+    start = adapters(config, base, seed)
+    parts = sd.decompose(loss, base, start, config.scaling(alpha))
+    unit = sd.decompose(loss, base, start, config.scaling(1.0))
+    probe = jax.random.normal(jax.random.fold_in(jax.random.key(seed), 3), (parts.lora.shape[0], 8))
+    lora, signal, drift = parts.lora @ probe, parts.signal @ probe, parts.drift @ probe
+    task = sd.extreme_eigenvalues(parts.task, which="both")
+    return xr.Dataset(
+        {
+            "lora": ("theta_index", sd.eigenvalues(parts.lora)),
+            "signal": ("theta_index", alpha**2 * _unit_signal(config, seed)),
+            "drift_max": sd.extreme_eigenvalues(parts.drift).values[0],
+            "task_extremes": ("end", task.values),
+            "task_residuals": ("end", task.residuals),
+            "sum_error": _relative(lora - signal - drift, lora),
+            "square_error": _relative(signal - alpha**2 * (unit.signal @ probe), signal),
+        },
+        coords={"end": ["min", "max"]},
+    )
+
+
+@cache
+def _unit_signal(config: Config, seed: int) -> np.ndarray:
+    """The spectrum of H_Signal at α = 1; at fixed weights and B = 0 every other one is α² times it (P4)."""
+    loss, base = problem(config, seed)
+    return sd.eigenvalues(sd.decompose(loss, base, adapters(config, base, seed), config.scaling(1.0)).signal)
+
+
+def _relative(difference: jax.Array, reference: jax.Array) -> float:
+    return float(jnp.linalg.norm(difference) / jnp.linalg.norm(reference))
+
+
+def distances(data: xr.Dataset) -> xr.Dataset:
+    """max_i and mean_i |λ_i[H_LoRA] − λ_i[H_Signal]| and Weyl's bound ‖H_Drift‖₂ on them, over λmax[H_Signal]."""
+    top = data.signal.max("theta_index")
+    gap = abs(data.lora - data.signal)
+    return xr.Dataset(
+        {
+            "largest": gap.max("theta_index") / top,
+            "mean": gap.mean("theta_index") / top,
+            "bound": data.drift_max / top,
+        }
+    )
+
+
+def report(config: Config, data: xr.Dataset) -> Report:
+    distance = distances(data).transpose("seed", "alpha")
+    slope = mean_interval(exponents(data.alpha.values, distance["mean"].values))
+    identities = {"H_LoRA = H_Signal + H_Drift": data.sum_error, "H_Signal(α) = α² H_Signal(1)": data.square_error}
+    rows = [
+        *(_extremes_row("H_ℓ", "min/max", data.task_extremes.isel(alpha=0))),
+        *(
+            row
+            for alpha in data.alpha.values
+            for row in _extremes_row(f"H_LoRA, α = {alpha:g}", "-", _ends(data.lora.sel(alpha=alpha)))
+        ),
+        *(_extremes_row("H_Signal, every α", "≥ 0 if PSD", _ends(data.signal.isel(alpha=0)))),
+        Row("F8c  exponent of mean |λ[H_LoRA] − λ[H_Signal]| / λmax[H_Signal] in α", "< 0", str(slope), slope.interval()),
+        *(Row(f"P1/P4  {k}, largest relative error", "rounding", f"{float(v.max()):.1e}", "–") for k, v in identities.items()),
+    ]
+    return Report(rows, _sentences(config, data, distance), {"purification": _figure(config, data, distance)})
+
+
+def _ends(spectrum: xr.DataArray) -> xr.DataArray:
+    return xr.concat([spectrum.min("theta_index"), spectrum.max("theta_index")], "end")
+
+
+def _extremes_row(name: str, predicted: str, ends: xr.DataArray) -> list[Row]:
+    ratio = mean_interval((ends.isel(end=0) / ends.isel(end=1)).values)
+    return [Row(f"F8c  λmin/λmax of {name}", predicted, str(ratio), ratio.interval())]
+
+
+def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[str]:
+    """What the store says of the two premises, in words."""
+    task = data.task_extremes.isel(alpha=0) + data.task_residuals.isel(alpha=0)
+    negative = int((task.sel(end="min") < 0).sum())
+    threshold = [figures.zero_threshold(x) for x in data.signal.isel(alpha=0).transpose("seed", ...).values]
+    signal = int((data.signal.isel(alpha=0).min("theta_index").values < -np.array(threshold)).sum())
+    inside = bool((distance.largest <= distance.bound * (1 + 1e-9)).all())
+    return [
+        f"P2-premise: H_ℓ has a certified negative eigenvalue at {negative} of {config.seeds} seeds"
+        + (": it is not positive semi-definite on this MLP." if negative else "."),
+        f"H_Signal has an eigenvalue below −n·ε·‖H‖ at {signal} of {config.seeds} seeds"
+        + (": the limit of purification is then not positive semi-definite." if signal else "."),
+        f"Every eigenvalue of H_LoRA lies {'within' if inside else 'NOT within'} Weyl's bound ‖H_Drift‖₂ of that of H_Signal.",
+    ]
+
+
+def _figure(config: Config, data: xr.Dataset, distance: xr.Dataset) -> figures.Figure:
+    figure, (left, middle, right) = figures.panels(
+        3, f"F8c  Spectral purification: d = {config.width}, r = {config.rank}, {config.seeds} seeds"
+    )
+    top = data.signal.max("theta_index")
+    first = {"seed": data.seed.values[0]}
+    threshold = 1e-9
+    for alpha, color in zip(data.alpha.values, figures.shades(len(data.alpha)), strict=True):
+        here = first | {"alpha": alpha}
+        figures.draw_sorted(left, (data.lora / top).sel(here).values, color=color, label=f"α = {alpha:g}")
+    figures.draw_sorted(
+        left, (data.signal / top).sel(first).isel(alpha=0).values, color=figures.COLOR["signal"], ls="--", label=r"$H_{Signal}$"
+    )
+    figures.symlog(left, "y", threshold)
+    left.set(xlabel="position, share of all eigenvalues", ylabel=r"$\lambda\,/\,\lambda_{max}[H_{Signal}]$")
+    left.set_title(r"(a) sorted spectra of $H_{LoRA}$, seed 0")
+    left.legend()
+    for name, ends, color in (
+        (r"$H_{LoRA}$", _ends(data.lora), "lora"),
+        (r"$H_{Signal}$", _ends(data.signal), "signal"),
+        (r"$H_\ell$", data.task_extremes, "task"),
+    ):
+        ratio = (ends.isel(end=0) / ends.isel(end=1)).transpose("alpha", "seed").values
+        middle.plot(data.alpha, ratio, "o", color=figures.COLOR[color], alpha=0.4)
+        middle.plot(data.alpha, ratio.mean(1), color=figures.COLOR[color], label=name)
+    middle.axhline(0, color=figures.COLOR["prediction"], ls="--", label="positive semi-definite")
+    middle.set_xscale("log", base=4)
+    middle.set(xlabel="α", ylabel=r"$\lambda_{min}\,/\,\lambda_{max}$", title="(b) how indefinite, each seed")
+    middle.legend()
+    for name, color in (("largest", "lora"), ("mean", "other")):
+        right.plot(data.alpha, distance[name].T, "o", color=figures.COLOR[color], alpha=0.5)
+        right.plot(data.alpha, distance[name].mean("seed"), color=figures.COLOR[color], label=f"{name} over eigenvalues")
+    right.plot(data.alpha, distance["bound"].mean("seed"), "--", color=figures.COLOR["prediction"], label=r"Weyl: $\|H_{Drift}\|_2\propto 1/\alpha$")
+    figures.log_axis(right, "α", r"$|\lambda_i[H_{LoRA}]-\lambda_i[H_{Signal}]|\,/\,\lambda_{max}[H_{Signal}]$", log_x=4)
+    right.set_title("(c) distance between the spectra")
+    right.legend()
+    return figure
+
+
+EXPERIMENT = Experiment(
+    name="purification",
+    title="F8c: the spectrum of H_LoRA over α, against that of H_Signal.",
+    paper=Config(),
+    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, seeds=2, alphas=(1.0, 16.0, 256.0)),
+    points=points,
+    measure=measure,
+    report=report,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,133 @@
+"""The one way results are stored and read back: labelled, atomic, with provenance.
+
+A point is one independent piece of an experiment, one netCDF file. It is written beside its place and moved
+there when complete, so a file is whole or absent. It is believed only if it opens and carries the digest of the
+configuration asked for.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import xarray as xr
+
+SCHEMA = 1
+MARK = "signal_drift_digest"
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class RecordError(Exception):
+    """A file or folder stands in the way; the message is one line that names it."""
+
+
+def digest(experiment: str, config: Any, point: Mapping[str, Any]) -> str:
+    """What identifies a point's content: schema, experiment, every config field and the point's own labels."""
+    content = [SCHEMA, experiment, dataclasses.asdict(config), dict(point)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def path_of(out: Path, experiment: str, point: Mapping[str, Any]) -> Path:
+    label = "_".join(f"{name}={value}" for name, value in point.items()) or "all"
+    return out / experiment / f"{label}.nc"
+
+
+def write(
+    dataset: xr.Dataset, path: Path, experiment: str, config: Any, point: Mapping[str, Any], seconds: float
+) -> None:
+    """Store `dataset` at `path` with its provenance; a crash at any moment leaves the old file or the new one."""
+    attributes = provenance(config) | {
+        MARK: digest(experiment, config, point),
+        "experiment": experiment,
+        "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
+        "point": json.dumps(dict(point), sort_keys=True),
+        "seconds": seconds,
+    }
+    with replacing(path) as temporary:
+        dataset.assign_attrs(attributes).to_netcdf(temporary, engine="h5netcdf")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path`, moved onto it on success and removed on failure."""
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RecordError(f"out: cannot write {str(path)!r} ({error.strerror or error})") from None
+    finally:
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
+    """The stored point, or None and the reason why it has to be computed.
+
+    Raises `RecordError` for a file that this project did not write or that may not be read: it is left alone.
+    """
+    if not path.exists():
+        return None, "absent"
+    try:
+        with path.open("rb") as file:
+            signature = file.read(len(HDF5_SIGNATURE))
+    except OSError as error:
+        raise RecordError(f"out: cannot read {str(path)!r} ({error.strerror})") from None
+    if signature != HDF5_SIGNATURE[: len(signature)]:
+        raise RecordError(f"out: {str(path)!r} is not a result of this project; move it away")
+    try:
+        dataset = xr.load_dataset(path, engine="h5netcdf")
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return None, "truncated or damaged"
+    if MARK not in dataset.attrs:
+        raise RecordError(f"out: {str(path)!r} is not a result of this project; move it away")
+    if dataset.attrs[MARK] != wanted:
+        return None, "from another configuration"
+    return dataset, "stored"
+
+
+def provenance(config: Any) -> dict[str, Any]:
+    """Where and with what a number was computed."""
+    device = jax.devices()[0]
+    return {
+        "commit": _commit(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "device": f"{device.platform}: {device.device_kind}",
+        "dtype": str(jnp.result_type(float)),
+        "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None)),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "xarray")},
+    }
+
+
+@cache
+def _commit() -> str:
+    """The commit of this checkout, "+changes" if files differ from it, "unknown" outside git."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty=+changes",
+        "--exclude=*",
+        "--abbrev=40",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

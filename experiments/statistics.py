@@ -1,0 +1,37 @@
+"""Intervals and exponents: how a handful of seeds becomes a statement."""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+
+class Estimate(NamedTuple):
+    """A mean with its two-sided 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g}"
+
+    def interval(self) -> str:
+        return f"[{self.low:.4g}, {self.high:.4g}]"
+
+
+def mean_interval(samples: Float[np.ndarray, "n"]) -> Estimate:
+    """Student's t interval of the mean of independent samples; a single sample has an unbounded one."""
+    samples = np.asarray(samples, float).ravel()
+    mean, n = float(np.mean(samples)), len(samples)
+    if n < 2:
+        return Estimate(mean, -np.inf, np.inf)
+    half = float(scipy.stats.t.ppf(0.975, n - 1) * np.std(samples, ddof=1) / np.sqrt(n))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def exponents(x: Float[np.ndarray, "k"], y: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:
+    """The slope of log y against log x, least squares, one per row of y."""
+    u = np.log(x) - np.mean(np.log(x))
+    return np.log(y) @ u / (u @ u)

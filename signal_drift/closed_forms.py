@@ -1,0 +1,53 @@
+"""What the theory predicts, as formulas that share no code with the operators they are compared to."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from signal_drift.lora import Adapters, Scaling, Weights, per_layer
+
+Grams = Mapping[str, Float[Array, "_d_in _d_in"]]
+
+
+def suppression(rank: int, scaling: float, sigma_a: float) -> float:
+    """E[Tr H_Signal] / Tr H_ℓ = r s² σ_A² = α² σ_A²/r at B = 0 (P3-trace, Eq. 34–40), s = α/r.
+
+    For A with independent entries of mean 0 and standard deviation `sigma_a`, the same in every layer.
+    """
+    return rank * scaling**2 * sigma_a**2
+
+
+def task_grams(task: Float[Array, "D D"], base: Weights) -> dict[str, Array]:
+    """M_l = Σ_o H_ℓ[(o,·), (o,·)] of shape (d_in, d_in) for every layer, from the dense H_ℓ (X2)."""
+    grams, start = {}, 0
+    for layer, W0 in sorted(base.items()):
+        block = task[start : start + W0.size, start : start + W0.size]
+        grams[layer] = jnp.einsum("oioj->ij", block.reshape(W0.shape * 2))
+        start += W0.size
+    return grams
+
+
+def signal_trace(grams: Grams, adapters: Adapters, scaling: Scaling) -> Float[Array, ""]:
+    """Tr H_Signal = Σ_l s_l² Tr(A_l M_l A_lᵀ) at B = 0 (X2)."""
+    s = per_layer("scaling", scaling, adapters)
+    return jnp.sum(jnp.stack([s[k] ** 2 * jnp.vdot(adapters[k].A @ M, adapters[k].A) for k, M in grams.items()]))
+
+
+def signal_trace_deviation(grams: Grams, rank: int, scaling: float, sigma_a: float) -> float:
+    """Std[Tr H_Signal] = √(2r) s² σ_A² √(Σ_l ‖M_l‖_F²) over Gaussian A at B = 0 (X2)."""
+    total = sum(float(jnp.sum(M**2)) for M in grams.values())
+    return float(np.sqrt(2 * rank * total) * scaling**2 * sigma_a**2)
+
+
+def drift_eigenvalues(gradient: Weights, adapters: Adapters, scaling: Scaling) -> Float[np.ndarray, "p"]:
+    """spec(H_Drift) = {±s·σ_i(G_l), each r_l times} ∪ zeros, ascending (X1); `gradient` is G_l = ∇_{W_l} ℓ."""
+    s = per_layer("scaling", scaling, adapters)
+    sigma = [
+        np.tile(float(s[k]) * np.linalg.svd(np.asarray(G), compute_uv=False), len(adapters[k].A))
+        for k, G in gradient.items()
+    ]
+    pairs = np.concatenate([*sigma, *(-x for x in sigma)])
+    p = sum(A.size + B.size for A, B in adapters.values())
+    return np.sort(np.concatenate([pairs, np.zeros(p - len(pairs))]))

@@ -1,0 +1,124 @@
+"""The LoRA map θ ↦ w(θ) = W₀ + s·BA, its Jacobian and its adjoint, layer by layer and never materialised.
+
+A model is a dict of frozen matrices `base[layer]`, W₀ of shape (d_out, d_in) in y = W x. Every dict of this
+package has the same keys. Wherever a dict is flattened, the order is that of `jax.flatten_util.ravel_pytree`:
+keys sorted, A before B, each matrix row by row.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer, variance_scaling
+from jaxtyping import Array, Float, Key
+
+from signal_drift.errors import InputError
+
+Weights = Mapping[str, Float[Array, "_d_out _d_in"]]
+Scaling = float | Array | Mapping[str, float | Array]
+T = TypeVar("T")
+
+
+class Adapter(NamedTuple):
+    """The two factors of one layer's update s·BA."""
+
+    A: Float[Array, "r d_in"]
+    B: Float[Array, "d_out r"]
+
+
+Adapters = Mapping[str, Adapter]
+
+normal_fan_in: Initializer = variance_scaling(1.0, "fan_in", "normal", in_axis=-1, out_axis=-2)
+"""A ~ N(0, 1/d_in), as in App. E."""
+
+kaiming_uniform: Initializer = variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-1, out_axis=-2)
+"""A ~ U(−1/√d_in, 1/√d_in), variance 1/(3 d_in): the default of PyTorch and PEFT (App. F)."""
+
+
+def init_adapters(
+    key: Key[Array, ""],
+    base: Weights,
+    rank: int | Mapping[str, int],
+    init_A: Initializer = normal_fan_in,
+) -> dict[str, Adapter]:
+    """A drawn from `init_A`, B = 0, so that w(θ) = W₀ at the start (Sec. 3).
+
+    `rank` is r for all layers, or r of each layer; it may exceed the layer's own dimensions. The factors take
+    the dtype of `base`. Raises `InputError` for a rank below 1 or a base weight that is not a matrix.
+    """
+    check_matrices(base)
+    ranks = per_layer("rank", rank, base)
+    for layer, r in ranks.items():
+        if r != int(r) or r < 1:
+            raise InputError(f"rank: must be an integer of at least 1, got {r} for layer {layer!r}")
+    keys = dict(zip(sorted(base), jax.random.split(key, len(base)), strict=True))
+
+    def init_layer(layer: str) -> Adapter:
+        (d_out, d_in), r, dtype = base[layer].shape, int(ranks[layer]), base[layer].dtype
+        return Adapter(A=init_A(keys[layer], (r, d_in), dtype), B=jnp.zeros((d_out, r), dtype))
+
+    return {layer: init_layer(layer) for layer in sorted(base)}
+
+
+def effective_weights(base: Weights, adapters: Adapters, scaling: Scaling) -> dict[str, Array]:
+    """W = W₀ + s·BA for every layer (Sec. 2), s = α/r the `scaling`, one number or one per layer."""
+    check_fit(base, adapters)
+    s = per_layer("scaling", scaling, base)
+    return {layer: base[layer] + s[layer] * (B @ A) for layer, (A, B) in sorted(adapters.items())}
+
+
+def jacobian_product(adapters: Adapters, delta: Adapters, scaling: Scaling) -> dict[str, Array]:
+    """J Δθ = s·(B ΔA + ΔB A) for every layer (Eq. 43), without forming J."""
+    check_same_shapes(adapters, delta)
+    s = per_layer("scaling", scaling, adapters)
+    return {layer: s[layer] * (B @ delta[layer].A + delta[layer].B @ A) for layer, (A, B) in adapters.items()}
+
+
+def adjoint_product(adapters: Adapters, V: Weights, scaling: Scaling) -> dict[str, Adapter]:
+    """Jᵀ V = (s·BᵀV, s·V Aᵀ) for every layer: the transpose of Eq. 43; for V = G it is ∇_θ ℓ (Eq. 22)."""
+    s = per_layer("scaling", scaling, adapters)
+    return {
+        layer: Adapter(A=s[layer] * (B.T @ V[layer]), B=s[layer] * (V[layer] @ A.T))
+        for layer, (A, B) in adapters.items()
+    }
+
+
+def per_layer(name: str, value: T | Mapping[str, T], layers: Mapping[str, object]) -> dict[str, T]:
+    """The argument `name`, given once for all layers or as a dict with exactly these layers, as a dict."""
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(sorted(layers), value)
+    if value.keys() != layers.keys():
+        odd = sorted(value.keys() ^ layers.keys())[0]
+        kind = "unknown" if odd in value else "missing"
+        raise InputError(f"{name}: {kind} layer {odd!r}; the layers are {sorted(layers)}")
+    return {layer: value[layer] for layer in sorted(layers)}
+
+
+def check_matrices(base: Weights) -> None:
+    if not base:
+        raise InputError("base: no layers, got {}")
+    for layer, W0 in base.items():
+        if W0.ndim != 2:
+            raise InputError(f"base[{layer!r}]: must be a matrix (d_out, d_in), got shape {W0.shape}")
+
+
+def check_fit(base: Weights, adapters: Adapters) -> None:
+    """Every layer has its adapter, A of shape (r, d_in) and B of shape (d_out, r)."""
+    check_matrices(base)
+    for layer, (A, B) in per_layer("adapters", adapters, base).items():
+        d_out, d_in = base[layer].shape
+        if A.ndim != 2 or B.ndim != 2 or (B.shape[0], A.shape[1]) != (d_out, d_in) or len(A) != B.shape[1]:
+            raise InputError(
+                f"adapters[{layer!r}]: A {A.shape} and B {B.shape} do not fit the weight {(d_out, d_in)}; "
+                "A must be (r, d_in), B (d_out, r)"
+            )
+
+
+def check_same_shapes(adapters: Adapters, delta: Adapters) -> None:
+    for layer, change in per_layer("delta", delta, adapters).items():
+        if jax.tree.map(jnp.shape, change) != jax.tree.map(jnp.shape, adapters[layer]):
+            raise InputError(
+                f"delta[{layer!r}]: A {change.A.shape} and B {change.B.shape} do not fit the adapter's "
+                f"A {adapters[layer].A.shape} and B {adapters[layer].B.shape}"
+            )

@@ -1,0 +1,33 @@
+"""LoRA-α, the paper's protocol (Eq. 5): ΔW = (α·α_base/r)·BA with η = η_FFT and α = 1."""
+
+import math
+
+from signal_drift.errors import InputError
+
+
+def alpha_base(rank: int, sigma_a: float) -> float:
+    """V2: α_base = √r/σ_A, at which E[Tr H_Signal] = Tr H_ℓ (Cor. 1, K1-alignment).
+
+    `sigma_a` is the standard deviation of the entries of A at initialisation, per layer.
+    """
+    if not (sigma_a > 0 and math.isfinite(sigma_a)):
+        raise InputError(f"sigma_a: must be positive and finite, got {sigma_a}")
+    return math.sqrt(_checked(rank)) / sigma_a
+
+
+def empirical_alpha_base(rank: int, coefficient: float = 256.0) -> float:
+    """V1: α_base = C√r, with C = 256 fitted by the paper to Llama-3-1B on Tulu-3 (Eq. 3, 5)."""
+    return coefficient * math.sqrt(_checked(rank))
+
+
+def kaiming_sigma(d_in: int) -> float:
+    """σ_A = 1/√(3 d_in) for A ~ U(−1/√d_in, 1/√d_in), the default of PyTorch and PEFT (App. F)."""
+    if d_in < 1:
+        raise InputError(f"d_in: must be at least 1, got {d_in}")
+    return 1 / math.sqrt(3 * d_in)
+
+
+def _checked(rank: int) -> int:
+    if rank < 1:
+        raise InputError(f"rank: must be at least 1, got {rank}")
+    return rank
