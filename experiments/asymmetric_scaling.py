@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
-import numpy as np
 import optax
 import xarray as xr
 
@@ -21,6 +20,7 @@ from signal_drift import closed_forms
 STATES = ("initial", "trained")
 QUANTITIES = {"signal_max": 2, "drift_min": 1, "lora_max": None}
 """What is fitted, with the exponent of α that the paper states for it."""
+PLAIN = {"signal_max": "λmax[H_Signal]", "drift_min": "−λmin[H_Drift]", "lora_max": "λmax[H_LoRA]"}
 LABEL = {
     "signal_max": r"$\lambda_{max}[H_{Signal}]$",
     "drift_min": r"$|\lambda_{min}[H_{Drift}]|$",
@@ -50,7 +50,9 @@ def measure(config: Config, seed: int, alpha: float) -> xr.Dataset:
     start, s = adapters(config, base, seed), config.scaling(alpha)
     run = _trained(loss, base, start, s, config.learning_rate, config.steps)
     states = [_extremes(loss, base, theta, s) for theta in (start, run.trained)]
-    return xr.concat(states, xr.IndexVariable("state", list(STATES))).assign(final_loss=float(run.loss[-1] / run.loss[0]))
+    return xr.concat(states, xr.IndexVariable("state", list(STATES))).assign(
+        final_loss=float(run.loss[-1] / run.loss[0])
+    )
 
 
 @partial(jax.jit, static_argnames="steps")
@@ -68,7 +70,7 @@ def _extremes(loss, base, theta, s) -> xr.Dataset:
             "signal_max": signal.values[0],
             "drift_min": -drift.values[0],
             "lora_max": lora.values[0],
-            "residual": max(part.residuals[0] / part.values[0] for part in (signal, lora))
+            "residual": max(part.residuals[0] / abs(part.values[0]) for part in (signal, drift, lora)),
             "drift_closed": -closed_forms.drift_eigenvalues(gradient, theta, s)[0],
         }
     )
@@ -77,3 +79,94 @@ def _extremes(loss, base, theta, s) -> xr.Dataset:
 def fitted(data: xr.Dataset, name: str, state: str) -> Estimate:
     """The exponent of α: least squares in log–log per seed, then the mean over seeds."""
     return mean_interval(exponents(data.alpha.values, data[name].sel(state=state).transpose("seed", "alpha").values))
+
+
+def report(config: Config, data: xr.Dataset) -> Report:
+    rows = []
+    for state in STATES:
+        for name, predicted in QUANTITIES.items():
+            slope = fitted(data, name, state)
+            stated = str(predicted) if predicted else "–"
+            rows.append(Row(f"F8d  exponent of {PLAIN[name]} in α, {state}", stated, str(slope), slope.interval()))
+        last = data.sel(state=state).isel(alpha=-1)
+        ratio = mean_interval((last.lora_max / last.signal_max).values)
+        name = f"F8d  λmax[H_LoRA] / λmax[H_Signal] at α = {config.alphas[-1]:g}, {state}"
+        rows.append(Row(name, "→ 1", str(ratio), ratio.interval()))
+    closed = float(abs(data.drift_min / data.drift_closed - 1).max())
+    rows.append(Row("X1   λmin[H_Drift] against −s·max σ(G), largest relative error", "rounding", f"{closed:.1e}", "–"))
+    rows.append(
+        Row(
+            "     residual of the extreme eigenvalues / value, largest",
+            "rounding",
+            f"{float(data.residual.max()):.1e}",
+            "–",
+        )
+    )
+    return Report(rows, _sentences(config, data), {"asymmetric_scaling": _figure(config, data)})
+
+
+def _sentences(config: Config, data: xr.Dataset) -> list[str]:
+    """Which of the stated exponents the 95% intervals contain, before and after training."""
+    verdicts = []
+    for state in STATES:
+        inside = {PLAIN[k]: _contains(fitted(data, k, state), e) for k, e in QUANTITIES.items() if e}
+        verdicts.append(f"{state}: " + ", ".join(f"{k} {'yes' if v else 'no'}" for k, v in inside.items()))
+    return [f"Does the fitted interval contain the exponent stated by Eq. 6–7? {'; '.join(verdicts)}."]
+
+
+def _contains(estimate: Estimate, value: float) -> bool:
+    """To rounding: at B = 0 the exponents are exact and the interval has no width."""
+    return estimate.low - 1e-9 <= value <= estimate.high + 1e-9
+
+
+def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+    figure, axes = figures.panels(
+        3,
+        f"F8d  Asymmetric scaling: d = {config.width}, r = {config.rank}, {config.seeds} seeds (dots)",
+    )
+    titles = ("(a) at initialisation, B = 0", f"(b) after {config.steps} steps of Adam, η = {config.learning_rate:g}")
+    for panel, state, title in zip(axes, STATES, titles, strict=False):
+        _draw_powers(panel, data.sel(state=state).transpose("alpha", "seed"))
+        panel.set_title(title)
+    axes[0].sharey(axes[1])
+    axes[0].legend()
+    for state, color in zip(STATES, ("signal", "band"), strict=True):
+        ratio = (data.lora_max / data.signal_max).sel(state=state).transpose("alpha", "seed")
+        axes[2].plot(data.alpha, ratio, "o", color=figures.COLOR[color], alpha=0.5)
+        axes[2].plot(data.alpha, ratio.mean("seed"), color=figures.COLOR[color], label=state)
+    axes[2].axhline(1, color=figures.COLOR["prediction"], ls="--", label="limit 1")
+    figures.log_axis(axes[2], "α", f"{LABEL['lora_max']} / {LABEL['signal_max']}")
+    axes[2].set_title("(c) alignment of the largest eigenvalues")
+    axes[2].legend()
+    return figure
+
+
+def _draw_powers(panel: figures.Axes, data: xr.Dataset) -> None:
+    """Measured eigenvalues, and dashed the stated power of α through the first point's mean."""
+    alpha = data.alpha.values
+    for name, exponent in QUANTITIES.items():
+        color = figures.COLOR[name.split("_")[0]]
+        values = data[name].values
+        slope = mean_interval(exponents(alpha, values.T))
+        panel.plot(alpha, values, "o", color=color, alpha=0.4)
+        panel.plot(alpha, values.mean(1), color=color, label=f"{LABEL[name]}, slope {slope.mean:.2f}")
+        if exponent:
+            panel.plot(
+                alpha, values[0].mean() * (alpha / alpha[0]) ** exponent, "--", color=figures.COLOR["prediction"]
+            )
+    figures.log_axis(panel, "α", "eigenvalue (dashed: stated power)")
+    panel.legend()
+
+
+EXPERIMENT = Experiment(
+    name="asymmetric_scaling",
+    title="F8d: extreme eigenvalues of signal, drift and LoRA Hessian over α, before and after training.",
+    paper=Config(),
+    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, seeds=2, alphas=(1.0, 16.0, 256.0), steps=10),
+    points=points,
+    measure=measure,
+    report=report,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

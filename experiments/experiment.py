@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ class Report(NamedTuple):
     rows: list[Row]
     sentences: list[str]
     figures: dict[str, Figure]
+    provenance: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def _point(experiment: Experiment, config: Any, point: Mapping[str, Any], out: P
 
 def run(experiment: Experiment, config: Any, out: Path) -> Report:
     """Measure what is missing, then draw and report from the store; figures go to `out`/figures."""
-    report = experiment.report(config, results(experiment, config, out))
+    data = results(experiment, config, out)
+    report = experiment.report(config, data)._replace(provenance=data.attrs)
     for name, figure in report.figures.items():
         save_figure(figure, out / "figures" / name, {"Config": record.digest(experiment.name, config, {})})
     return report

@@ -47,7 +47,7 @@ def write(
     dataset: xr.Dataset, path: Path, experiment: str, config: Any, point: Mapping[str, Any], seconds: float
 ) -> None:
     """Store `dataset` at `path` with its provenance; a crash at any moment leaves the old file or the new one."""
-    attributes = provenance(config) | {
+    attributes = provenance() | {
         MARK: digest(experiment, config, point),
         "experiment": experiment,
         "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
@@ -100,7 +100,7 @@ def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
     return dataset, "stored"
 
 
-def provenance(config: Any) -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
     """Where and with what a number was computed."""
     device = jax.devices()[0]
     return {

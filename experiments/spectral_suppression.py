@@ -101,13 +101,13 @@ def report(config: Config, data: xr.Dataset) -> Report:
         ),
         *(_rank_row(config, data, i) for i in range(len(config.ranks))),
         Row(
-            f"F8b  largest |z| of {z.size} (seed, rank) means",
+            f"F8b  largest abs z of {z.size} (seed, rank) means",
             f"< {_largest_normal(z.size):.2f} at 95%",
             f"{np.max(np.abs(z)):.2f}",
             "–",
         ),
         Row(
-            "X2   |Σλ(H_Signal) / closed form − 1|, largest over seeds",
+            "X2   Σλ(H_Signal) against the closed form, largest relative error",
             "0 to rounding",
             f"{identity:.1e}",
             "–",
@@ -245,7 +245,7 @@ def _traces(config: Config, data: xr.Dataset) -> figures.Figure:
     left.legend()
     z = z_scores(config, data)
     limit = _largest_normal(z.size)
-    right.axhspan(-limit, limit, color=figures.COLOR["band"], alpha=0.2, label=f"95% of the largest of {z.size} |z|")
+    right.axhspan(-limit, limit, color=figures.COLOR["band"], alpha=0.2, label=f"95% of the largest of {z.size} abs z")
     right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="prediction")
     for seed in range(config.seeds):
         right.plot(

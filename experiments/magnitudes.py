@@ -1,0 +1,103 @@
+"""T6: how large α is by the common rule α = r, by V1 = 256√r and by V2 = √r/σ_A = √(3 d_in r) (App. F)."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+
+import signal_drift as sd
+from experiments import figures
+from experiments.experiment import Experiment, Report, Row, main
+
+STATED = {8: 90.5, 256: 16.0}
+"""V1/(α = r) as printed in App. F, by rank."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The layer and the ranks of Table 6."""
+
+    d_in: int = 4096
+    """Inputs of the layer; σ_A² = 1/(3 d_in), Kaiming-uniform."""
+    ranks: tuple[int, ...] = tuple(2**k for k in range(9))
+    """Ranks r."""
+    coefficient: float = 256.0
+    """C of V1."""
+
+    def __post_init__(self) -> None:
+        sd.kaiming_sigma(self.d_in)
+        for r in self.ranks:
+            sd.empirical_alpha_base(r)
+
+
+def measure(config: Config) -> xr.Dataset:
+    """The three values of α at every rank."""
+    sigma_a = sd.kaiming_sigma(config.d_in)
+    return xr.Dataset(
+        {
+            "common": ("rank", np.array(config.ranks, float)),
+            "V1": ("rank", [sd.empirical_alpha_base(r, config.coefficient) for r in config.ranks]),
+            "V2": ("rank", [sd.alpha_base(r, sigma_a) for r in config.ranks]),
+        },
+        coords={"rank": list(config.ranks)},
+    )
+
+
+def report(config: Config, data: xr.Dataset) -> Report:
+    rows = [_row(config, data.sel(rank=r)) for r in config.ranks]
+    sigma_a = sd.kaiming_sigma(config.d_in)
+    sentence = f"The coefficient of √r is {config.coefficient:g} in V1 and 1/σ_A = {1 / sigma_a:.1f} in V2 (d_in = {config.d_in})."
+    return Report(rows, [sentence], {"magnitudes": _figure(config, data)})
+
+
+def _row(config: Config, here: xr.Dataset) -> Row:
+    r = int(here["rank"])
+    stated = STATED.get(r) if config.coefficient == Config.coefficient else None
+    values = f"α = r: {r}, V1: {float(here.V1):.4g}, V2: {float(here.V2):.4g}"
+    return Row(
+        f"T6   V1/(α=r) at r = {r} ({values})", f"{stated:g}" if stated else "–", f"{float(here.V1) / r:.3g}", "exact"
+    )
+
+
+def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+    figure, (left, right) = figures.panels(2, f"T6  The scaling factor by three rules, d_in = {config.d_in}")
+    styles = {
+        "common": ("α = r", "task"),
+        "V1": (f"V1: {config.coefficient:g}√r", "lora"),
+        "V2": ("V2: √(3 d_in r)", "signal"),
+    }
+    for name, (label, color) in styles.items():
+        left.plot(data["rank"], data[name], "o-", color=figures.COLOR[color], label=label)
+        right.plot(data["rank"], data[name] / data.common, "o-", color=figures.COLOR[color], label=label)
+    for r, ratio in STATED.items():
+        if r in config.ranks:
+            right.plot(
+                r,
+                ratio,
+                "s",
+                ms=13,
+                mfc="none",
+                color=figures.COLOR["prediction"],
+                label="stated in App. F" if r == min(STATED) else None,
+            )
+    figures.log_axis(left, "rank r", "α")
+    figures.log_axis(right, "rank r", "α / r, the factor before BA")
+    left.set_title("(a) α")
+    right.set_title("(b) against the common rule")
+    left.legend()
+    right.legend()
+    return figure
+
+
+EXPERIMENT = Experiment(
+    name="magnitudes",
+    title="T6: α = r against V1 = 256√r and V2 = √r/σ_A over ranks, for a layer with d_in inputs.",
+    paper=Config(),
+    quick=replace(Config(), ranks=(1, 8, 256)),
+    points=lambda config: [{}],
+    measure=measure,
+    report=report,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,58 @@
+"""Every experiment in turn, then one table and results/summary.md. What is already there is not computed again."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from tqdm import tqdm
+
+from experiments import asymmetric_scaling, magnitudes, purification, spectral_suppression
+from experiments.experiment import Device, Report, default_out, exit_on_bad_input, prepare, run, table
+from experiments.record import MARK, replacing
+
+EXPERIMENTS = [module.EXPERIMENT for module in (magnitudes, spectral_suppression, purification, asymmetric_scaling)]
+
+HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
+"""Attributes of a record that a reader of the summary does not need."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run all experiments of the paper, or report them if they have been run."""
+
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The tiny size used in tests, in a folder of its own."""
+    out: Path | None = None
+    """Where results go [default: results, or results/quick]."""
+    device: Device = "auto"
+    """Where JAX computes; auto takes an accelerator where there is one."""
+
+
+def reproduce(options: Options) -> None:
+    """Run, report and write summary.md."""
+    prepare(options.device)
+    out, start = options.out or default_out(options.quick), time.perf_counter()
+    reports = {}
+    for experiment in tqdm(EXPERIMENTS, desc="reproduce", unit="experiment", dynamic_ncols=True):
+        reports[experiment.title] = run(experiment, experiment.quick if options.quick else experiment.paper, out)
+    print(table([row for report in reports.values() for row in report.rows]))
+    with replacing(out / "summary.md") as temporary:
+        temporary.write_text(summary(reports), encoding="utf-8")
+    print(f"\n{out / 'summary.md'} and {out / 'figures'} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+
+
+def summary(reports: dict[str, Report]) -> str:
+    """The whole as Markdown: each experiment's table, words and figures, and where its numbers were computed."""
+    parts = ["# Summary"]
+    for title, report in reports.items():
+        where = ", ".join(f"{name} {value}" for name, value in report.provenance.items() if name not in HIDDEN)
+        parts += [f"## {title}", table(report.rows), *report.sentences]
+        parts += [f"![{name}](figures/{name}.png)" for name in report.figures]
+        parts += [f"*{where}*"]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    exit_on_bad_input(lambda: reproduce(tyro.cli(Options)))
