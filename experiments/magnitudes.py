@@ -46,7 +46,8 @@ def measure(config: Config) -> xr.Dataset:
 def report(config: Config, data: xr.Dataset) -> Report:
     rows = [_row(config, data.sel(rank=r)) for r in config.ranks]
     sigma_a = sd.kaiming_sigma(config.d_in)
-    sentence = f"The coefficient of √r is {config.coefficient:g} in V1 and 1/σ_A = {1 / sigma_a:.1f} in V2 (d_in = {config.d_in})."
+    coefficients = f"{config.coefficient:g} in V1 and 1/σ_A = {1 / sigma_a:.1f} in V2"
+    sentence = f"At d_in = {config.d_in} the coefficient of √r is {coefficients}."
     return Report(rows, [sentence], {"magnitudes": _figure(config, data)})
 
 
