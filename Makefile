@@ -9,7 +9,7 @@ comma := ,
 BIN := .venv/bin
 READY := .venv/ready-$(if $(EXTRA),$(EXTRA),cpu)
 
-.PHONY: reproduce test readme-figures
+.PHONY: reproduce test reference
 reproduce: $(READY)
 	$(BIN)/python experiments/reproduce.py $(ARGS)
 
@@ -18,6 +18,11 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/pytest -n 2
+
+reference: reproduce  # what README.md shows, from the results of this checkout
+	mkdir -p docs/figures
+	cp results/summary.md docs/
+	cp results/figures/*.png docs/figures/
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from experiments import record
+from experiments.errors import OptionError, RecordError
 from experiments.figures import save_figure
 from signal_drift import InputError
 
@@ -58,15 +59,12 @@ class Experiment:
 
 def results(experiment: Experiment, config: Any, out: Path) -> xr.Dataset:
     """Every point of the experiment, measured where the store does not have it already."""
-    points = experiment.points(config)
-    progress = tqdm(points, desc=experiment.name, unit="point", dynamic_ncols=True)
-    combined = xr.combine_by_coords(
-        [
+    with tqdm(experiment.points(config), desc=experiment.name, unit="point", dynamic_ncols=True) as progress:
+        stored = [
             _point(experiment, config, point, out, progress).expand_dims({k: [v] for k, v in point.items()})
             for point in progress
-        ],
-        combine_attrs="drop_conflicts",
-    )
+        ]
+    combined = xr.combine_by_coords(stored, combine_attrs="drop_conflicts")
     return combined if isinstance(combined, xr.Dataset) else combined.to_dataset()
 
 
@@ -82,7 +80,7 @@ def _point(experiment: Experiment, config: Any, point: Mapping[str, Any], out: P
     record.write(dataset, path, experiment.name, config, point, time.perf_counter() - start)
     stored, reason = record.read(path, wanted)  # what is reported is what was stored
     if stored is None:
-        raise record.RecordError(f"out: {str(path)!r} was written and is now {reason}")
+        raise RecordError(f"out: {str(path)!r} was written and is now {reason}")
     return stored
 
 
@@ -145,13 +143,13 @@ def prepare(device: Device) -> None:
     try:
         jax.devices()
     except RuntimeError:
-        raise InputError(f"device: JAX finds no {device!r} on this machine") from None
+        raise OptionError(f"device: JAX finds no {device!r} on this machine") from None
 
 
 def exit_on_bad_input(command: Callable[[], object]) -> None:
     """Run the command; a wrong argument or a file in the way ends in one line and exit status 2."""
     try:
         command()
-    except (InputError, record.RecordError) as error:
+    except (InputError, OptionError, RecordError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -89,7 +89,7 @@ def symlog(axes: Axes, which: str, threshold: float, decades: int = 2) -> None:
     getattr(axes, f"set_{which}scale")("symlog", linthresh=threshold, linscale=0.4)
     axis = getattr(axes, f"{which}axis")
     low, high = axis.get_view_interval()
-    first = int(np.ceil(np.log10(threshold)))
+    first = int(np.ceil(np.log10(threshold))) + decades - 1  # none so close to zero that labels would touch
     last = int(np.ceil(np.log10(max(abs(low), abs(high), 10 * threshold))))
     powers = 10.0 ** np.arange(last, first, -decades)
     ticks = [*(-powers[powers <= -low]), 0.0, *powers[powers <= high][::-1]]

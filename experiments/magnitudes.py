@@ -7,6 +7,7 @@ import xarray as xr
 
 import signal_drift as sd
 from experiments import figures
+from experiments.errors import check_positive
 from experiments.experiment import Experiment, Report, Row, main
 
 STATED = {8: 90.5, 256: 16.0}
@@ -25,9 +26,7 @@ class Config:
     """C of V1."""
 
     def __post_init__(self) -> None:
-        sd.kaiming_sigma(self.d_in)
-        for r in self.ranks:
-            sd.empirical_alpha_base(r)
+        check_positive(self, "d_in", "ranks")
 
 
 def measure(config: Config) -> xr.Dataset:

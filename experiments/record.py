@@ -23,13 +23,11 @@ import jax
 import jax.numpy as jnp
 import xarray as xr
 
+from experiments.errors import RecordError
+
 SCHEMA = 1
 MARK = "signal_drift_digest"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-
-class RecordError(Exception):
-    """A file or folder stands in the way; the message is one line that names it."""
 
 
 def digest(experiment: str, config: Any, point: Mapping[str, Any]) -> str:

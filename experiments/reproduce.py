@@ -35,8 +35,9 @@ def reproduce(options: Options) -> None:
     prepare(options.device)
     out, start = options.out or default_out(options.quick), time.perf_counter()
     reports = {}
-    for experiment in tqdm(EXPERIMENTS, desc="reproduce", unit="experiment", dynamic_ncols=True):
-        reports[experiment.title] = run(experiment, experiment.quick if options.quick else experiment.paper, out)
+    with tqdm(EXPERIMENTS, desc="reproduce", unit="experiment", dynamic_ncols=True) as progress:
+        for experiment in progress:
+            reports[experiment.title] = run(experiment, experiment.quick if options.quick else experiment.paper, out)
     print(table([row for report in reports.values() for row in report.rows]))
     with replacing(out / "summary.md") as temporary:
         temporary.write_text(summary(reports), encoding="utf-8")

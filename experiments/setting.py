@@ -9,6 +9,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
+from experiments.errors import check_positive
 from signal_drift.tasks import Reduction, squared_error, teacher_regression
 
 
@@ -36,9 +37,7 @@ class Setting:
     """c in Y = c·X W_trueᵀ; the paper has 1."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "samples", "rank", "seeds"):
-            if getattr(self, name) < 1:
-                raise sd.InputError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        check_positive(self, "width", "depth", "samples", "rank", "seeds")
 
     def scaling(self, alpha: float, rank: int | None = None) -> float:
         """The factor s before BA, by the scaling rule."""

@@ -5,11 +5,13 @@ from functools import partial
 
 import jax
 import numpy as np
+import scipy.stats
 import xarray as xr
 from jax import Array
 
 import signal_drift as sd
 from experiments import figures
+from experiments.errors import check_positive
 from experiments.experiment import Experiment, Report, Row, main
 from experiments.setting import Setting, adapters, problem
 from experiments.statistics import mean_interval
@@ -27,6 +29,10 @@ class Config(Setting):
     draws: int = 200
     """Draws of A at every rank."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "ranks", "draws")
+
 
 def points(config: Config) -> list[dict]:
     return [{"seed": seed} for seed in range(config.seeds)]
@@ -35,33 +41,22 @@ def points(config: Config) -> list[dict]:
 def measure(config: Config, seed: int) -> xr.Dataset:
     """All eigenvalues of H_ℓ and H_Signal, and Tr H_Signal for every rank and draw of A, on one H_ℓ."""
     loss, base = problem(config, seed)
-    s = config.scaling(config.alpha)
-    start = adapters(config, base, seed)
+    start, s = adapters(config, base, seed), config.scaling(config.alpha)
     parts = sd.decompose(loss, base, start, s)
     task = parts.task.dense()
     grams = closed_forms.task_grams(task, base)
-    deviation = [
-        closed_forms.signal_trace_deviation(grams, r, config.scaling(config.alpha, r), config.sigma_a)
-        for r in config.ranks
-    ]
-    draws = [
-        _trace_draws(
-            jax.random.fold_in(jax.random.key(seed), 1000 + r),
-            base,
-            grams,
-            config.scaling(config.alpha, r),
-            r,
-            config.draws,
-        )
-        for r in config.ranks
-    ]
+    draws, deviations = [], []
+    for r in config.ranks:
+        key, s_r = jax.random.fold_in(jax.random.key(seed), 1000 + r), config.scaling(config.alpha, r)
+        draws.append(_trace_draws(key, base, grams, s_r, r, config.draws))
+        deviations.append(closed_forms.signal_trace_deviation(grams, r, s_r, config.sigma_a))
     return xr.Dataset(
         {
             "task": ("task_index", sd.eigenvalues(task)),
             "signal": ("theta_index", sd.eigenvalues(parts.signal)),
             "closed_trace": float(closed_forms.signal_trace(grams, start, s)),
             "draws": (("rank", "draw"), np.array(draws)),
-            "deviation": ("rank", deviation),
+            "deviation": ("rank", deviations),
         },
         coords={"rank": list(config.ranks)},
     )
@@ -77,191 +72,128 @@ def _trace_draws(key, base, grams, scaling, rank: int, draws: int) -> Array:
     return jax.vmap(draw)(jax.random.split(key, draws))
 
 
-def suppression(config: Config) -> np.ndarray:
-    """α²σ_A²/r, for every rank of the trace law."""
-    return np.array(
-        [closed_forms.suppression(r, config.scaling(config.alpha, r), config.sigma_a) for r in config.ranks]
-    )
+def factor(config: Config, rank: int) -> float:
+    """α²σ_A²/r, by which the trace is predicted to shrink."""
+    return closed_forms.suppression(rank, config.scaling(config.alpha, rank), config.sigma_a)
 
 
-def report(config: Config, data: xr.Dataset) -> Report:
-    factor = closed_forms.suppression(config.rank, config.scaling(config.alpha), config.sigma_a)
-    task, signal = data.task.values, data.signal.values
-    trace = mean_interval(signal.sum(1) / (factor * task.sum(1)))
-    top = mean_interval(signal.max(1) / (factor * task.max(1)))
-    z = z_scores(config, data)
-    identity = np.max(np.abs(signal.sum(1) / data.closed_trace.values - 1))
-    rows = [
-        Row(f"F8a  Tr H_Signal / (α²σ_A²/r · Tr H_ℓ), r = {config.rank}", "1", str(trace), trace.interval()),
-        Row(
-            f"F8a  λmax H_Signal / (α²σ_A²/r · λmax H_ℓ), r = {config.rank}",
-            "order of 1",
-            str(top),
-            top.interval(),
-        ),
-        *(_rank_row(config, data, i) for i in range(len(config.ranks))),
-        Row(
-            f"F8b  largest abs z of {z.size} (seed, rank) means",
-            f"< {_largest_normal(z.size):.2f} at 95%",
-            f"{np.max(np.abs(z)):.2f}",
-            "–",
-        ),
-        Row(
-            "X2   Σλ(H_Signal) against the closed form, largest relative error",
-            "0 to rounding",
-            f"{identity:.1e}",
-            "–",
-        ),
-    ]
-    sentence = (
-        f"Over {config.seeds} seeds the trace of H_Signal is {trace} times its predicted expectation, its largest "
-        f"eigenvalue {top} times the same factor applied to λmax[H_ℓ]."
-    )
-    return Report(
-        rows,
-        [sentence],
-        {"spectral_suppression": _spectra(config, data), "trace_by_rank": _traces(config, data)},
-    )
+def predicted_traces(config: Config, data: xr.Dataset) -> np.ndarray:
+    """α²(σ_A²/r) Tr H_ℓ for every seed and rank."""
+    return np.outer(data.task.values.sum(1), [factor(config, r) for r in config.ranks])
 
 
 def z_scores(config: Config, data: xr.Dataset) -> np.ndarray:
     """(mean over draws − prediction) / (X2's deviation / √draws), for every seed and rank."""
-    predicted = data.task.values.sum(1)[:, None] * suppression(config)
-    return (data.draws.values.mean(2) - predicted) / (data.deviation.values / np.sqrt(config.draws))
+    standard_error = data.deviation.values / np.sqrt(config.draws)
+    return (data.draws.values.mean(2) - predicted_traces(config, data)) / standard_error
+
+
+def spectral_ratios(config: Config, data: xr.Dataset) -> dict[str, np.ndarray]:
+    """Trace and extremes of H_Signal over α²σ_A²/r times those of H_ℓ, for every seed."""
+    task, signal = factor(config, config.rank) * data.task.values, data.signal.values
+    return {
+        "Tr": signal.sum(1) / task.sum(1),
+        "λmax": signal.max(1) / task.max(1),
+        "λmin": signal.min(1) / task.min(1),
+    }
 
 
 def _largest_normal(n: int) -> float:
-    """The value that the largest of n independent |z| exceeds with probability 5%."""
-    import scipy.stats
-
+    """The value that the largest of n independent absolute z exceeds with probability 5%."""
     return float(scipy.stats.norm.isf((1 - 0.95 ** (1 / n)) / 2))
 
 
-def _rank_row(config: Config, data: xr.Dataset, i: int) -> Row:
-    predicted = data.task.values.sum(1) * suppression(config)[i]
-    ratio = mean_interval(data.draws.values[:, i].mean(1) / predicted)
-    return Row(f"F8b  Tr H_Signal / prediction, r = {config.ranks[i]}", "1", str(ratio), ratio.interval())
+def report(config: Config, data: xr.Dataset) -> Report:
+    ratios = {name: mean_interval(ratio) for name, ratio in spectral_ratios(config, data).items()}
+    by_rank = data.draws.values.mean(2) / predicted_traces(config, data)
+    z = z_scores(config, data)
+    identity = np.max(np.abs(data.signal.values.sum(1) / data.closed_trace.values - 1))
+    rows = [
+        Row(
+            f"F8a  {name} H_Signal / (α²σ_A²/r · {name} H_ℓ), r = {config.rank}",
+            "1" if name == "Tr" else "order of 1",
+            str(ratio),
+            ratio.interval(),
+        )
+        for name, ratio in ratios.items()
+    ]
+    for r, ratio in zip(config.ranks, map(mean_interval, by_rank.T), strict=True):
+        rows.append(Row(f"F8b  Tr H_Signal / prediction, r = {r}", "1", str(ratio), ratio.interval()))
+    limit = f"< {_largest_normal(z.size):.2f} at 95%"
+    rows += [
+        Row(f"F8b  largest abs z of {z.size} (seed, rank) means", limit, f"{np.max(np.abs(z)):.2f}", "–"),
+        Row("X2   Σλ(H_Signal) against the closed form, relative error", "rounding", f"{identity:.1e}", "–"),
+    ]
+    sentence = (
+        f"Over {config.seeds} seeds, measured over predicted: trace {ratios['Tr']} {ratios['Tr'].interval()}, "
+        f"λmax {ratios['λmax']} {ratios['λmax'].interval()}."
+    )
+    drawn = {"spectral_suppression": _spectra(config, data), "trace_by_rank": _traces(config, data)}
+    return Report(rows, [sentence], drawn)
 
 
 def _spectra(config: Config, data: xr.Dataset) -> figures.Figure:
-    figure, (left, middle, right) = figures.panels(
-        3,
-        f"F8a  Spectral suppression: d = {config.width}, r = {config.rank}, α = {config.alpha:g}, {config.seeds} seeds",
-    )
-    factor = closed_forms.suppression(config.rank, config.scaling(config.alpha), config.sigma_a)
+    sizes = f"d = {config.width}, r = {config.rank}, α = {config.alpha:g}, {config.seeds} seeds"
+    figure, (left, middle, right) = figures.panels(3, f"F8a  Spectral suppression: {sizes}")
     threshold = figures.zero_threshold(data.task.values[0])
-    for seed in range(config.seeds):
-        first = seed == 0
-        alpha = 1.0 if first else 0.25
-        figures.draw_sorted(left, data.task.values[seed], color=figures.COLOR["task"], alpha=alpha, label="H_ℓ" * first)
-        figures.draw_sorted(
-            left,
-            data.signal.values[seed],
-            color=figures.COLOR["signal"],
-            alpha=alpha,
-            label="H_Signal" * first,
-        )
-    figures.draw_sorted(
-        left,
-        factor * data.task.values[0],
-        color=figures.COLOR["prediction"],
-        ls="--",
-        label="(α²σ_A²/r) · H_ℓ",
-    )
+    for name, label in (("task", r"$H_\ell$"), ("signal", r"$H_{Signal}$")):
+        color = figures.COLOR[name]
+        for spectrum in data[name].values[1:]:
+            figures.draw_sorted(left, spectrum, color=color, alpha=0.25)
+        figures.draw_sorted(left, data[name].values[0], color=color, label=label)
+        figures.draw_density(middle, data[name].values[0], threshold, color=color, lw=1.6, label=label)
+    compressed = factor(config, config.rank) * data.task.values[0]
+    label = r"$(\alpha^2\sigma_A^2/r)\;H_\ell$"
+    figures.draw_sorted(left, compressed, color=figures.COLOR["prediction"], ls="--", label=label)
     figures.symlog(left, "y", threshold)
-    left.set(xlabel="position, share of all eigenvalues", ylabel="eigenvalue λ", title="(a) sorted")
-    left.legend()
-    figures.draw_density(middle, data.task.values[0], threshold, color=figures.COLOR["task"], label="H_ℓ")
-    figures.draw_density(
-        middle, data.signal.values[0], threshold, color=figures.COLOR["signal"], lw=1.8, label="H_Signal"
-    )
-    middle.set(
-        yscale="log",
-        xlabel="eigenvalue λ",
-        ylabel="density, share per unit of λ",
-        title="(b) densities, seed 0",
-    )
-    figures.symlog(middle, "x", threshold, 3)
-    middle.legend()
-    for position, (name, ratio) in enumerate(
-        {
-            "trace": data.signal.sum("theta_index") / (factor * data.task.sum("task_index")),
-            "λmax": data.signal.max("theta_index") / (factor * data.task.max("task_index")),
-            "λmin": data.signal.min("theta_index") / (factor * data.task.min("task_index")),
-        }.items()
-    ):
-        right.plot([position] * config.seeds, ratio.values, "o", color=figures.COLOR["signal"], alpha=0.7)
-        right.text(position + 0.1, float(ratio.mean()), f"{name}\n{float(ratio.mean()):.3g}", va="center")
-    right.axhline(1, color=figures.COLOR["prediction"], ls="--", label="prediction")
+    left.set(xlabel="position, share of all eigenvalues", ylabel="eigenvalue λ", title="(a) sorted, each seed")
+    figures.symlog(middle, "x", threshold, 4)
+    middle.set(yscale="log", xlabel="eigenvalue λ", ylabel="share per unit of λ", title="(b) density, seed 0")
+    for position, (name, ratio) in enumerate(spectral_ratios(config, data).items()):
+        right.plot([position] * config.seeds, ratio, "o", color=figures.COLOR["signal"], alpha=0.7)
+        right.text(position + 0.12, ratio.mean(), f"mean\n{ratio.mean():.3g}", va="center")
+        right.text(position, 0.05, name, ha="center")
+    right.axhline(1, color=figures.COLOR["prediction"], ls="--", label="prediction for the trace")
     right.set(
-        xlim=(-0.4, 2.8),
-        ylim=(0, None),
+        xlim=(-0.5, 2.8),
+        ylim=(0, 1.25 * max(map(np.max, spectral_ratios(config, data).values()))),
         xticks=[],
-        ylabel="measured / predicted",
-        title="(c) against α²σ_A²/r, each seed",
+        ylabel=r"$H_{Signal}\,/\,(\alpha^2\sigma_A^2/r)\,H_\ell$",
     )
-    right.legend(loc="lower left")
+    right.set_title("(c) measured / predicted, each seed")
+    left.legend()
+    middle.legend(loc="upper right")
+    right.legend(loc="upper left")
     return figure
 
 
 def _traces(config: Config, data: xr.Dataset) -> figures.Figure:
-    figure, (left, right) = figures.panels(
-        2,
-        f"F8b  Tr H_Signal over ranks: {config.draws} draws of A per rank, {config.seeds} seeds, α = {config.alpha:g}",
-    )
-    ranks = np.array(config.ranks)
-    predicted = float(data.task.values[0].sum()) * suppression(config)
-    deviation = data.deviation.values[0]
+    sizes = f"{config.draws} draws of A per rank, {config.seeds} seeds, α = {config.alpha:g}"
+    figure, (left, right) = figures.panels(2, f"F8b  Tr H_Signal over ranks: {sizes}")
+    ranks, blue = np.array(config.ranks), figures.COLOR["signal"]
+    predicted, deviation = predicted_traces(config, data)[0], data.deviation.values[0]
+    band = {"color": figures.COLOR["band"], "alpha": 0.25}
     left.fill_between(
-        ranks,
-        predicted - 2 * deviation,
-        predicted + 2 * deviation,
-        color=figures.COLOR["band"],
-        alpha=0.3,
-        label="± 2σ of one draw (X2)",
+        ranks, predicted - 2 * deviation, predicted + 2 * deviation, **band, label="± 2σ of one draw (X2)"
     )
-    left.plot(ranks, predicted, "--", color=figures.COLOR["prediction"], label="α²(σ_A²/r) Tr H_ℓ")
-    jitter = np.exp(np.random.default_rng(0).uniform(-0.12, 0.12, config.draws))
+    spread = np.exp(np.linspace(-0.15, 0.15, config.draws))
     for r, draws in zip(ranks, data.draws.values[0], strict=True):
-        left.plot(
-            r * jitter,
-            draws,
-            ".",
-            ms=2,
-            color=figures.COLOR["signal"],
-            alpha=0.35,
-            label="one draw" if r == ranks[0] else None,
-        )
-    left.plot(
-        ranks,
-        data.draws.values[0].mean(1),
-        "o",
-        mfc="white",
-        color=figures.COLOR["signal"],
-        label="mean of draws",
-    )
-    figures.log_axis(left, "rank r", "Tr H_Signal")
+        left.plot(r * spread, draws, ".", ms=2, color=blue, alpha=0.4, label="one draw" if r == ranks[0] else None)
+    label = r"$\alpha^2(\sigma_A^2/r)\,\mathrm{Tr}\,H_\ell$"
+    left.plot(ranks, predicted, "--", color=figures.COLOR["prediction"], label=label)
+    left.plot(ranks, data.draws.values[0].mean(1), "o", mfc="white", color=blue, label="mean of draws")
+    figures.log_axis(left, "rank r", r"$\mathrm{Tr}\,H_{Signal}$")
     left.set_title("(a) seed 0")
-    left.legend()
     z = z_scores(config, data)
     limit = _largest_normal(z.size)
-    right.axhspan(-limit, limit, color=figures.COLOR["band"], alpha=0.2, label=f"95% of the largest of {z.size} abs z")
+    right.axhspan(-limit, limit, **band, label=f"95% of the largest of {z.size}")
     right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="prediction")
-    for seed in range(config.seeds):
-        right.plot(
-            ranks * (1 + 0.04 * (seed - config.seeds / 2)),
-            z[seed],
-            "o",
-            color=figures.COLOR["signal"],
-            alpha=0.7,
-        )
+    for seed, scores in enumerate(z):
+        right.plot(ranks * 1.05 ** (seed - config.seeds / 2), scores, "o", color=blue, alpha=0.7)
     right.set_xscale("log", base=2)
-    right.set(
-        xlabel="rank r",
-        ylabel="z = (mean − prediction) / standard error",
-        title="(b) every seed, in standard errors of X2",
-        ylim=(-5, 5),
-    )
+    right.set(xlabel="rank r", ylabel="(mean − prediction) / standard error", ylim=(-5, 5))
+    right.set_title("(b) every seed, in standard errors of X2")
+    left.legend()
     right.legend(loc="upper right")
     return figure
 

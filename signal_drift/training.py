@@ -21,7 +21,6 @@ from signal_drift.lora import (
     effective_weights,
     per_layer,
 )
-from signal_drift.updates import alignment
 
 PerLayer = Mapping[str, Float[Array, "*steps"]]
 
@@ -77,7 +76,7 @@ def train(
             loss=value,
             signal_norms=space.signal_norms(theta, delta),
             drift_norms=space.drift_norms(delta),
-            signal_alignment=alignment(delta, theta_gradient),  # = ⟨Δw_Signal, −g⟩ (Eq. 22)
+            signal_alignment=-jnp.asarray(optax.tree.vdot(delta, theta_gradient)),  # = ⟨Δw_Signal, −g⟩ (Eq. 22)
             drift_alignment=space.drift_alignment(delta, gradient),
             gradient_norm=optax.tree.norm(gradient),
         )

@@ -1,0 +1,20 @@
+"""What ends a script with one line and exit status 2, besides the library's own `InputError`."""
+
+from typing import Any
+
+
+class OptionError(Exception):
+    """An option has a value that makes no sense; not a `ValueError`, which the parser would dress up."""
+
+
+class RecordError(Exception):
+    """A file or folder stands in the way; the message is one line that names it."""
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Every named field, or every member of it, is at least 1."""
+    for name in names:
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number < 1:
+                raise OptionError(f"{name}: must be at least 1, got {number}")

@@ -1,0 +1,148 @@
+"""The store: a file is whole or absent, believed only under its own digest, and nobody else's file is touched."""
+
+import errno
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from experiments import record
+from experiments.errors import RecordError
+from experiments.experiment import Experiment, Report, results
+
+
+@dataclass(frozen=True)
+class Config:
+    size: int = 3
+
+
+POINT = {"seed": 1}
+DATA = xr.Dataset({"x": ("i", np.array([1.0, 2.0, 3.0]))})
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    path = record.path_of(tmp_path, "trial", POINT)
+    record.write(DATA, path, "trial", Config(), POINT, seconds=0.5)
+    return path
+
+
+def read(path: Path, config: Config | None = None) -> tuple[xr.Dataset | None, str]:
+    return record.read(path, record.digest("trial", config or Config(), POINT))
+
+
+def test_what_was_written_is_read_with_its_provenance(stored: Path) -> None:
+    data, reason = read(stored)
+    assert reason == "stored"
+    assert data is not None
+    np.testing.assert_array_equal(data.x, DATA.x)
+    assert json.loads(data.attrs["config"]) == {"size": 3}
+    assert data.attrs["dtype"] == "float64"
+    assert {"commit", "device", "jax", "numpy", "python", "seconds"} <= data.attrs.keys()
+
+
+def test_nothing_but_the_result_is_left_in_the_folder(stored: Path) -> None:
+    assert [path.name for path in stored.parent.iterdir()] == ["seed=1.nc"]
+
+
+def test_digest_depends_on_every_part() -> None:
+    digests = [
+        record.digest("trial", Config(), POINT),
+        record.digest("other", Config(), POINT),
+        record.digest("trial", Config(size=4), POINT),
+        record.digest("trial", Config(), {"seed": 2}),
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_truncated_file_is_not_believed(stored: Path, share: float) -> None:
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[: int(share * len(whole))])
+    assert read(stored) == (None, "truncated or damaged")
+
+
+def test_file_of_another_configuration_is_not_believed(stored: Path) -> None:
+    assert read(stored, Config(size=4)) == (None, "from another configuration")
+
+
+@pytest.mark.parametrize("kind", ["text", "foreign netCDF", "folder"])
+def test_file_that_is_not_ours_is_named_and_left_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "seed=1.nc"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("my own notes")
+    else:
+        DATA.to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(RecordError, match=r"seed=1\.nc"):
+        read(path)
+    assert path.exists()
+
+
+def test_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RecordError, match=r"cannot write .*file/trial/seed=1\.nc"):
+        record.write(DATA, record.path_of(tmp_path / "file", "trial", POINT), "trial", Config(), POINT, 0.0)
+
+
+def test_full_disk_keeps_the_old_file(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = stored.read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RecordError, match="No space left"):
+        record.write(2 * DATA, stored, "trial", Config(), POINT, 0.0)
+    assert stored.read_bytes() == before
+    assert [path.name for path in stored.parent.iterdir()] == ["seed=1.nc"]
+
+
+def test_interrupted_run_continues_where_it_stopped(tmp_path: Path) -> None:
+    measured: list[int] = []
+
+    def measure(config: Config, seed: int) -> xr.Dataset:
+        if seed == 2 and 2 not in measured:
+            measured.append(seed)
+            raise KeyboardInterrupt
+        measured.append(seed)
+        return seed * DATA
+
+    experiment = Experiment(
+        name="trial",
+        title="A trial.",
+        paper=Config(),
+        quick=Config(),
+        points=lambda config: [{"seed": seed} for seed in range(4)],
+        measure=measure,
+        report=lambda config, data: Report([], [], {}),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        results(experiment, Config(), tmp_path)
+    data = results(experiment, Config(), tmp_path)
+    assert measured == [0, 1, 2, 2, 3]
+    np.testing.assert_array_equal(data.x, np.arange(4)[:, None] * DATA.x.values)
+    results(experiment, Config(), tmp_path)
+    assert len(measured) == 5
+
+
+def test_damaged_point_is_computed_again_and_said_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    experiment = Experiment(
+        name="trial",
+        title="A trial.",
+        paper=Config(),
+        quick=Config(),
+        points=lambda config: [{"seed": 0}],
+        measure=lambda config, seed: DATA,
+        report=lambda config, data: Report([], [], {}),
+    )
+    results(experiment, Config(), tmp_path)
+    path = record.path_of(tmp_path, "trial", {"seed": 0})
+    path.write_bytes(path.read_bytes()[:100])
+    results(experiment, Config(), tmp_path)
+    assert "truncated or damaged, computed again" in capsys.readouterr().err
+    assert xr.load_dataset(path, engine="h5netcdf").x.values.tolist() == [1.0, 2.0, 3.0]
