@@ -37,10 +37,10 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def panels(columns: int, title: str, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+def panels(columns: int, title: str, height: float = 4.2, width: float = 5.2) -> tuple[Figure, list[Axes]]:
     """A row of panels lettered (a), (b), … under one title."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.2 * columns, height), layout="constrained")
+        figure = Figure(figsize=(width * columns, height), layout="constrained")
         axes = figure.subplots(1, columns, squeeze=False)[0]
         figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure, list(axes)

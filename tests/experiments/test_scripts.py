@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments import asymmetric_scaling, magnitudes, purification, record, reproduce, spectral_suppression
+from experiments import asymmetric_scaling, benchmark, magnitudes, purification, record, reproduce, spectral_suppression
 from experiments.experiment import Experiment, main, results
 
 ROOT = Path(__file__).parents[2]
@@ -143,3 +143,12 @@ def test_example_of_the_readme_runs() -> None:
     example = README.split("```python\n")[1].split("```")[0]
     done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "ExtremeEigenvalues" in done.stdout
+
+
+def test_benchmark_measures_every_way_and_their_spectra_agree() -> None:
+    """Speed is reported, never asserted; what is asserted is that both ways computed the same numbers."""
+    data = benchmark.measure(benchmark.EXPERIMENT.quick)
+    assert float(data.largest_difference) < 1e-10
+    assert {"task_seconds_ours", "pipeline_memory_straightforward", "trajectories_seconds_bare"} <= set(data)
+    report = benchmark.report(benchmark.EXPERIMENT.quick, data.assign_attrs(created="now"))
+    assert len(report.rows) == len(benchmark.COMPARISONS) + 1
