@@ -1,5 +1,6 @@
 # Two front doors. Each sets itself up in .venv on a fresh machine: Python 3.11 or newer, git and make suffice.
 #   make reproduce              every experiment at the paper's size, then results/summary.md
+#   make reproduce QUICK=1      the same at a tiny size, in results/quick
 #   make test                   ruff, pyright, pytest
 #   make reproduce EXTRA=cuda13 the same on a GPU (or EXTRA=cuda12)
 
@@ -11,7 +12,7 @@ READY := .venv/ready-$(if $(EXTRA),$(EXTRA),cpu)
 
 .PHONY: reproduce test reference
 reproduce: $(READY)
-	$(BIN)/python experiments/reproduce.py $(ARGS)
+	$(BIN)/python experiments/reproduce.py $(if $(QUICK),--quick)
 
 test: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,298 @@
+"""Training against loops written out in NumPy, and what it records against the update's own decomposition.
+
+An entry of a gradient errs by n·ε of the largest entry, n of about 20. Adam divides it by its own size, here at least
+10⁻⁵ of the largest, and multiplies it by η ≤ 0.02: 2·10³·n·ε a step, and 10⁴·n·ε = TOLERANCE over the six steps.
+"""
+
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from problems import (
+    EPS,
+    SMALL,
+    flat,
+    flat_loss,
+    flat_weights,
+    kronecker_jacobian,
+    problem,
+    rejects,
+    rounding,
+    unflat,
+)
+
+import signal_drift as sd
+
+STEPS = 6
+TOLERANCE = 1e4 * 20 * EPS
+
+
+# The loops.
+
+
+def descent(eta):
+    """θ ← θ − η∇; η may be a vector."""
+    return lambda gradients, theta: -eta * gradients[-1]
+
+
+def adam(eta, decay=0.0, b1=0.9, b2=0.999, eps=1e-8):
+    """Kingma & Ba: the moments as sums over all gradients so far, corrected for their start at zero; decay as AdamW."""
+
+    def rule(gradients, theta):
+        t = len(gradients)
+        m = sum((1 - b1) * b1 ** (t - 1 - i) * g for i, g in enumerate(gradients)) / (1 - b1**t)
+        v = sum((1 - b2) * b2 ** (t - 1 - i) * g**2 for i, g in enumerate(gradients)) / (1 - b2**t)
+        return -eta * (m / (np.sqrt(v) + eps) + decay * theta)
+
+    return rule
+
+
+def value_and_gradient(P, theta):
+    """(ℓ, ∇_θ ℓ = Jᵀg) at the flat θ: in NumPy for a quadratic, else by one differentiation of the loss alone."""
+    w = np.asarray(flat_weights(P, theta))
+    if P.quadratic:
+        Q, b = P.quadratic
+        value, g = w @ Q @ w / 2 + b @ w, Q @ w + b
+    else:
+        value, g = jax.value_and_grad(lambda w: flat_loss(P, w))(w)
+    return float(value), np.asarray(g), kronecker_jacobian(unflat(theta, P.adapters), P.s).T @ np.asarray(g)
+
+
+def loop(P, rule, steps=STEPS):
+    """(losses, weight gradients, θ's), the first and the last with one entry more than there are steps."""
+    thetas, losses, weight_gradients, gradients = [flat(P.adapters)], [], [], []
+    for _ in range(steps):
+        value, g, gradient = value_and_gradient(P, thetas[-1])
+        losses.append(value)
+        weight_gradients.append(g)
+        gradients.append(gradient)
+        thetas.append(thetas[-1] + rule(gradients, thetas[-1]))
+    losses.append(value_and_gradient(P, thetas[-1])[0])
+    return losses, weight_gradients, thetas
+
+
+def on_B(P, factor):
+    """1 on the entries of A and `factor` on those of B, flat."""
+    return flat({k: (np.ones(A.shape), np.full(B.shape, factor)) for k, (A, B) in P.adapters.items()})
+
+
+OPTIMIZERS = {
+    "sgd": (optax.sgd(0.01), lambda P: descent(0.01)),
+    "adam": (optax.adam(0.02), lambda P: adam(0.02)),
+    "adamw": (optax.adamw(0.02, weight_decay=0.1), lambda P: adam(0.02, 0.1)),
+    "LoRA+": (sd.separate_rates(optax.sgd(0.002), optax.sgd(0.01)), lambda P: descent(0.002 * on_B(P, 5.0))),
+    "LoRA+ adam": (sd.separate_rates(optax.adam(0.01), optax.adam(0.04)), lambda P: adam(0.01 * on_B(P, 4.0))),
+}
+RUNS = [
+    ("psd", "sgd"),
+    ("psd-at-init", "adam"),
+    ("indefinite", "adam"),
+    ("psd", "adamw"),
+    ("indefinite", "LoRA+"),
+    ("mlp", "LoRA+ adam"),
+]
+
+
+@cache
+def run(name, optimizer):
+    P = problem(name)
+    return sd.train(P.loss, P.base, P.adapters, P.scaling, OPTIMIZERS[optimizer][0], STEPS)
+
+
+@cache
+def expected(name, optimizer):
+    return loop(problem(name), OPTIMIZERS[optimizer][1](problem(name)))
+
+
+@pytest.mark.parametrize(("name", "optimizer"), RUNS)
+def test_trajectory_equals_the_loop(name, optimizer):
+    (losses, _, thetas), trained = expected(name, optimizer), run(name, optimizer)
+    assert trained.loss.shape == (STEPS + 1,)
+    assert np.allclose(trained.loss, losses, rtol=0, atol=TOLERANCE * max(map(abs, losses)))
+    assert np.allclose(flat(trained.trained), thetas[-1], rtol=0, atol=TOLERANCE * np.linalg.norm(thetas[-1]))
+    assert 0.01 < np.linalg.norm(thetas[-1] - thetas[0]) < 10
+
+
+@pytest.mark.parametrize(("name", "optimizer"), RUNS)
+def test_records_equal_the_decomposed_updates(name, optimizer):
+    """‖ΔW‖_F per layer and step, and ⟨Δw, −g⟩, from `decompose_update` of consecutive θ of the loop.
+
+    The Gram form of a norm errs by δ ≤ 10·n·ε·‖L‖²‖R‖² in its square, so by at most √δ, and by δ/‖LR‖ where the norm is
+    larger than that; ‖L‖, ‖R‖ ≤ ‖θ‖ + ‖Δθ‖.
+    """
+    P, trained = problem(name), run(name, optimizer)
+    _, weight_gradients, thetas = expected(name, optimizer)
+    assert trained.signal_norms.keys() == trained.drift_norms.keys() == P.base.keys()
+    for t, g in enumerate(weight_gradients):
+        theta, delta = (jnp.asarray(x) for x in (thetas[t], thetas[t + 1] - thetas[t]))
+        parts = sd.decompose_update(unflat(theta, P.adapters), unflat(delta, P.adapters), P.scaling)
+        size = float(jnp.linalg.norm(theta) + jnp.linalg.norm(delta))
+        for recorded, matrices in ((trained.signal_norms, parts.signal), (trained.drift_norms, parts.drift)):
+            for layer, matrix in matrices.items():
+                norm, square_error = np.linalg.norm(matrix), P.s[layer] ** 2 * rounding(20, size**4)
+                error = min(np.sqrt(square_error), square_error / max(norm, EPS)) + TOLERANCE * size
+                assert abs(recorded[layer][t] - norm) <= error
+        error = TOLERANCE * np.linalg.norm(g)
+        assert abs(trained.signal_alignment[t] + flat(parts.signal) @ g) <= error * size
+        assert abs(trained.drift_alignment[t] + flat(parts.drift) @ g) <= error * size
+        assert abs(trained.gradient_norm[t] - np.linalg.norm(g)) <= error
+
+
+@pytest.mark.parametrize("part", ["signal", "drift"])
+def test_total_norm_is_the_norm_over_layers(part):
+    trained = run("indefinite", "adam")
+    layers = np.stack(list(getattr(trained, f"{part}_norms").values()))
+    assert layers.shape == (3, STEPS)
+    total = getattr(trained, f"{part}_norm")
+    assert total.shape == (STEPS,)
+    assert np.allclose(total, np.linalg.norm(layers, axis=0), rtol=rounding(3), atol=0)
+
+
+FIRST_STEPS = {"sgd": optax.sgd(0.1), "sign descent": optax.sign_sgd(0.1), "adam": optax.adam(0.1)}
+
+
+@pytest.mark.parametrize("optimizer", FIRST_STEPS)
+def test_first_step_from_B_zero_has_no_drift(optimizer):
+    """X3, exactly: ∇_A ℓ = s·BᵀG = 0, these optimizers map 0 to 0, and ΔB·0 = 0. The second step does drift."""
+    P = problem("mlp-at-init")
+    trained = sd.train(P.loss, P.base, P.adapters, P.scaling, FIRST_STEPS[optimizer], 2)
+    assert trained.drift_norm[0] == 0
+    assert all(norms[0] == 0 for norms in trained.drift_norms.values())
+    assert trained.drift_alignment[0] == 0
+    assert trained.signal_norm[0] > 0
+    assert trained.drift_norm[1] > 0
+
+
+@pytest.mark.parametrize("optimizer", FIRST_STEPS)
+def test_first_step_away_from_B_zero_drifts(optimizer):
+    """X3 needs B = 0 (negative control)."""
+    P = problem("mlp")
+    trained = sd.train(P.loss, P.base, P.adapters, P.scaling, FIRST_STEPS[optimizer], 1)
+    assert all(norms[0] > 0 for norms in trained.drift_norms.values())
+
+
+def test_full_fine_tuning_is_gradient_descent_on_the_weights():
+    """θ = w: W ← W − η(Qw + b), all signal, no drift; `scaling` does nothing."""
+    P, eta = problem("indefinite"), 0.03
+    assert P.quadratic is not None
+    Q, b = P.quadratic
+    trained = sd.train(P.loss, P.base, None, 1e9, optax.sgd(eta), STEPS)
+    w, losses = flat(P.base), []
+    for t in range(STEPS):
+        losses.append(w @ Q @ w / 2 + b @ w)
+        g = Q @ w + b
+        square = float(g @ g)
+        assert float(trained.signal_alignment[t]) == pytest.approx(eta * square, rel=TOLERANCE)
+        assert float(trained.signal_norm[t]) == pytest.approx(eta * np.sqrt(square), rel=TOLERANCE)
+        assert float(trained.gradient_norm[t]) == pytest.approx(np.sqrt(square), rel=TOLERANCE)
+        w = w - eta * g
+    losses.append(w @ Q @ w / 2 + b @ w)
+    assert np.allclose(trained.loss, losses, rtol=0, atol=TOLERANCE * max(map(abs, losses)))
+    assert np.allclose(flat(trained.trained), w, rtol=0, atol=TOLERANCE * np.linalg.norm(w))
+    assert not trained.drift_norm.any()
+    assert not trained.drift_alignment.any()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_padded_rank_leaves_the_run_unchanged(optimizer):
+    """Every record and the trained factors, to rounding; what was padded is still exactly zero."""
+    P, plain = problem("indefinite"), run("indefinite", optimizer)
+    wide = sd.pad_rank(P.adapters, 7)
+    padded = sd.train(P.loss, P.base, wide, P.scaling, OPTIMIZERS[optimizer][0], STEPS)
+    for layer, (A, B) in padded.trained.items():
+        r = len(P.adapters[layer].A)
+        assert (A.shape[0], B.shape[1]) == (7, 7)
+        assert not A[r:].any()
+        assert not B[:, r:].any()
+        for factor, same in ((A[:r], plain.trained[layer].A), (B[:, :r], plain.trained[layer].B)):
+            assert np.allclose(factor, same, rtol=0, atol=TOLERANCE * np.linalg.norm(same))
+    for one, other in zip(jax.tree.leaves(plain[:-1]), jax.tree.leaves(padded[:-1]), strict=True):
+        assert np.allclose(one, other, rtol=0, atol=TOLERANCE * np.max(np.abs(other)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_padding_leaves_the_weights_unchanged(name):
+    P = problem(name)
+    padded = sd.effective_weights(P.base, sd.pad_rank(P.adapters, 9), P.scaling)
+    w = flat_weights(P, flat(P.adapters))
+    assert np.allclose(flat(padded), w, rtol=0, atol=rounding(9, w))
+
+
+def arguments(name):
+    P = problem(name)
+    return P.loss, P.base, P.adapters, P.scaling
+
+
+def test_runs_mapped_over_scalings_equal_single_runs():
+    """One of the mapped scalings is the problem's own, whose run is known; the losses of another follow the loop."""
+    P, optimizer = problem("psd"), OPTIMIZERS["sgd"][0]
+    mapped = jax.vmap(lambda s: sd.train(P.loss, P.base, P.adapters, s, optimizer, STEPS))(jnp.array([1.5, P.scaling]))
+    for one, both in zip(jax.tree.leaves(run("psd", "sgd")), jax.tree.leaves(mapped), strict=True):
+        assert np.allclose(both[1], one, rtol=0, atol=TOLERANCE * np.max(np.abs(one)))
+    losses = loop(replace(P, scaling=1.5), descent(0.01))[0]
+    assert np.allclose(mapped.loss[0], losses, rtol=0, atol=TOLERANCE * max(map(abs, losses)))
+
+
+def test_diverging_run_carries_on_as_inf_and_nan():
+    trained = sd.train(*arguments("psd"), optax.sgd(1e200), STEPS)
+    assert jnp.isfinite(trained.loss[0])
+    assert trained.loss.shape == (STEPS + 1,)
+    assert not jnp.isfinite(trained.loss[-1])
+    assert not jnp.isfinite(trained.drift_norm[-1])
+
+
+def test_no_steps_record_the_loss_alone():
+    P = problem("psd")
+    trained = sd.train(*arguments("psd"), optax.sgd(0.1), 0)
+    assert trained.loss.shape == (1,)
+    assert trained.signal_norm.shape == trained.drift_alignment.shape == (0,)
+    assert np.array_equal(flat(trained.trained), flat(P.adapters))
+
+
+def test_train_checks_its_arguments():
+    loss, base, adapters, scaling = arguments("psd")
+    first = {"first": adapters["first"]}
+    with rejects("adapters", "'second'"):
+        sd.train(loss, base, first, scaling, optax.sgd(0.1), 1)
+    with rejects("adapters['second']", "(2, 4)"):
+        sd.train(loss, base, {**first, "second": adapters["first"]}, scaling, optax.sgd(0.1), 1)
+    with rejects("scaling", "'typo'"):
+        sd.train(loss, base, adapters, {"first": 1.0, "second": 1.0, "typo": 1.0}, optax.sgd(0.1), 1)
+    with rejects("base", "{}"):
+        sd.train(loss, {}, None, scaling, optax.sgd(0.1), 1)
+    with rejects("base['W']", "(3,)"):
+        sd.train(loss, {"W": jnp.ones(3)}, None, scaling, optax.sgd(0.1), 1)
+
+
+def test_train_names_a_loss_that_is_no_scalar():
+    _, base, adapters, scaling = arguments("psd")
+    with rejects("loss", "(3, 4)"):
+        sd.train(lambda weights: weights["first"], base, adapters, scaling, optax.sgd(0.1), 1)
+
+
+def test_train_names_a_negative_number_of_steps():
+    with rejects("steps", -1):
+        sd.train(*arguments("psd"), optax.sgd(0.1), -1)
+
+
+def test_norms_do_not_depend_on_the_sign_of_the_scaling():
+    """s·BA with s < 0 and B equals −s·(−B)A, norms and all."""
+    loss, base, adapters, scaling = arguments("psd")
+    assert isinstance(scaling, float)
+    mirrored = {layer: adapter._replace(B=-adapter.B) for layer, adapter in adapters.items()}
+    plain, negative = (
+        sd.train(loss, base, start, s, optax.sgd(0.05), 2) for start, s in ((adapters, scaling), (mirrored, -scaling))
+    )
+    assert np.allclose(negative.loss, plain.loss, rtol=TOLERANCE, atol=0)
+    for layer in base:
+        assert np.allclose(negative.signal_norms[layer], plain.signal_norms[layer], rtol=TOLERANCE, atol=0)
+        assert np.allclose(negative.drift_norms[layer], plain.drift_norms[layer], rtol=TOLERANCE, atol=0)
+
+
+def test_padding_to_a_smaller_rank_is_named():
+    with rejects("rank", 1):
+        sd.pad_rank(problem("psd").adapters, 1)
