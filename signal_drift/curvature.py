@@ -212,10 +212,15 @@ def _basis(op: LinearOperator, i: Array) -> Array:
     return jnp.zeros(op.shape[1], op.dtype).at[i].set(1)
 
 
-def _check_loss(point: Point) -> None:
-    value = jax.eval_shape(lambda: point.loss(point.weights()))
+def check_scalar(loss: Loss, weights: dict[str, Array]) -> None:
+    value = jax.eval_shape(loss, weights)
     if getattr(value, "shape", None) != ():
         raise InputError(f"loss: must return a scalar, got {value}")
-    value = point.loss(point.weights())
+
+
+def _check_loss(point: Point) -> None:
+    weights = point.weights()
+    check_scalar(point.loss, weights)
+    value = point.loss(weights)
     if not isinstance(value, Tracer) and not jnp.isfinite(value):
         raise InputError(f"loss: must be finite at the effective weights, got {value}")

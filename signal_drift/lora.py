@@ -77,6 +77,10 @@ def jacobian_product(adapters: Adapters, delta: Adapters, scaling: Scaling) -> d
 
 def adjoint_product(adapters: Adapters, V: Weights, scaling: Scaling) -> dict[str, Adapter]:
     """Jᵀ V = (s·BᵀV, s·V Aᵀ) for every layer: the transpose of Eq. 43; for V = G it is ∇_θ ℓ (Eq. 22)."""
+    for layer, matrix in per_layer("V", V, adapters).items():
+        A, B = adapters[layer]
+        if jnp.shape(matrix) != (len(B), A.shape[1]):
+            raise InputError(f"V[{layer!r}]: shape {jnp.shape(matrix)} does not fit the weight {(len(B), A.shape[1])}")
     s = per_layer("scaling", scaling, adapters)
     return {
         layer: Adapter(A=s[layer] * (B.T @ V[layer]), B=s[layer] * (V[layer] @ A.T))

@@ -55,7 +55,7 @@ class MLP(nnx.Module):
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Forward:
     """(weights, *inputs) ↦ the model's output with its linear layers replaced by `weights`; all else is frozen."""
 
@@ -66,6 +66,8 @@ class Forward:
         model = nnx.merge(self.graphdef, self.state, copy=True)
         layers = _linear_layers(model)
         for name, W in weights.items():
+            if name not in layers:
+                raise InputError(f"weights: unknown layer {name!r}; the layers are {sorted(layers)}")
             layers[name].kernel[...] = W.T
         return model(*inputs)
 

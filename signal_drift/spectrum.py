@@ -54,9 +54,10 @@ def _symmetrised(H: Array | SymmetricMatrix) -> SymmetricMatrix:
     mean, asymmetry = np.empty_like(H), 0.0
     for rows in (slice(i, i + 256) for i in range(0, len(H), 256)):  # panels that stay in cache
         mean[rows] = (H[rows] + H[:, rows].T) / 2
-        asymmetry = max(asymmetry, np.max(np.abs(H[rows] - mean[rows])))
-    if not asymmetry <= np.sqrt(np.finfo(float).eps) * np.max(np.abs(H)):
-        raise InputError(f"op: must be symmetric and finite, got max|H − Hᵀ|/2 = {asymmetry}")
+        asymmetry = np.maximum(asymmetry, np.max(np.abs(H[rows] - mean[rows])))
+    size = np.max(np.abs(H))
+    if not asymmetry <= np.sqrt(np.finfo(float).eps) * size < np.inf:
+        raise InputError(f"op: must be symmetric and finite, got max|H − Hᵀ|/2 = {asymmetry} at max|H| = {size}")
     return mean
 
 
@@ -99,6 +100,8 @@ def extreme_eigenvalues(
     n = op.shape[0]
     if not 1 <= k <= n:
         raise InputError(f"k: must be between 1 and n = {n}, got {k}")
+    if which not in ("largest", "smallest", "both"):
+        raise InputError(f"which: must be 'largest', 'smallest' or 'both', got {which!r}")
     ends = (2 if which == "both" else 1) * k
     width = min(ends + 4, n)
     capacity = min(n, 20 * width)
@@ -107,7 +110,7 @@ def extreme_eigenvalues(
     new, products = draws.standard_normal((n, width)), 0
     while True:
         new = _orthonormal_extension(Q, new, draws, min(width, capacity - Q.shape[1]))
-        Q, HQ = np.hstack([Q, new]), np.hstack([HQ, np.asarray(op @ jnp.asarray(new, op.dtype), float)])
+        Q, HQ = np.hstack([Q, new]), np.hstack([HQ, _image(op, new)])
         products += new.shape[1]
         T = Q.T @ HQ
         theta, S = np.linalg.eigh((T + T.T) / 2)
@@ -149,8 +152,16 @@ def _orthonormal_extension(Q: np.ndarray, X: np.ndarray, draws: np.random.Genera
     return columns
 
 
+def _image(op: SymmetricOperator, X: np.ndarray) -> np.ndarray:
+    """H X in float64; a Hessian may be infinite where the loss is not."""
+    image = np.asarray(op @ jnp.asarray(X, op.dtype), float)
+    if not np.all(np.isfinite(image)):
+        raise InputError(f"op: must be finite, but a product with it has the entry {image[~np.isfinite(image)][0]}")
+    return image
+
+
 def _certified(op: SymmetricOperator, Y: np.ndarray, theta: np.ndarray, converged: bool) -> ExtremeEigenvalues:
     """Residuals of the normalised Ritz vectors, recomputed from the operator itself."""
     Y = Y / np.linalg.norm(Y, axis=0)
-    residuals = np.linalg.norm(np.asarray(op @ jnp.asarray(Y, op.dtype), float) - Y * theta, axis=0)
+    residuals = np.linalg.norm(_image(op, Y) - Y * theta, axis=0)
     return ExtremeEigenvalues(theta, residuals, converged)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from signal_drift.curvature import Loss
+from signal_drift.curvature import Loss, check_scalar
+from signal_drift.errors import InputError
 from signal_drift.lora import (
     Adapter,
     Adapters,
@@ -64,7 +65,11 @@ def train(
     With `adapters` None the weights themselves are trained (full fine-tuning): θ = w, all signal and no drift,
     and `scaling` has no effect. The function is traceable: vmap it over scalings, adapters or learning rates.
     """
+    if steps < 0:
+        raise InputError(f"steps: must not be negative, got {steps}")
     space: Any = _Full(base) if adapters is None else _LowRank(base, adapters, per_layer("scaling", scaling, base))
+
+    check_scalar(loss, space.weights(space.start))
 
     def step(carry: tuple[Any, optax.OptState], _: None) -> tuple[tuple[Any, optax.OptState], Run]:
         theta, state = carry
@@ -90,8 +95,11 @@ def pad_rank(adapters: Adapters, rank: int) -> dict[str, Adapter]:
     """The same map θ ↦ w with zero rows in A and zero columns in B up to `rank`.
 
     Their gradients are zero, so no optimizer that maps zero to zero moves them: adapters of different ranks can
-    share one compiled, vmapped run.
+    share one compiled, vmapped run. Raises `InputError` for a rank below an adapter's own.
     """
+    for layer, (A, _) in adapters.items():
+        if rank < len(A):
+            raise InputError(f"rank: {rank} is below the rank {len(A)} of adapters[{layer!r}]")
     return {
         layer: Adapter(jnp.pad(A, ((0, rank - len(A)), (0, 0))), jnp.pad(B, ((0, 0), (0, rank - len(A)))))
         for layer, (A, B) in adapters.items()
@@ -131,14 +139,14 @@ class _LowRank:
         return adjoint_product(theta, gradient, self.s)
 
     def signal_norms(self, theta: Adapters, delta: Adapters) -> PerLayer:
-        """s‖BΔA + ΔB A‖_F: the norm of [B ΔB]·[ΔA; A]."""
+        """|s|‖BΔA + ΔB A‖_F: the norm of [B ΔB]·[ΔA; A]."""
         return {
-            k: self.s[k] * _product_norm(jnp.hstack([B, delta[k].B]), jnp.vstack([delta[k].A, A]))
+            k: abs(self.s[k]) * _product_norm(jnp.hstack([B, delta[k].B]), jnp.vstack([delta[k].A, A]))
             for k, (A, B) in theta.items()
         }
 
     def drift_norms(self, delta: Adapters) -> PerLayer:
-        return {k: self.s[k] * _product_norm(dB, dA) for k, (dA, dB) in delta.items()}
+        return {k: abs(self.s[k]) * _product_norm(dB, dA) for k, (dA, dB) in delta.items()}
 
     def drift_alignment(self, delta: Adapters, gradient: Weights) -> Array:
         products = [self.s[k] * jnp.vdot(dB.T @ gradient[k], dA) for k, (dA, dB) in delta.items()]
