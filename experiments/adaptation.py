@@ -70,8 +70,8 @@ class Adaptations:
 
     def task(self, name: str) -> Task:
         samples = self.digits_samples if name == "digits" else self.samples
-        width, common = width_of(name), (self.steps, self.seeds, self.fft_rates, self.dtype)
-        return Task(name, width, self.depth, samples, self.angle, *common)
+        shape = (width_of(name), self.depth, samples, self.angle)
+        return Task(name, *shape, self.steps, self.seeds, self.fft_rates, self.dtype)
 
 
 def width_of(name: str) -> int:
@@ -133,7 +133,7 @@ def fft_rate(task: Task) -> float:
 
 
 def log_loss(losses: np.ndarray) -> np.ndarray:
-    """The logarithm of ℓ, inf where a run ended non-finite; below the smallest normal float32 it counts as that number."""
+    """The logarithm of ℓ, inf where a run ended non-finite; ℓ counts as 1e-38 below that."""
     values = np.asarray(losses, float)
     return np.where(np.isfinite(values), np.log(np.maximum(values, np.finfo(np.float32).tiny)), np.inf)
 

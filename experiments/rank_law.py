@@ -14,7 +14,7 @@ from experiments import rank_law_figures
 from experiments.adaptation import Adaptations, fft_losses, fft_rate, lora_losses, width_of
 from experiments.experiment import Experiment, Report, Row, main
 from experiments.statistics import Estimate
-from experiments.sweep import Best, best_point, best_points, bootstrap, free_fit, half_octaves, root_fit
+from experiments.sweep import Best, best_point, best_points, bootstrap, free_fit, half_octaves, root_fit, valley
 
 WIDE = 128
 """From this width on a run costs seconds: fewer ranks, and the (α, η) grid at one of them."""
@@ -111,11 +111,6 @@ def report(config: Config, data: xr.Dataset) -> Report:
     return Report(rows, sentences, rank_law_figures.draw(config, data))
 
 
-def law_losses(data: xr.Dataset) -> np.ndarray:
-    """(seed, rank, α) of one task."""
-    return data.by_alpha.transpose("seed", "rank", "alpha").values
-
-
 def _rate_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     losses = data.fft.isel(rank=0).transpose("seed", "fft_rate").values
     best = best_point(config.fft_rates, losses.mean(0))
@@ -123,12 +118,16 @@ def _rate_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     return [Row(f"F1   η_FFT, {task}", "–", _shown(best), "–" if best.flag else interval)]
 
 
+def _by_seed(losses: xr.DataArray) -> np.ndarray:
+    return losses.transpose("seed", "rank", ...).values
+
+
 def best_alphas(config: Config, losses: np.ndarray) -> np.ndarray:
     return np.array([best.x for best in best_points(config.alphas, losses)])
 
 
 def _law_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
-    losses, ranks = law_losses(data), config.ranks_of(task)
+    losses, ranks = _by_seed(data.by_alpha), config.ranks_of(task)
     slope = bootstrap(lambda x: free_fit(ranks, best_alphas(config, x)).slope, losses)
     C = bootstrap(lambda x: root_fit(ranks, best_alphas(config, x)).prefactor, losses)
     used = int(np.isfinite(best_alphas(config, losses)).sum())
@@ -141,15 +140,14 @@ def _law_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
 
 
 def _law_sentences(config: Config, task: str, data: xr.Dataset) -> list[str]:
-    best = best_points(config.alphas, law_losses(data))
+    best = best_points(config.alphas, _by_seed(data.by_alpha))
     found = ", ".join(f"{r}: {_shown(b)}" for r, b in zip(config.ranks_of(task), best, strict=True))
     return [f"F1c, {task}: best α at η_FFT by rank: {found} (edge of the grid: flagged, not fitted)."]
 
 
 def paths(data: xr.Dataset) -> np.ndarray:
     """(seed, path, m) at one rank: first along α, then along η (Eq. 2)."""
-    both = xr.concat([data.by_alpha, data.by_rate], "path").transpose("seed", "path", "alpha")
-    return both.values
+    return xr.concat([data.by_alpha, data.by_rate], "path").transpose("seed", "path", "alpha").values
 
 
 def _path_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
@@ -168,33 +166,29 @@ def _path_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
 def _compared(config: Config, losses: np.ndarray) -> tuple[float, float]:
     """Best multiplier of α over that of η, and ln of the lowest loss along η over that along α."""
     along_alpha, along_rate = best_points(config.multipliers, losses)
+    if along_alpha.flag or along_rate.flag:
+        return np.nan, np.nan
     return along_alpha.x / along_rate.x, along_rate.log_loss - along_alpha.log_loss
 
 
-def coupled(config: Config, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """η*/η_FFT and ln ℓ* for every α of the grid; NaN where the best η is on the edge. `losses` is (seed, α, η)."""
-    best = best_points(config.grid_rates, losses)
-    return np.array([b.x for b in best]), np.array([b.log_loss if not b.flag else np.nan for b in best])
-
-
 def _rate_exponent(config: Config, losses: np.ndarray) -> float:
-    return free_fit(config.grid_alphas, coupled(config, losses)[0]).slope
+    return free_fit(config.grid_alphas, valley(config.grid_rates, losses)[0]).slope
 
 
 def _gain(config: Config, losses: np.ndarray) -> float:
-    """The logarithm of the best loss at the smallest α over that at the largest, among those whose best η is on the grid."""
-    found = coupled(config, losses)[1]
+    """The logarithm of the best loss at the smallest α over that at the largest, of those with a best η."""
+    found = valley(config.grid_rates, losses)[1]
     found = found[np.isfinite(found)]
     return float(found[0] - found[-1]) if len(found) > 1 else np.nan
 
 
 def _wanted(config: Config, alpha: float, losses: np.ndarray) -> float:
-    return float(coupled(config, losses)[0][config.grid_alphas.index(alpha)])
+    return float(valley(config.grid_rates, losses)[0][config.grid_alphas.index(alpha)])
 
 
 def _coupling_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     losses, where = data.by_both.transpose("seed", "grid_alpha", "grid_rate").values, f"{task}, r = {int(data['rank'])}"
-    best = coupled(config, losses)[1]
+    best = valley(config.grid_rates, losses)[1]
     steps = np.diff(best)[np.isfinite(np.diff(best))]
     exponent = bootstrap(partial(_rate_exponent, config), losses)
     found = np.array(config.grid_alphas)[np.isfinite(best)]

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 
 from experiments import figures
-from experiments.sweep import best_points, free_fit, root_fit
+from experiments.adaptation import width_of
+from experiments.sweep import best_points, free_fit, root_fit, valley
 
 if TYPE_CHECKING:
     from experiments.rank_law import Config
@@ -16,7 +17,10 @@ def draw(config: "Config", data: xr.Dataset) -> dict[str, figures.Figure]:
     """One figure for each of: α*(r), the two paths, η*(α), ℓ*(α)."""
     drawings = {
         "rank_law": (_draw_law, "F1c  Best α at η_FFT over ranks"),
-        "scaling_paths": (_draw_paths, "F1b  Two paths from (η_FFT, α₀): m·α₀ (solid) and m·η_FFT (dashed)"),
+        "scaling_paths": (
+            _draw_paths,
+            "F1b  Two paths from (η_FFT, α₀), m·α₀ solid and m·η_FFT dashed, lowest points marked",
+        ),
         "best_rate": (_draw_rates, "F1a  Best learning rate over α"),
         "best_loss": (_draw_losses, "F1a  Loss at the best learning rate, over α"),
     }
@@ -33,9 +37,7 @@ def _figure(config: "Config", data: xr.Dataset, draw_panel, title: str) -> figur
 
 def _draw_law(panel: figures.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
     """Best α with the half-octave or less that seeds disagree by, both fits, V2, and flagged ranks at the edge."""
-    from experiments.rank_law import law_losses, width_of
-
-    ranks, losses = np.array(config.ranks_of(task), float), law_losses(data)
+    ranks, losses = np.array(config.ranks_of(task), float), data.by_alpha.transpose("seed", "rank", "alpha").values
     single = np.array([[b.x for b in best_points(config.alphas, losses[[k]])] for k in range(len(losses))])
     best = best_points(config.alphas, losses)
     x = np.array([b.x for b in best])
@@ -51,16 +53,20 @@ def _draw_law(panel: figures.Axes, config: "Config", task: str, data: xr.Dataset
         ends = [config.alphas[int(np.argmin(losses.mean(0)[i]))] for i in flagged]
         panel.plot(ranks[flagged], ends, "x", ms=9, color=figures.COLOR["drift"], label="on the edge: not fitted")
     figures.log_axis(panel, "rank r", "best α at η_FFT", log_y=2)
+    low, high = np.log2(np.nanmin([*x, *single.ravel(), 2.0**6])), np.log2(np.nanmax([*x, *single.ravel(), 1.0]))
+    panel.set_ylim(2.0 ** (low - 0.5), 2.0 ** (high + 0.7 * (high - low)))  # room for the legend
     panel.legend(loc="upper left")
-    panel.margins(y=0.3)
 
 
 def _draw_paths(panel: figures.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
     ranks = config.grid_ranks_of(task)
-    for rank, color in zip(ranks, figures.shades(len(ranks)), strict=True):
+    for rank, color in zip(ranks, _shades(ranks), strict=True):
         here = data.sel(rank=rank)
-        for losses, style, name in ((here.by_alpha, "-", f"r = {rank}"), (here.by_rate, "--", None)):
-            panel.plot(config.multipliers, _typical(losses), style, color=color, label=name)
+        for losses, style, fill in ((here.by_alpha, "-", color), (here.by_rate, "--", "white")):
+            typical = _typical(losses)
+            panel.plot(config.multipliers, typical, style, color=color, label=f"r = {rank}" if fill == color else None)
+            lowest = int(np.nanargmin(typical))
+            panel.plot(config.multipliers[lowest], typical[lowest], "o", color=color, mfc=fill, zorder=3)
     level = _typical(data.fft.isel(rank=0)).min()
     panel.axhline(level, ls=":", color=figures.COLOR["task"], label="full fine-tuning")
     figures.log_axis(panel, "multiplier m", "final training loss")
@@ -69,12 +75,10 @@ def _draw_paths(panel: figures.Axes, config: "Config", task: str, data: xr.Datas
 
 
 def _draw_rates(panel: figures.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
-    from experiments.rank_law import coupled
-
     alphas, ranks = np.array(config.grid_alphas), config.grid_ranks_of(task)
-    for rank, color in zip(ranks, figures.shades(len(ranks)), strict=True):
+    for rank, color in zip(ranks, _shades(ranks), strict=True):
         losses = data.by_both.sel(rank=rank).transpose("seed", "grid_alpha", "grid_rate").values
-        best = coupled(config, losses)[0]
+        best = valley(config.grid_rates, losses)[0]
         fit = free_fit(alphas, best)
         panel.plot(alphas, best, "o", color=color, label=f"r = {rank}, slope {fit.slope:.2f}")
         panel.plot(alphas, fit.prefactor * alphas**fit.slope, color=color, lw=1)
@@ -88,12 +92,12 @@ def _draw_rates(panel: figures.Axes, config: "Config", task: str, data: xr.Datas
 
 
 def _draw_losses(panel: figures.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
-    from experiments.rank_law import coupled
-
     ranks = config.grid_ranks_of(task)
-    for rank, color in zip(ranks, figures.shades(len(ranks)), strict=True):
+    for rank, color in zip(ranks, _shades(ranks), strict=True):
         losses = data.by_both.sel(rank=rank).transpose("seed", "grid_alpha", "grid_rate").values
-        panel.plot(config.grid_alphas, np.exp(coupled(config, losses)[1]), "o-", color=color, label=f"r = {rank}")
+        panel.plot(
+            config.grid_alphas, np.exp(valley(config.grid_rates, losses)[1]), "o-", color=color, label=f"r = {rank}"
+        )
     level = _typical(data.fft.isel(rank=0)).min()
     panel.axhline(level, ls=":", color=figures.COLOR["task"], label="full fine-tuning")
     figures.log_axis(panel, "α", "training loss at the best η")
@@ -108,5 +112,11 @@ def _typical(losses: xr.DataArray) -> np.ndarray:
 
 def _clip(panel: figures.Axes, data: xr.Dataset, level: float) -> None:
     """Leave out the losses far above the start: how far a diverging run climbs says nothing."""
+    drawn = np.array([_typical(x) for x in (data.by_alpha, data.by_rate)])
     start = np.nanmax(_typical(data.by_alpha.isel(alpha=0)))
-    panel.set_ylim(level / 3, start * 30)
+    panel.set_ylim(min(level, float(np.nanmin(drawn))) / 2, start * 10)
+
+
+def _shades(ranks: tuple[int, ...]) -> list:
+    """Light to dark, leaving out the lightest."""
+    return figures.shades(len(ranks) + 1)[1:]

@@ -3,7 +3,7 @@
 A point is one independent piece of an experiment, one netCDF file. It is written beside its place and moved
 there when complete, so a file is whole or absent. It is believed only if it opens and carries the digest of the
 configuration asked for. The same code on the same machine writes the same bytes: what differs from run to run
-(when, how long) is kept in a small JSON file beside the point and joined to it on reading.
+(when, how long) is kept in a small JSON file in the folder `timing` and joined to the point on reading.
 """
 
 import dataclasses
@@ -58,21 +58,21 @@ def write(
         "point": json.dumps(dict(point), sort_keys=True),
     }
     volatile = {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": seconds}
-    with replacing(sidecar(path)) as temporary:
-        temporary.write_text(json.dumps({MARK: mark} | volatile), encoding="utf-8")
     with replacing(path) as temporary:
         dataset.assign_attrs(attributes).to_netcdf(temporary, engine="h5netcdf")
+    with replacing(timing_of(path)) as temporary:
+        temporary.write_text(json.dumps({MARK: mark} | volatile), encoding="utf-8")
 
 
-def sidecar(path: Path) -> Path:
-    """Where the volatile provenance of the point at `path` is kept; nothing is lost without it."""
-    return path.with_suffix(".json")
+def timing_of(path: Path) -> Path:
+    """Where the volatile provenance of the point at `path` is kept; without it the point is still whole."""
+    return path.parents[1] / "timing" / path.parent.name / f"{path.stem}.json"
 
 
-def _volatile(path: Path, wanted: str) -> dict[str, Any]:
-    """When the point was computed and how long it took, as far as its sidecar knows."""
+def _timing(path: Path, wanted: str) -> dict[str, Any]:
+    """When the point was computed and how long it took, as far as that is known."""
     try:
-        stored = json.loads(sidecar(path).read_text(encoding="utf-8"))
+        stored = json.loads(timing_of(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return stored if isinstance(stored, dict) and stored.get(MARK) == wanted else {}
@@ -136,7 +136,7 @@ def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
         raise RecordError(f"out: {str(path)!r} is not a result of this project; move it away")
     if dataset.attrs[MARK] != wanted:
         return None, "from another configuration"
-    return dataset.assign_attrs(_volatile(path, wanted)), "stored"
+    return dataset.assign_attrs(_timing(path, wanted)), "stored"
 
 
 def provenance() -> dict[str, Any]:

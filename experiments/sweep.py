@@ -13,7 +13,10 @@ DRAWS = 1000
 
 
 class Best(NamedTuple):
-    """x* and ln ℓ* of a sweep; NaN and flagged "edge" if the grid ends there, "diverged" if no run was finite."""
+    """x* by interpolation and the lowest measured ln ℓ of a sweep.
+
+    x* is NaN and flagged "edge" if the lowest point is an end of the grid, "diverged" if no run was finite.
+    """
 
     x: float
     log_loss: float
@@ -30,6 +33,7 @@ def best_point(x: Sequence[float] | np.ndarray, log_loss: Float[np.ndarray, "k"]
 
     A lowest point at either end of the grid says only that the best lies there or beyond: it is flagged and has
     no x. If a neighbour diverged the lowest point itself is returned: the best lies within one step of the grid.
+    The loss is the lowest one measured: beside the cliff of divergence a parabola's vertex lies far below any run.
     """
     losses = np.where(np.isnan(log_loss), np.inf, log_loss)
     i = int(np.argmin(losses))
@@ -45,13 +49,18 @@ def best_point(x: Sequence[float] | np.ndarray, log_loss: Float[np.ndarray, "k"]
     if curvature <= 0:  # three equal losses
         return Best(float(x[i]), float(b))
     vertex = (u[0] + u[1]) / 2 - left / (2 * curvature)
-    height = b + (vertex - u[1]) * (left + curvature * (vertex - u[0]))
-    return Best(float(np.exp(vertex)), float(height))
+    return Best(float(np.exp(vertex)), float(b))
 
 
 def best_points(x: Sequence[float] | np.ndarray, losses: Float[np.ndarray, "seeds n k"]) -> list[Best]:
     """The best point of each of n sweeps, on the mean log-loss over seeds."""
     return [best_point(x, row) for row in np.mean(losses, axis=0)]
+
+
+def valley(x: Sequence[float], losses: Float[np.ndarray, "seeds n k"]) -> tuple[np.ndarray, np.ndarray]:
+    """x* and the lowest ln ℓ of each of n sweeps over x; NaN where the best x is on the edge."""
+    best = best_points(x, losses)
+    return np.array([b.x for b in best]), np.array([np.nan if b.flag else b.log_loss for b in best])
 
 
 class PowerLaw(NamedTuple):

@@ -94,5 +94,5 @@ def _rotated(images: np.ndarray, angle: float) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="steps")
-def _pretrained(loss: Partial, base: Weights, learning_rate: float, steps: int) -> dict[str, Array]:
+def _pretrained(loss: Partial, base: Weights, learning_rate: float | Array, steps: int) -> dict[str, Array]:
     return train(loss, base, None, 1.0, optax.adam(learning_rate), steps).trained
