@@ -37,9 +37,13 @@ class Config(Adaptations):
     """Ranks r."""
     coefficient: float = 256.0
     """C of V1."""
+    rate_share: float = 1.0
+    """The learning rate of every method, full fine-tuning included, over η_FFT; the protocol has 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.rate_share > 0:
+            raise sd.InputError(f"rate_share: must be positive, got {self.rate_share}")
         for rank in self.ranks:
             sd.empirical_alpha_base(rank, self.coefficient)
 
@@ -56,7 +60,7 @@ def points(config: Config) -> list[dict]:
 def measure(config: Config, task: str, rank: int, seed: int) -> xr.Dataset:
     """Each method's log-loss after training and, on the digits, its accuracy on held-out rotated images."""
     adapted = config.task(task)
-    chosen, eta = problem(adapted, seed), fft_rate(adapted)
+    chosen, eta = problem(adapted, seed), config.rate_share * fft_rate(adapted)
     methods = recipes(rank, {layer: W0.shape[1] for layer, W0 in chosen.base.items()}, config.coefficient)
     start = adapters(adapted, seed, rank, max(config.ranks))
     losses, scores = _lora_outcomes(chosen, start, *_stacked(adapted, eta, methods), steps=adapted.steps)
@@ -66,7 +70,7 @@ def measure(config: Config, task: str, rank: int, seed: int) -> xr.Dataset:
             "log_loss": ("recipe", log_loss(np.append(losses, full_loss))),
             "accuracy": ("recipe", np.append(scores, full_score).astype(float)),
             "start_accuracy": float(_score(chosen, chosen.base)),
-            "eta_fft": eta,
+            "learning_rate": eta,
         },
         coords={"recipe": [*methods, FULL]},
         attrs={"training_dtype": config.dtype},
@@ -132,9 +136,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     rows = [row for task in config.tasks for rank in config.ranks for row in _rows(data.sel(task=task, rank=rank))]
     if "digits" in config.tasks:
         rows += [row for rank in config.ranks for row in _accuracy_rows(data.sel(task="digits", rank=rank))]
-    return Report(
-        rows, _sentences(config, data), {"protocol_comparison": protocol_figures.draw(config, data, reductions(data))}
-    )
+    return Report(rows, _sentences(config, data), protocol_figures.draw(config, data, reductions(data)))
 
 
 def _rows(here: xr.Dataset) -> list[Row]:

@@ -13,40 +13,53 @@ if TYPE_CHECKING:
     from experiments.protocol_comparison import Config
 
 
-def draw(config: "Config", data: xr.Dataset, reductions: xr.DataArray) -> figures.Figure:
-    tested = [task for task in config.tasks if task == "digits"]
-    title = f"V  Every method at η_FFT: {config.steps} steps of Adam, {config.seeds} seeds, mean and 95% interval"
-    figure, axes = figures.panels(len(config.tasks) + len(tested), title)
+def draw(config: "Config", data: xr.Dataset, reductions: xr.DataArray) -> dict[str, figures.Figure]:
+    drawn = {"protocol_comparison": _compare(config, reductions)}
+    return drawn | ({"protocol_accuracy": _accuracies(config, data)} if "digits" in config.tasks else {})
+
+
+def _compare(config: "Config", reductions: xr.DataArray) -> figures.Figure:
+    rate = "η_FFT" if config.rate_share == 1 else f"{config.rate_share:g} η_FFT"
+    title = f"V  Every method at {rate}: {config.steps} steps of Adam, {config.seeds} seeds, mean and 95% interval"
+    figure, axes = figures.panels(len(config.tasks), title, height=4.8)
     for letter, panel, task in zip("abcdefgh", axes, config.tasks, strict=False):
-        _draw_reductions(panel, config, reductions.sel(task=task))
-        panel.set_title(f"({letter}) {task}: training loss")
-    for panel in axes[len(config.tasks) :]:
-        _draw_estimates(panel, config, data.accuracy.sel(task="digits"))
-        panel.set(xlabel="held-out accuracy", title="digits: held-out accuracy", yticklabels=[])
-    axes[0].set_yticks(range(data.sizes["recipe"]), [str(m) for m in data.recipe.values])
+        here = reductions.sel(task=task)
+        typical = here.mean("seed").values
+        top = float(np.max(typical[np.isfinite(typical)], initial=0.1))
+        _draw_estimates(panel, config, here, left=-1.5 * top)
+        panel.set_xlim(-1.55 * top, 1.3 * top)
+        panel.axvline(0, color=figures.COLOR["task"], lw=1, ls=":")
+        panel.set(xlabel="ln (loss of LoRA, α = r) − ln loss", title=f"({letter}) {task}, training loss")
+    for panel in axes[1:]:
+        panel.set_yticklabels([])
     axes[0].legend(loc="lower left")
     return figure
 
 
-def _draw_reductions(panel: figures.Axes, config: "Config", change: xr.DataArray) -> None:
-    _draw_estimates(panel, config, change)
-    typical = change.mean("seed").values
-    top = float(np.max(typical[np.isfinite(typical)], initial=0.1))
-    panel.set_xlim(-1.5 * top, 1.25 * top)
-    panel.axvline(0, color=figures.COLOR["task"], lw=1, ls=":")
-    panel.set(xlabel="ln (loss of LoRA, α = r) − ln loss", yticks=range(change.sizes["recipe"]), yticklabels=[])
+def _accuracies(config: "Config", data: xr.Dataset) -> figures.Figure:
+    figure, (panel,) = figures.panels(1, "V  Rotated digits, held out", height=4.8)
+    _draw_estimates(panel, config, data.accuracy.sel(task="digits"))
+    panel.set(xlabel="held-out accuracy", xlim=(0, 1))
+    panel.legend(loc="upper center", bbox_to_anchor=(0.45, 1.14), ncols=3)
+    return figure
 
 
-def _draw_estimates(panel: figures.Axes, config: "Config", values: xr.DataArray) -> None:
-    """One dot with its interval for every method and rank; the dashed line is full fine-tuning."""
-    for k, (rank, color) in enumerate(zip(config.ranks, ("other", "signal", "lora", "band"), strict=False)):
-        here = values.sel(rank=rank)
+def _draw_estimates(panel: figures.Axes, config: "Config", values: xr.DataArray, left: float = -np.inf) -> None:
+    """A mark with its interval for every method and rank, an arrow where the mean lies beyond `left`.
+
+    The dashed line is full fine-tuning.
+    """
+    for k, (rank, name) in enumerate(zip(config.ranks, ("other", "signal", "lora", "band"), strict=False)):
+        here, color = values.sel(rank=rank), figures.COLOR[name]
         for height, method in enumerate(values.recipe.values):
             estimate = mean_interval(here.sel(recipe=method).values)
             y = height + 0.16 * (2 * k + 1 - len(config.ranks))
-            if np.isfinite(estimate.mean):
-                panel.plot([estimate.low, estimate.high], [y, y], color=figures.COLOR[color])
-                label = f"r = {rank}" if height == 0 else None
-                panel.plot(estimate.mean, y, "os^D"[k % 4], color=figures.COLOR[color], label=label)
-        full = float(here.sel(recipe=FULL).mean())
-        panel.axvline(full, ls="--", lw=1.2, color=figures.COLOR["prediction"], label="FFT" if k == 0 else None)
+            if estimate.mean < left:
+                panel.plot(left, y, "<", color=color)
+            elif np.isfinite(estimate.mean):
+                panel.plot([max(estimate.low, left), estimate.high], [y, y], color=color)
+                panel.plot(estimate.mean, y, "os^D"[k % 4], color=color, label=f"r = {rank}" if height == 0 else None)
+    for k, rank in enumerate(config.ranks):
+        full, name = float(values.sel(rank=rank, recipe=FULL).mean()), "FFT" if k == 0 else None
+        panel.axvline(full, ls="--", lw=1.2, color=figures.COLOR["prediction"], label=name)
+    panel.set_yticks(range(values.sizes["recipe"]), [str(method) for method in values.recipe.values])

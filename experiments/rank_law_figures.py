@@ -62,9 +62,9 @@ def _draw_paths(panel: figures.Axes, config: "Config", task: str, data: xr.Datas
     ranks = config.grid_ranks_of(task)
     for rank, color in zip(ranks, _shades(ranks), strict=True):
         here = data.sel(rank=rank)
-        for losses, style, fill in ((here.by_alpha, "-", color), (here.by_rate, "--", "white")):
+        for losses, style, fill, name in ((here.by_alpha, "-", color, f"r = {rank}"), (here.by_rate, "--", "w", None)):
             typical = _typical(losses)
-            panel.plot(config.multipliers, typical, style, color=color, label=f"r = {rank}" if fill == color else None)
+            panel.plot(config.multipliers, typical, style, color=color, label=name)
             lowest = int(np.nanargmin(typical))
             panel.plot(config.multipliers[lowest], typical[lowest], "o", color=color, mfc=fill, zorder=3)
     level = _typical(data.fft.isel(rank=0)).min()
@@ -101,7 +101,9 @@ def _draw_losses(panel: figures.Axes, config: "Config", task: str, data: xr.Data
     level = _typical(data.fft.isel(rank=0)).min()
     panel.axhline(level, ls=":", color=figures.COLOR["task"], label="full fine-tuning")
     figures.log_axis(panel, "α", "training loss at the best η")
-    panel.legend()
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high * (high / low) ** 0.5)  # room for the legend
+    panel.legend(loc="upper right")
 
 
 def _typical(losses: xr.DataArray) -> np.ndarray:

@@ -106,5 +106,5 @@ def test_tiny_comparison_is_stored_and_reported(tmp_path: Path) -> None:
     stored = data.log_loss.sel(task="mlp4", rank=2, seed=1, recipe=FULL).item()
     assert stored == pytest.approx(float(jnp.log(full)), rel=1e-9)
     found = report(TINY, data)
-    assert list(found.figures) == ["protocol_comparison"]
+    assert list(found.figures) == ["protocol_comparison"]  # no held-out classes, no accuracy
     assert all(line.count("|") == 5 for line in table(found.rows).splitlines())

@@ -4,14 +4,19 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
+from experiments import record
+from experiments.record import replacing
 from experiments.shard import WHOLE, Shard, shard_of
 from experiments.sweep import best_point, best_points, bootstrap, free_fit, half_octaves, root_fit
 from signal_drift import InputError
@@ -20,6 +25,11 @@ ALPHAS = half_octaves(-2, 12)
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 PROGRAM = Path(__file__).with_name("sleepy_sweep.py")
 ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Empty:
+    """A configuration without options."""
 
 
 def planted(slope: float, C: float, seeds: int = 5, noise: float = 0.02) -> np.ndarray:
@@ -136,7 +146,7 @@ def start(out: Path, *arguments: str, **environment: str) -> subprocess.Popen[st
 
 def finish(out: Path, *arguments: str, **environment: str) -> tuple[str, str]:
     process = start(out, *arguments, **environment)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors
     return output, errors
 
@@ -213,8 +223,37 @@ def test_damaged_and_foreign_points_are_computed_again_and_said_so(whole: Path, 
     assert errors.count("from another configuration, computed again") == 12
 
 
+def test_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host, path = socket.gethostname(), tmp_path / "point.nc"
+    dead, alive, elsewhere = (
+        tmp_path / f".{name}-point.nc" for name in (f"{host}-{gone.pid}", f"{host}-{os.getppid()}", f"not-{host}-1")
+    )
+    for left in (dead, alive, elsewhere):
+        left.write_text("half")
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, alive, elsewhere])
+
+
+def test_timing_is_joined_to_its_own_point_only(tmp_path: Path) -> None:
+    path, data = record.path_of(tmp_path, "trial", {"seed": 1}), xr.Dataset({"x": 1.0})
+    record.write(data, path, "trial", Empty(), {"seed": 1}, seconds=2.5)
+    mark = record.digest("trial", Empty(), {"seed": 1})
+    stored, _ = record.read(path, mark)
+    assert stored is not None
+    assert stored.attrs["seconds"] == 2.5
+    assert "seconds" not in xr.load_dataset(path, engine="h5netcdf").attrs
+    timing = record.timing_of(path)
+    timing.write_text(timing.read_text().replace(mark, "another"))
+    stored, _ = record.read(path, mark)
+    assert stored is not None
+    assert "seconds" not in stored.attrs
+
+
 def test_bad_shard_ends_in_one_line(tmp_path: Path) -> None:
     process = start(tmp_path / "results", "--shard", "2/2")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=180)
     assert process.returncode == 2
     assert errors == "error: shard: must be i/n with 0 ≤ i < n, got '2/2'\n"
