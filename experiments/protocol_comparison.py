@@ -31,36 +31,38 @@ RECOVERS = "> 0.5 (most)"
 
 @dataclass(frozen=True)
 class Config(Adaptations):
-    """The methods at two ranks on every task, all at η_FFT."""
+    """The methods at two ranks on every task, all at η_FFT and, as a second reading, all well below it."""
 
     ranks: tuple[int, ...] = (8, 64)
     """Ranks r."""
     coefficient: float = 256.0
     """C of V1."""
-    rate_share: float = 1.0
-    """The learning rate of every method, full fine-tuning included, over η_FFT; the protocol has 1."""
+    rate_shares: tuple[float, ...] = (1.0, 0.1)
+    """The learning rate of every method, full fine-tuning included, over η_FFT: the protocol's 1, and a rate far
+    from where training becomes unstable, which the best rate of a short run is not."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.rate_share > 0:
-            raise sd.InputError(f"rate_share: must be positive, got {self.rate_share}")
+        if not min(self.rate_shares, default=0) > 0:
+            raise sd.InputError(f"rate_shares: must be positive and not empty, got {self.rate_shares}")
         for rank in self.ranks:
             sd.empirical_alpha_base(rank, self.coefficient)
 
 
 def points(config: Config) -> list[dict]:
     return [
-        {"task": task, "rank": rank, "seed": seed}
+        {"task": task, "share": share, "rank": rank, "seed": seed}
         for task in config.tasks
+        for share in config.rate_shares
         for seed in range(config.seeds)
         for rank in config.ranks
     ]
 
 
-def measure(config: Config, task: str, rank: int, seed: int) -> xr.Dataset:
+def measure(config: Config, task: str, share: float, rank: int, seed: int) -> xr.Dataset:
     """Each method's log-loss after training and, on the digits, its accuracy on held-out rotated images."""
     adapted = config.task(task)
-    chosen, eta = problem(adapted, seed), config.rate_share * fft_rate(adapted)
+    chosen, eta = problem(adapted, seed), share * fft_rate(adapted)
     methods = recipes(rank, {layer: W0.shape[1] for layer, W0 in chosen.base.items()}, config.coefficient)
     start = adapters(adapted, seed, rank, max(config.ranks))
     losses, scores = _lora_outcomes(chosen, start, *_stacked(adapted, eta, methods), steps=adapted.steps)
@@ -133,15 +135,29 @@ def fraction(data: xr.Dataset, method: str) -> Estimate:
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
-    rows = [row for task in config.tasks for rank in config.ranks for row in _rows(data.sel(task=task, rank=rank))]
-    if "digits" in config.tasks:
-        rows += [row for rank in config.ranks for row in _accuracy_rows(data.sel(task="digits", rank=rank))]
-    return Report(rows, _sentences(config, data), protocol_figures.draw(config, data, reductions(data)))
+    rows, sentences, drawn = [], [], {}
+    for share in config.rate_shares:
+        there = data.sel(share=share)
+        for task in config.tasks:
+            rows += [row for rank in config.ranks for row in _rows(there.sel(task=task, rank=rank))]
+        if "digits" in config.tasks:
+            rows += [row for rank in config.ranks for row in _accuracy_rows(there.sel(task="digits", rank=rank))]
+        sentences += [f"At {_rate(share)}: {_placed(config, there, method)}" for method in (V1, V2)]
+        drawn |= protocol_figures.draw(config, there, reductions(there), _rate(share))
+    return Report(rows, sentences + _start(config, data), drawn)
+
+
+def _rate(share: float) -> str:
+    return "η_FFT" if share == 1 else f"{share:g} η_FFT"
+
+
+def _where(here: xr.Dataset) -> str:
+    return f"{here.task.item()}, r = {here['rank'].item()}, {_rate(here.share.item())}"
 
 
 def _rows(here: xr.Dataset) -> list[Row]:
     """The gap, what each method closes of it, and LoRA-α against ten times the learning rate."""
-    where, size = f"{here.task.item()}, r = {here['rank'].item()}", gap(here)
+    where, size = _where(here), gap(here)
     rows = [Row(f"V    ln loss LoRA (α = r) − ln loss FFT, {where}", "> 0", str(size), size.interval())]
     methods = [m for m in here.recipe.values if m not in (FULL, PLAIN)]
     rows += [_fraction_row(here, method, where) for method in methods]
@@ -166,28 +182,25 @@ def _accuracy_rows(here: xr.Dataset) -> list[Row]:
     rows = []
     for method in here.recipe.values:
         score = mean_interval(here.accuracy.sel(recipe=method).values)
-        rows.append(Row(f"V    held-out accuracy of {method}, r = {here['rank'].item()}", "–", *_cells(score)))
+        rows.append(Row(f"V    held-out accuracy of {method}, {_where(here)}", "–", str(score), score.interval()))
     return rows
 
 
-def _cells(estimate: Estimate) -> tuple[str, str]:
-    return str(estimate), estimate.interval()
+def _placed(config: Config, data: xr.Dataset, method: str) -> str:
+    """Where the interval of the fraction that a method closes lies wholly above or below one half."""
+    places = {"above": [], "below": [], "across": [], "without a gap or diverged": []}
+    for task in config.tasks:
+        for rank in config.ranks:
+            places[_place(data.sel(task=task, rank=rank), method)].append(f"{task} r = {rank}")
+    listed = "; ".join(f"{place}: {', '.join(where)}" for place, where in places.items() if where)
+    return f"interval of the gap closed by {method} against one half: {listed}."
 
 
-def _sentences(config: Config, data: xr.Dataset) -> list[str]:
-    """For each variant of LoRA-α, where the interval of the fraction closed lies wholly above or below one half."""
-    lines = []
-    for method in (V1, V2):
-        places = {"above": [], "below": [], "across": [], "without a gap or diverged": []}
-        for task in config.tasks:
-            for rank in config.ranks:
-                places[_place(data.sel(task=task, rank=rank), method)].append(f"{task} r = {rank}")
-        listed = "; ".join(f"{place}: {', '.join(where)}" for place, where in places.items() if where)
-        lines.append(f"Interval of the gap closed by {method} against one half: {listed}.")
-    if "digits" in config.tasks:
-        before = mean_interval(data.start_accuracy.sel(task="digits").isel(rank=0).values)
-        lines.append(f"Held-out accuracy on the rotated digits before adaptation: {before} {before.interval()}.")
-    return lines
+def _start(config: Config, data: xr.Dataset) -> list[str]:
+    if "digits" not in config.tasks:
+        return []
+    before = mean_interval(data.start_accuracy.sel(task="digits").isel(rank=0, share=0).values)
+    return [f"Held-out accuracy on the rotated digits before adaptation: {before} {before.interval()}."]
 
 
 def _place(here: xr.Dataset, method: str) -> str:

@@ -13,13 +13,19 @@ if TYPE_CHECKING:
     from experiments.protocol_comparison import Config
 
 
-def draw(config: "Config", data: xr.Dataset, reductions: xr.DataArray) -> dict[str, figures.Figure]:
-    drawn = {"protocol_comparison": _compare(config, reductions)}
-    return drawn | ({"protocol_accuracy": _accuracies(config, data)} if "digits" in config.tasks else {})
+def draw(config: "Config", data: xr.Dataset, reductions: xr.DataArray, rate: str) -> dict[str, figures.Figure]:
+    """Losses and, with the digits, accuracies at one learning rate, which is named in titles and file names."""
+    drawn = {f"protocol_comparison{_suffix(rate)}": _compare(config, reductions, rate)}
+    if "digits" in config.tasks:
+        drawn[f"protocol_accuracy{_suffix(rate)}"] = _accuracies(config, data, rate)
+    return drawn
 
 
-def _compare(config: "Config", reductions: xr.DataArray) -> figures.Figure:
-    rate = "η_FFT" if config.rate_share == 1 else f"{config.rate_share:g} η_FFT"
+def _suffix(rate: str) -> str:
+    return "" if rate == "η_FFT" else "_at_" + rate.split(maxsplit=1)[0].replace(".", "_")
+
+
+def _compare(config: "Config", reductions: xr.DataArray, rate: str) -> figures.Figure:
     title = f"V  Every method at {rate}: {config.steps} steps of Adam, {config.seeds} seeds, mean and 95% interval"
     figure, axes = figures.panels(len(config.tasks), title, height=4.8)
     for letter, panel, task in zip("abcdefgh", axes, config.tasks, strict=False):
@@ -36,8 +42,8 @@ def _compare(config: "Config", reductions: xr.DataArray) -> figures.Figure:
     return figure
 
 
-def _accuracies(config: "Config", data: xr.Dataset) -> figures.Figure:
-    figure, (panel,) = figures.panels(1, "V  Rotated digits, held out", height=4.8)
+def _accuracies(config: "Config", data: xr.Dataset, rate: str) -> figures.Figure:
+    figure, (panel,) = figures.panels(1, f"V  Rotated digits, {rate}", height=4.8)
     _draw_estimates(panel, config, data.accuracy.sel(task="digits"))
     panel.set(xlabel="held-out accuracy", xlim=(0, 1))
     panel.legend(loc="upper center", bbox_to_anchor=(0.45, 1.14), ncols=3)

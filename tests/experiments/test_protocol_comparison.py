@@ -17,7 +17,7 @@ from experiments.recipes import FULL, PLAIN, TENFOLD, V1, V2, recipes
 from signal_drift import closed_forms
 
 TINY = replace(EXPERIMENT.quick, tasks=("mlp4",), steps=8, dtype="float64")
-SHOWN = Config(tasks=("mlp64",), ranks=(8,))
+SHOWN = Config(tasks=("mlp64",), ranks=(8,), rate_shares=(1.0,))
 FAN_IN = {"a": 16, "b": 64}
 
 
@@ -62,10 +62,10 @@ def planted(closed: dict[str, float], gap: float = 2.0, noise: float = 0.05) -> 
     """A store in which each method closes a given fraction of a gap of ln ℓ."""
     methods = [*recipes(8, FAN_IN), FULL]
     share = np.array([closed.get(m, 1.0 if m == FULL else 0.0) for m in methods])
-    draws = noise * np.random.default_rng(0).standard_normal((1, 1, 5, len(methods)))
+    draws = noise * np.random.default_rng(0).standard_normal((1, 1, 1, 5, len(methods)))
     return xr.Dataset(
-        {"log_loss": (("task", "rank", "seed", "recipe"), -gap * share + draws)},
-        coords={"task": ["mlp64"], "rank": [8], "seed": range(5), "recipe": methods},
+        {"log_loss": (("task", "share", "rank", "seed", "recipe"), -gap * share + draws)},
+        coords={"task": ["mlp64"], "share": [1.0], "rank": [8], "seed": range(5), "recipe": methods},
     )
 
 
@@ -102,9 +102,12 @@ def test_tiny_comparison_is_stored_and_reported(tmp_path: Path) -> None:
     assert np.all(np.isfinite(data.log_loss.sel(recipe=[FULL, PLAIN, V2])))
     task = TINY.task("mlp4")
     chosen = problem(task, 1)
-    full = sd.train(chosen.loss, chosen.base, None, 1.0, optax.adam(fft_rate(task)), task.steps).loss[-1]
-    stored = data.log_loss.sel(task="mlp4", rank=2, seed=1, recipe=FULL).item()
+    full = sd.train(chosen.loss, chosen.base, None, 1.0, optax.adam(0.1 * fft_rate(task)), task.steps).loss[-1]
+    stored = data.log_loss.sel(task="mlp4", share=0.1, rank=2, seed=1, recipe=FULL).item()
     assert stored == pytest.approx(float(jnp.log(full)), rel=1e-9)
     found = report(TINY, data)
-    assert list(found.figures) == ["protocol_comparison"]  # no held-out classes, no accuracy
+    assert list(found.figures) == [
+        "protocol_comparison",
+        "protocol_comparison_at_0_1",
+    ]  # no held-out classes, no accuracy
     assert all(line.count("|") == 5 for line in table(found.rows).splitlines())
