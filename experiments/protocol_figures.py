@@ -31,9 +31,11 @@ def _compare(config: "Config", reductions: xr.DataArray, rate: str) -> figures.F
     for letter, panel, task in zip("abcdefgh", axes, config.tasks, strict=False):
         here = reductions.sel(task=task)
         typical = here.mean("seed").values
-        top = float(np.max(typical[np.isfinite(typical)], initial=0.1))
-        _draw_estimates(panel, config, here, left=-1.5 * top)
-        panel.set_xlim(-1.55 * top, 1.3 * top)
+        finite = typical[np.isfinite(typical)]
+        top = float(np.max(finite, initial=0.1))
+        left = max(-1.5 * top, 1.3 * float(np.min(finite, initial=-0.1 * top)))
+        _draw_estimates(panel, config, here, left)
+        panel.set_xlim(left - 0.05 * top, 1.3 * top)
         panel.axvline(0, color=figures.COLOR["task"], lw=1, ls=":")
         panel.set(xlabel="ln (loss of LoRA, α = r) − ln loss", title=f"({letter}) {task}, training loss")
     for panel in axes[1:]:
