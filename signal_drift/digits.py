@@ -1,7 +1,7 @@
 """A real adaptation task: scikit-learn's 8×8 digits, pre-trained upright and adapted to the same digits rotated."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def rotated_digits(
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits  # half a second that other users of the package need not pay
 
-    data = load_digits()
+    data: Any = load_digits()
     return data.data / 16.0, data.target
 
 
