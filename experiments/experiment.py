@@ -1,5 +1,6 @@
 """How an experiment runs: points measured once and stored, then figures and a table from the store alone."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from experiments import record
 from experiments.errors import OptionError, RecordError
 from experiments.figures import save_figure
+from experiments.shard import WHOLE, Shard, shard_of
 from signal_drift import InputError
 
 Device = Literal["auto", "cpu", "cuda", "rocm", "tpu"]
@@ -64,7 +66,8 @@ def results(experiment: Experiment, config: Any, out: Path) -> xr.Dataset:
             _point(experiment, config, point, out, progress).expand_dims({k: [v] for k, v in point.items()})
             for point in progress
         ]
-    combined = xr.combine_by_coords(stored, combine_attrs="drop_conflicts")
+    # outer: a label that some points do not have is NaN there
+    combined = xr.combine_by_coords(stored, combine_attrs="drop_conflicts", join="outer")
     return combined if isinstance(combined, xr.Dataset) else combined.to_dataset()
 
 
@@ -93,6 +96,21 @@ def run(experiment: Experiment, config: Any, out: Path) -> Report:
     return report
 
 
+def run_shard(experiment: Experiment, config: Any, out: Path, shard: Shard) -> Report | None:
+    """Measure what is missing of one shard; report if, with the other shards' points, the store is complete."""
+    points = experiment.points(config)
+    with tqdm(shard.of(points), desc=f"{experiment.name} {shard}", unit="point", dynamic_ncols=True) as progress:
+        for point in progress:
+            _point(experiment, config, point, out, progress)
+    return run(experiment, config, out) if stored(experiment, config, out) == len(points) else None
+
+
+def stored(experiment: Experiment, config: Any, out: Path) -> int:
+    """How many points of the experiment the store has."""
+    wanted = [(record.path_of(out, experiment.name, p), p) for p in experiment.points(config)]
+    return sum(record.read(path, record.digest(experiment.name, config, p))[0] is not None for path, p in wanted)
+
+
 def table(rows: Iterable[Row]) -> str:
     """The rows as an aligned Markdown table."""
     lines = [Row("quantity", "predicted", "measured", "95% interval"), *rows]
@@ -111,6 +129,7 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> None:
         quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
         out: Path | None = None,
         device: Device = "auto",
+        shard: str | None = None,
     ) -> None:
         """Run one experiment of the paper, or report it if it has been run.
 
@@ -119,10 +138,17 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> None:
             quick: The tiny size used in tests, in a folder of its own.
             out: Where results go [default: results, or results/quick].
             device: Where JAX computes; auto takes an accelerator where there is one.
+            shard: i/n: measure only every n-th point from the i-th on, counted from 0
+                [default: 0/1, or this task's place in a SLURM array job].
 
         """
+        part, folder = shard_of(shard, os.environ), out or default_out(quick)
         prepare(device)
-        report = run(experiment, config, out or default_out(quick))
+        report = run_shard(experiment, config, folder, part) if part != WHOLE else run(experiment, config, folder)
+        if report is None:
+            have, all_ = stored(experiment, config, folder), len(experiment.points(config))
+            print(f"shard {part}: {have} of {all_} points are stored; the report is made once all are there")
+            return
         print(table(report.rows), *report.sentences, sep="\n")
 
     command.__annotations__["config"] = tyro.conf.OmitArgPrefixes[type(default)]

@@ -2,14 +2,17 @@
 
 A point is one independent piece of an experiment, one netCDF file. It is written beside its place and moved
 there when complete, so a file is whole or absent. It is believed only if it opens and carries the digest of the
-configuration asked for.
+configuration asked for. The same code on the same machine writes the same bytes: what differs from run to run
+(when, how long) is kept in a small JSON file in the folder `timing` and joined to the point on reading.
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
 import platform
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -45,23 +48,47 @@ def write(
     dataset: xr.Dataset, path: Path, experiment: str, config: Any, point: Mapping[str, Any], seconds: float
 ) -> None:
     """Store `dataset` at `path` with its provenance; a crash at any moment leaves the old file or the new one."""
+    mark = digest(experiment, config, point)
     attributes = provenance() | {
-        MARK: digest(experiment, config, point),
+        MARK: mark,
         "experiment": experiment,
         "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
         "point": json.dumps(dict(point), sort_keys=True),
-        "seconds": seconds,
     }
+    volatile = {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": seconds}
     with replacing(path) as temporary:
         dataset.assign_attrs(attributes).to_netcdf(temporary, engine="h5netcdf")
+    with replacing(timing_of(path)) as temporary:
+        temporary.write_text(json.dumps({MARK: mark} | volatile), encoding="utf-8")
+
+
+def timing_of(path: Path) -> Path:
+    """Where the volatile provenance of the point at `path` is kept; without it the point is still whole."""
+    return path.parents[1] / "timing" / path.parent.name / f"{path.stem}.json"
+
+
+def _timing(path: Path, wanted: str) -> dict[str, Any]:
+    """When the point was computed and how long it took, as far as that is known."""
+    try:
+        stored = json.loads(timing_of(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) and stored.get(MARK) == wanted else {}
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, moved onto it on success and removed on failure."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    """A temporary path in the folder of `path`, moved onto it on success and removed on failure.
+
+    What a killed process of this machine left half-written in the place of `path` is removed as well.
+    """
+    host = socket.gethostname()
+    temporary = path.with_name(f".{host}-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(host)}-*-{glob.escape(path.name)}"):
+            if not _alive(left.name.removeprefix(f".{host}-").partition("-")[0]):
+                left.unlink(missing_ok=True)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -71,6 +98,18 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ValueError:
+        return True  # not a name of ours
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
@@ -95,7 +134,7 @@ def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
         raise RecordError(f"out: {str(path)!r} is not a result of this project; move it away")
     if dataset.attrs[MARK] != wanted:
         return None, "from another configuration"
-    return dataset, "stored"
+    return dataset.assign_attrs(_timing(path, wanted)), "stored"
 
 
 def provenance() -> dict[str, Any]:
@@ -103,7 +142,6 @@ def provenance() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "commit": _commit(),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "device": f"{device.platform}: {device.device_kind}",
         "dtype": str(jnp.result_type(float)),
         "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None)),

@@ -22,10 +22,10 @@ class Estimate(NamedTuple):
 
 
 def mean_interval(samples: Float[np.ndarray, "n"]) -> Estimate:
-    """Student's t interval of the mean of independent samples; a single sample has an unbounded one."""
+    """Student's t interval of the mean of independent samples; unbounded for a single or an infinite sample."""
     samples = np.asarray(samples, float).ravel()
     mean, n = float(np.mean(samples)), len(samples)
-    if n < 2:
+    if n < 2 or not np.isfinite(mean):
         return Estimate(mean, -np.inf, np.inf)
     half = float(scipy.stats.t.ppf(0.975, n - 1) * np.std(samples, ddof=1) / np.sqrt(n))
     return Estimate(mean, mean - half, mean + half)

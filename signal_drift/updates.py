@@ -27,6 +27,6 @@ def decompose_update(adapters: Adapters, delta: Adapters, scaling: Scaling) -> U
     return UpdateParts(signal, drift)
 
 
-def alignment(update: Weights, gradient: Weights) -> Float[Array, ""]:
+def alignment(update: Weights | Adapters, gradient: Weights | Adapters) -> Float[Array, ""]:
     """⟨Δw, −g⟩, summed over all layers (Eq. 22, 31): positive where the update descends, in units of the loss."""
     return -jnp.asarray(optax.tree.vdot(update, gradient))

@@ -1,0 +1,160 @@
+"""The rank law at tiny size: one compilation for all ranks, diverged runs as data, planted laws found and refuted."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+from jax.tree_util import Partial
+
+import signal_drift as sd
+from experiments import rank_law
+from experiments.adaptation import adapters, fft_losses, fft_rate, final_losses, lora_losses, problem
+from experiments.experiment import Row, results, table
+from experiments.rank_law import EXPERIMENT, Config, report
+
+TINY = replace(
+    EXPERIMENT.quick, tasks=("mlp4",), steps=8, ranks=(1, 3), grid_ranks=(3,), alphas=(1.0, 16.0, 64.0), dtype="float64"
+)
+TASK = TINY.task("mlp4")
+
+
+def test_ranks_seeds_and_runs_share_one_compilation() -> None:
+    traced: list[int] = []
+
+    def counted(loss: Partial, weights: Any) -> jax.Array:
+        traced.append(1)
+        return loss(weights)
+
+    def run(rank: int, padded: int, seed: int, count: int) -> int:
+        loss, base, *_ = problem(TASK, seed)
+        ready, start = Partial(counted, loss), adapters(TASK, seed, rank, padded)
+        before = len(traced)
+        final_losses(ready, base, start, jnp.ones(4), jnp.full(4, 1e-3), count, steps=5).block_until_ready()
+        return len(traced) - before
+
+    assert run(1, 8, 0, 4) > 0
+    assert [run(rank, 8, seed, count) for rank, seed, count in [(2, 0, 4), (4, 1, 3), (8, 2, 1)]] == [0, 0, 0]
+    assert run(4, 4, 0, 4) > 0  # without the common padding a rank compiles anew
+
+
+def test_swept_losses_are_those_of_single_unpadded_runs() -> None:
+    runs = [(1.0, 1e-2), (16.0, 1e-2), (4.0, 0.3)]
+    swept = lora_losses(TASK, 1, 3, 8, runs, 7)
+    loss, base, *_ = problem(TASK, 1)
+    start = adapters(TASK, 1, 3, 3)
+    single = [sd.train(loss, base, start, alpha / 3, optax.adam(eta), TASK.steps).loss[-1] for alpha, eta in runs]
+    np.testing.assert_allclose(swept, np.log(single), rtol=1e-9)
+    wrong = [sd.train(loss, base, start, alpha, optax.adam(eta), TASK.steps).loss[-1] for alpha, eta in runs]
+    assert not np.allclose(swept, np.log(wrong), rtol=1e-2)  # α in place of α/r
+
+
+def test_diverged_run_is_data() -> None:
+    losses = lora_losses(replace(TASK, dtype="float32"), 0, 1, 3, [(16.0, 1e-3), (4096.0, 1e30)], 2)
+    assert np.isfinite(losses[0])
+    assert losses[1] == np.inf
+
+
+def test_eta_fft_lies_at_the_lowest_loss() -> None:
+    rates, mean = np.array(TASK.fft_rates), fft_losses(TASK).mean(0)
+    step = rates[1] / rates[0]
+    assert rates[np.argmin(mean)] / step < fft_rate(TASK) < rates[np.argmin(mean)] * step
+    edge = replace(TASK, fft_rates=TASK.fft_rates[:4])  # all far too small
+    assert fft_rate(edge) == float(f"{edge.fft_rates[-1]:.3g}")
+
+
+def planted(config: Config, slope: float, C: float, rate_slope: float = -0.5) -> xr.Dataset:
+    """A store in which α*(r) = C·r^slope, η has its best multiplier at 2, and η* = 10 η_FFT·(α/α₀)^rate_slope.
+
+    The loss at the best η falls with α.
+    """
+    (task,), ranks = config.tasks, np.array(config.ranks)
+    noise = np.random.default_rng(0).standard_normal((config.seeds, len(ranks), len(config.alphas)))
+    by_alpha = (np.log(config.alphas) - np.log(C * ranks**slope)[:, None]) ** 2 / 10 + 0.003 * noise
+    by_rate = (np.log(config.multipliers) - np.log(2.0)) ** 2 / 10 + 1 + 0.003 * noise
+    alphas, rates = np.log(config.grid_alphas), np.log(config.grid_rates)
+    valley = np.log(10.0) + rate_slope * (alphas - np.log(config.alpha_0))
+    by_both = 0.1 * (rates - valley[:, None]) ** 2 - 0.2 * alphas[:, None]
+    full = np.log(config.fft_rates) - np.log(1e-3)
+    dims = ("task", "seed", "rank")
+    shape = (1, config.seeds, len(ranks))
+    return xr.Dataset(
+        {
+            "by_alpha": ((*dims, "alpha"), by_alpha[None]),
+            "by_rate": ((*dims, "alpha"), by_rate[None]),
+            "by_both": ((*dims, "grid_alpha", "grid_rate"), np.broadcast_to(by_both, (*shape, *by_both.shape))),
+            "fft": ((*dims, "fft_rate"), np.broadcast_to(full**2, (*shape, len(full)))),
+        },
+        coords={
+            "task": [task],
+            "seed": range(config.seeds),
+            "rank": ranks,
+            "alpha": list(config.alphas),
+            "grid_alpha": list(config.grid_alphas),
+            "grid_rate": list(config.grid_rates),
+        },
+    )
+
+
+FULL = Config(tasks=("mlp64",), grid_ranks=(64,))
+
+
+def row(rows: list[Row], start: str) -> Row:
+    (found,) = [r for r in rows if r.quantity.startswith(start)]
+    return found
+
+
+def bounds(found: Row) -> tuple[float, float]:
+    low, high = found.interval.strip("[]").split(", ")
+    return float(low), float(high)
+
+
+def test_report_recovers_a_planted_law() -> None:
+    rows = report(FULL, planted(FULL, 0.5, 16.0)).rows
+    low, high = bounds(row(rows, "F1c  free exponent"))
+    assert 0.45 < low < high < 0.55
+    assert float(row(rows, "F1c  C of").measured) == pytest.approx(16.0, rel=0.03)
+    assert float(row(rows, "F1c  the same over 1/σ_A").measured) == pytest.approx(2.0, rel=0.03)
+    assert float(row(rows, "F1   η_FFT").measured) == pytest.approx(1e-3, rel=1e-3)
+    assert float(row(rows, "F1b  their ratio").measured) == pytest.approx(4.0, rel=0.05)
+    assert float(row(rows, "F1b  ln of the lowest").measured) == pytest.approx(1.0, abs=0.1)
+    assert float(row(rows, "F1a  exponent of η*").measured) == pytest.approx(-0.5, abs=1e-6)
+    assert row(rows, "F1a  steps").measured == "6 of 6"  # of 7: at the smallest α the best η is on the edge
+    assert float(row(rows, "F1a  η*/η_FFT at α = 16").measured) == pytest.approx(10.0, rel=1e-3)
+
+
+def test_report_refutes_other_laws() -> None:
+    rows = report(FULL, planted(FULL, 1.0, 16.0, rate_slope=0.2)).rows
+    assert bounds(row(rows, "F1c  free exponent"))[0] > 0.9
+    assert bounds(row(rows, "F1a  exponent of η*"))[0] > 0.1
+
+
+def test_best_points_on_the_edge_are_flagged_not_fitted() -> None:
+    found = report(FULL, planted(FULL, 0.5, 2.0**10.5))
+    assert "3 of 7 ranks" in row(found.rows, "F1c  free exponent").quantity
+    assert "64: edge" in found.sentences[0]
+    none = report(FULL, planted(FULL, 0.5, 2.0**14))
+    assert row(none.rows, "F1c  free exponent")[2:] == ("on the edge", "–")
+    assert row(none.rows, "F1b  their ratio")[2:] == ("on the edge", "–")
+
+
+def test_tiny_sweep_is_stored_and_reported(tmp_path: Path) -> None:
+    data = results(EXPERIMENT, TINY, tmp_path)
+    assert data.by_alpha.dims == ("task", "rank", "seed", "alpha")
+    assert np.all(np.isnan(data.by_both.sel(rank=1)))
+    assert np.all(np.isfinite(data.by_alpha))
+    found = report(TINY, data)
+    assert len(found.figures) == 4
+    assert all(line.count("|") == 5 for line in table(found.rows).splitlines())
+    assert data.attrs["training_dtype"] == "float64"
+
+
+@pytest.mark.parametrize("change", [{"tasks": ("mlp0",)}, {"tasks": ("cifar",)}, {"ranks": (0,)}, {"seeds": 0}])
+def test_bad_options_are_named(change: dict[str, Any]) -> None:
+    with pytest.raises(sd.InputError, match=next(iter(change))):
+        replace(rank_law.EXPERIMENT.quick, **change)

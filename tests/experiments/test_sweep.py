@@ -1,0 +1,179 @@
+"""A sweep that is killed, split over machines and damaged ends with the same bytes."""
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from experiments import record
+from experiments.record import replacing
+from experiments.shard import WHOLE, Shard, shard_of
+from signal_drift import InputError
+
+PROGRAM = Path(__file__).with_name("sleepy_sweep.py")
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Empty:
+    """A configuration without options."""
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_shards_partition_the_points(count: int) -> None:
+    points = list(range(7))
+    parts = [shard_of(f"{i}/{count}", {}).of(points) for i in range(count)]
+    assert sorted(p for part in parts for p in part) == points
+    assert sorted(p for part in parts[1:] for p in part) != points  # a missing shard is missed
+
+
+@pytest.mark.parametrize("text", ["2/2", "a/b", "0/0", "-1/3", "1", "", "1/2/3", "0.5/2"])
+def test_bad_shard_is_named(text: str) -> None:
+    with pytest.raises(InputError, match=re.escape(repr(text))):
+        shard_of(text, {})
+
+
+def test_shard_comes_from_slurm_unless_given() -> None:
+    array = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "4"}
+    assert shard_of(None, array | {"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_STEP": "2"}) == Shard(3, 4)
+    assert shard_of("0/2", array) == Shard(0, 2)
+    assert shard_of(None, {}) == WHOLE
+    with pytest.raises(InputError, match="SLURM_ARRAY_TASK_ID"):
+        shard_of(None, array)
+    with pytest.raises(InputError, match="'x'"):
+        shard_of(None, array | {"SLURM_ARRAY_TASK_COUNT": "x"})
+
+
+def start(out: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), "--out", str(out), *arguments],
+        env={**os.environ, **variables, "SLEEPY_LOG": str(out.with_suffix(".log")), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(out: Path, *arguments: str, **environment: str) -> tuple[str, str]:
+    process = start(out, *arguments, **environment)
+    output, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    return output, errors
+
+
+def stored(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / "sleepy").iterdir()}
+
+
+def begun(out: Path) -> int:
+    return len(out.with_suffix(".log").read_text().splitlines())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "results"
+    finish(out)
+    return out
+
+
+def kill_during_a_point(out: Path, after: int, moment: float) -> None:
+    """SIGKILL `moment` seconds after the log says that `after` points have been begun."""
+    process, deadline = start(out), time.monotonic() + 60
+    while not out.with_suffix(".log").exists() or begun(out) < after:
+        assert process.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    time.sleep(moment)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_killed_sweep_resumes_to_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    out, draw = tmp_path / "results", random.Random(0)
+    kills = 2
+    for k in range(kills):
+        kill_during_a_point(out, after=3 + 4 * k, moment=draw.uniform(0, 0.08))
+    finish(out)
+    assert stored(out) == stored(whole)  # and nothing half-written is left
+    assert begun(whole) == 12
+    assert begun(out) <= 12 + kills
+
+
+def test_shards_merge_to_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    first, _ = finish(out, "--shard", "0/2")
+    assert first == "shard 0/2: 6 of 12 points are stored; the report is made once all are there\n"
+    last, _ = finish(out, SLURM_ARRAY_TASK_ID="1", SLURM_ARRAY_TASK_COUNT="2")
+    assert "| sum" in last
+    assert stored(out) == stored(whole)
+    assert begun(out) == 12
+
+
+def test_comparison_of_bytes_sees_a_difference(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    finish(out, SLEEPY_NOISE="1")
+    here, there = stored(out), stored(whole)
+    assert here.keys() == there.keys()
+    assert all(here[name] != there[name] for name in here)
+
+
+def test_damaged_and_foreign_points_are_computed_again_and_said_so(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    folder = out / "sleepy"
+    folder.mkdir(parents=True)
+    for name, content in stored(whole).items():
+        (folder / name).write_bytes(content)
+    (folder / "index=3.nc").write_bytes(stored(whole)["index=3.nc"][:700])
+    _, errors = finish(out)
+    assert "index=3.nc: truncated or damaged, computed again" in errors
+    assert begun(out) == 1
+    assert stored(out) == stored(whole)
+    _, errors = finish(out, "--seconds", "0.01")
+    assert errors.count("from another configuration, computed again") == 12
+
+
+def test_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host, path = socket.gethostname(), tmp_path / "point.nc"
+    dead, alive, elsewhere = (
+        tmp_path / f".{name}-point.nc" for name in (f"{host}-{gone.pid}", f"{host}-{os.getppid()}", f"not-{host}-1")
+    )
+    for left in (dead, alive, elsewhere):
+        left.write_text("half")
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, alive, elsewhere])
+
+
+def test_timing_is_joined_to_its_own_point_only(tmp_path: Path) -> None:
+    path, data = record.path_of(tmp_path, "trial", {"seed": 1}), xr.Dataset({"x": 1.0})
+    record.write(data, path, "trial", Empty(), {"seed": 1}, seconds=2.5)
+    mark = record.digest("trial", Empty(), {"seed": 1})
+    stored, _ = record.read(path, mark)
+    assert stored is not None
+    assert stored.attrs["seconds"] == 2.5
+    assert "seconds" not in xr.load_dataset(path, engine="h5netcdf").attrs
+    timing = record.timing_of(path)
+    timing.write_text(timing.read_text().replace(mark, "another"))
+    stored, _ = record.read(path, mark)
+    assert stored is not None
+    assert "seconds" not in stored.attrs
+
+
+def test_bad_shard_ends_in_one_line(tmp_path: Path) -> None:
+    process = start(tmp_path / "results", "--shard", "2/2")
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 2
+    assert errors == "error: shard: must be i/n with 0 ≤ i < n, got '2/2'\n"
