@@ -1,7 +1,6 @@
-"""F2: loss, ‖Δw_Drift‖ and ‖Δw_Signal‖/‖Δw_Drift‖ at every step of Adam, along (m·η₀, α₀) and along (η₀, m·α₀) (App. E).
+"""F2: ℓ, ‖Δw_Drift‖ and ‖Δw_Signal‖/‖Δw_Drift‖ at every step of Adam, along (m·η₀, α₀) and (η₀, m·α₀) (App. E).
 
-Two base runs stand beside the eight: LoRA at (η₀, α₀) and full fine-tuning at η₀. The words "diverges",
-"oscillates" and "stable" have the numeric meaning of `behaviour`, fixed before any trajectory was seen.
+Two base runs stand beside the eight: LoRA at (η₀, α₀) and full fine-tuning at η₀.
 """
 
 from dataclasses import dataclass, replace
@@ -11,18 +10,14 @@ import jax
 import numpy as np
 import optax
 import xarray as xr
-from jaxtyping import Float
 
 import signal_drift as sd
 from experiments import figures
+from experiments.behaviour import LAST, RISE, behaviour, final, jitter, largest_rise, per_run, words
 from experiments.experiment import Experiment, Report, Row, main
 from experiments.setting import Setting, adapters, problem
 from experiments.statistics import Estimate, exponents, mean_interval
 
-LAST = 10
-"""Values at the end whose median is the final loss of a run: a tenth of it, so that no single spike decides."""
-RISE = 1.1
-"""A climb of 10% above the lowest loss so far is seen on any axis; descent to rounding never climbs that far."""
 EARLY = 10
 """Steps that count as the beginning, the first tenth."""
 FAMILIES = ("η", "α")
@@ -30,32 +25,6 @@ STATED = {"64·η₀": "oscillates", "128·η₀": "diverges", "128·α₀": "st
 """What App. E reports."""
 MATCHED = ("64·η₀", "128·α₀")
 """The pair that App. E says to start alike."""
-
-
-def largest_rise(loss: Float[np.ndarray, "n"]) -> float:
-    """max_t ℓ_t / min_{u ≤ t} ℓ_u: 1 for a descent, infinite for a loss that is not finite."""
-    return float(np.max(loss / np.minimum.accumulate(loss))) if np.isfinite(loss).all() else np.inf
-
-
-def behaviour(loss: Float[np.ndarray, "n"]) -> str:
-    """The word for a trajectory, the first of these that applies.
-
-    "diverges": not finite, or the median of the last `LAST` losses exceeds the initial loss (more than everything
-    is undone). "oscillates": somewhere the loss climbs by more than `RISE` above its lowest value so far. "stable":
-    neither.
-    """
-    if not np.isfinite(loss).all() or np.median(loss[-LAST:]) > loss[0]:
-        return "diverges"
-    return "oscillates" if largest_rise(loss) > RISE else "stable"
-
-
-def jitter(norms: Float[np.ndarray, "n"]) -> float:
-    """RMS of log n_t − (log n_{t−1} + log n_{t+1})/2 over the positive entries: how far, relatively, from smooth.
-
-    Zero for every exponential rise or decay whatever its size, so that it measures fluctuation and not level.
-    """
-    log = np.log(norms[norms > 0])
-    return float(np.sqrt(np.mean((log[1:-1] - (log[:-2] + log[2:]) / 2) ** 2)))
 
 
 @dataclass(frozen=True)
@@ -118,27 +87,10 @@ def _run(loss, base, start, s, learning_rate, steps: int) -> sd.Run:
     return sd.train(loss, base, start, s, optax.adam(learning_rate), steps)
 
 
-def per_run(function, trajectories: xr.DataArray) -> xr.DataArray:
-    """A function of one trajectory, for every run and seed."""
-    time = next(name for name in trajectories.dims if name in ("time", "step"))
-    return xr.apply_ufunc(function, trajectories, input_core_dims=[[time]], vectorize=True)
-
-
-def final(loss: xr.DataArray) -> xr.DataArray:
-    """The median of the last losses over the initial loss."""
-    return loss.isel(time=slice(-LAST, None)).median("time") / loss.isel(time=0)
-
-
 def purity(data: xr.Dataset) -> xr.DataArray:
     """Geometric mean of ‖Δw_Signal‖/‖Δw_Drift‖ from the second step on (at the first the drift is zero: X3)."""
     later = data.isel(step=slice(1, None))
     return np.exp(np.log(later.signal / later.drift).mean("step"))
-
-
-def words(names: xr.DataArray) -> str:
-    """ "stable 4/5, oscillates 1/5"."""
-    found, counts = np.unique(names.values.astype(str), return_counts=True)
-    return ", ".join(f"{name} {count}/{names.size}" for name, count in zip(found, counts, strict=True))
 
 
 def slope(config: Config, values: xr.DataArray, family: str) -> Estimate:
@@ -190,7 +142,8 @@ def _purity_rows(config: Config, data: xr.Dataset) -> list[Row]:
     same = [(label("η", m), label("α", m)) for m in config.eta_multipliers if m in config.alpha_multipliers]
     for eta, alpha in [*same, *([MATCHED] if set(MATCHED) <= set(data.run.values) else [])]:
         quotient = mean_interval((ratio.sel(run=alpha) / ratio.sel(run=eta)).values)
-        name = f"F2c  signal-to-drift ratio, {alpha} over {eta} ({100 * share_above(data, alpha, eta):.0f}% of steps above)"
+        share = f"{share_above(data, alpha, eta):.0%} of steps above"
+        name = f"F2c  signal-to-drift ratio, {alpha} over {eta} ({share})"
         rows.append(Row(name, "> 1", str(quotient), quotient.interval()))
     return rows
 

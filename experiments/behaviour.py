@@ -1,0 +1,56 @@
+"""What "diverges", "oscillates" and "stable" mean, in numbers: max_t ℓ_t / min_{u ≤ t} ℓ_u and the final loss (F2a, F2b).
+
+Fixed, and committed, before any trajectory was seen.
+"""
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+LAST = 10
+"""Values at the end whose median is the final loss of a run: a tenth of it, so that no single spike decides."""
+RISE = 1.1
+"""A climb of 10% above the lowest loss so far is seen on any axis; descent to rounding never climbs that far."""
+
+
+def largest_rise(loss: Float[np.ndarray, "n"]) -> float:
+    """max_t ℓ_t / min_{u ≤ t} ℓ_u: 1 for a descent, infinite for a loss that is not finite."""
+    return float(np.max(loss / np.minimum.accumulate(loss))) if np.isfinite(loss).all() else np.inf
+
+
+def behaviour(loss: Float[np.ndarray, "n"]) -> str:
+    """The word for a trajectory, the first of these that applies.
+
+    "diverges": not finite, or the median of the last `LAST` losses exceeds the initial loss (more than everything
+    is undone). "oscillates": somewhere the loss climbs by more than `RISE` above its lowest value so far. "stable":
+    neither.
+    """
+    if not np.isfinite(loss).all() or np.median(loss[-LAST:]) > loss[0]:
+        return "diverges"
+    return "oscillates" if largest_rise(loss) > RISE else "stable"
+
+
+def jitter(norms: Float[np.ndarray, "n"]) -> float:
+    """RMS of log n_t − (log n_{t−1} + log n_{t+1})/2 over the positive entries: how far, relatively, from smooth.
+
+    Zero for every exponential rise or decay whatever its size, so that it measures fluctuation and not level.
+    """
+    log = np.log(norms[norms > 0])
+    return float(np.sqrt(np.mean((log[1:-1] - (log[:-2] + log[2:]) / 2) ** 2)))
+
+
+def per_run(function, trajectories: xr.DataArray) -> xr.DataArray:
+    """A function of one trajectory, for every run and seed."""
+    time = next(name for name in trajectories.dims if name in ("time", "step"))
+    return xr.apply_ufunc(function, trajectories, input_core_dims=[[time]], vectorize=True)
+
+
+def final(loss: xr.DataArray) -> xr.DataArray:
+    """The median of the last losses over the initial loss."""
+    return loss.isel(time=slice(-LAST, None)).median("time") / loss.isel(time=0)
+
+
+def words(names: xr.DataArray) -> str:
+    """How many of each: stable 4/5, oscillates 1/5."""
+    found, counts = np.unique(names.values.astype(str), return_counts=True)
+    return ", ".join(f"{name} {count}/{names.size}" for name, count in zip(found, counts, strict=True))
