@@ -1,7 +1,9 @@
-"""What "diverges", "oscillates" and "stable" mean, in numbers: max_t ℓ_t / min_{u ≤ t} ℓ_u and the final loss (F2a, F2b).
+"""What "diverges", "oscillates" and "stable" mean: max_t ℓ_t / min_{u ≤ t} ℓ_u and the final loss (F2a, F2b).
 
 Fixed, and committed, before any trajectory was seen.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
@@ -39,10 +41,11 @@ def jitter(norms: Float[np.ndarray, "n"]) -> float:
     return float(np.sqrt(np.mean((log[1:-1] - (log[:-2] + log[2:]) / 2) ** 2)))
 
 
-def per_run(function, trajectories: xr.DataArray) -> xr.DataArray:
-    """A function of one trajectory, for every run and seed."""
+def per_run(function: Callable, trajectories: xr.DataArray) -> xr.DataArray:
+    """A function of one trajectory to a number or a word, for every run and seed."""
     time = next(name for name in trajectories.dims if name in ("time", "step"))
-    return xr.apply_ufunc(function, trajectories, input_core_dims=[[time]], vectorize=True)
+    kind = object if function is behaviour else float
+    return xr.apply_ufunc(function, trajectories, input_core_dims=[[time]], vectorize=True, output_dtypes=[kind])
 
 
 def final(loss: xr.DataArray) -> xr.DataArray:
