@@ -135,10 +135,13 @@ def _noise_rows(config: Config, data: xr.Dataset) -> list[Row]:
 
 
 def _purity_rows(config: Config, data: xr.Dataset) -> list[Row]:
-    ratio, rows = purity(data), []
-    for family, stated in zip(FAMILIES, ("-1 (P4)", "0 (P4)"), strict=True):
-        fit = slope(config, ratio, family)
-        rows.append(Row(f"F2c  exponent of the signal-to-drift ratio in {family}", stated, str(fit), fit.interval()))
+    ratio, second = purity(data), (data.signal / data.drift).isel(step=1)
+    rows = [
+        Row(f"F2c  exponent of the signal-to-drift ratio in {family}, {when}", stated, str(fit), fit.interval())
+        for when, values in (("second step", second), ("all steps", ratio))
+        for family, stated in zip(FAMILIES, ("-1 (P4)", "0 (P4)"), strict=True)
+        for fit in [slope(config, values, family)]
+    ]
     same = [(label("η", m), label("α", m)) for m in config.eta_multipliers if m in config.alpha_multipliers]
     for eta, alpha in [*same, *([MATCHED] if set(MATCHED) <= set(data.run.values) else [])]:
         quotient = mean_interval((ratio.sel(run=alpha) / ratio.sel(run=eta)).values)
