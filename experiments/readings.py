@@ -8,6 +8,7 @@ three runs.
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ MARKS = {"stable": ("o", "signal"), "oscillates": ("^", "band"), "diverges": ("X
 """How a behaviour is drawn: shape and colour."""
 LIMIT = 1e6
 """Where the axis of the final loss over the initial loss ends."""
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "activated": {"activate_output": True},
     "minibatch": {"batch": 10},
@@ -43,8 +44,7 @@ VARIANTS = {
     "float64": {"double": True},
 }
 """What each reading changes in the configuration."""
-RULES = {"ratio": "s = α/r", "alpha": "s = α"}
-"""The two rules of s, under names that fit into a file's."""
+RULES: dict[str, Literal["alpha/r", "alpha"]] = {"s = α/r": "alpha/r", "s = α": "alpha"}
 
 
 @dataclass(frozen=True)
@@ -68,37 +68,28 @@ class Config(Setting):
     double: bool = False
     """Compute in float64, the project's precision, and not in float32, the usual one."""
 
-    def reading(self, rule: str, variant: str) -> "Config":
-        return replace(self, scaling_rule="alpha/r" if rule == "ratio" else "alpha", **VARIANTS[variant])
-
 
 def points(config: Config) -> list[dict]:
-    return [
-        {"seed": seed, "rule": rule, "variant": variant}
-        for seed in range(config.seeds)
-        for rule in RULES
-        for variant in VARIANTS
-    ]
+    return [{"seed": seed, "variant": variant} for seed in range(config.seeds) for variant in VARIANTS]
 
 
-def measure(config: Config, seed: int, rule: str, variant: str) -> xr.Dataset:
-    """The full-batch loss at every step of the three runs under one reading."""
-    reading = config.reading(rule, variant)
+def measure(config: Config, seed: int, variant: str) -> xr.Dataset:
+    """The full-batch loss at every step of the three runs under one reading, for both rules of s."""
+    reading = replace(config, **VARIANTS[variant])
     loss, base = problem(reading, seed)
     base = {layer: reading.w_scale * W0 for layer, W0 in base.items()}
     start = {k: sd.Adapter(reading.a_scale * A, B) for k, (A, B) in adapters(reading, base, seed).items()}
-    key = jax.random.fold_in(jax.random.key(seed), 4)
     dtype = jnp.float64 if reading.double else jnp.float32
     loss, base, start = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float64 else x, (loss, base, start))
-    batch = min(reading.batch, reading.samples)
-    losses = [
-        _losses(loss, base, start, *rates, key, config.steps, batch)
-        for m_eta, m_alpha in RUNS.values()
-        for rates in [(dtype(m_alpha * reading.scaling(reading.alpha)), dtype(m_eta * reading.learning_rate))]
-    ]
+    key, batch = jax.random.fold_in(jax.random.key(seed), 4), min(reading.batch, reading.samples)
+
+    def losses(rule: str, m_eta: float, m_alpha: float) -> Array:
+        s = replace(reading, scaling_rule=RULES[rule]).scaling(m_alpha * reading.alpha)
+        return _losses(loss, base, start, dtype(s), dtype(m_eta * reading.learning_rate), key, config.steps, batch)
+
     return xr.Dataset(
-        {"loss": (("run", "time"), np.array(losses, float))},
-        coords={"run": list(RUNS), "time": np.arange(config.steps + 1)},
+        {"loss": (("rule", "run", "time"), np.array([[losses(k, *m) for m in RUNS.values()] for k in RULES], float))},
+        coords={"rule": list(RULES), "run": list(RUNS), "time": np.arange(config.steps + 1)},
     )
 
 
@@ -141,7 +132,7 @@ def shown(names: xr.DataArray) -> list[str]:
     """The readings under which every run does what App. E reports at most seeds."""
     share = agreement(names)
     return [
-        f"{RULES[rule]}, {variant}"
+        f"{rule}, {variant}"
         for rule in names.rule.values
         for variant in names.variant.values
         if bool((share.sel(rule=rule, variant=variant) > 0.5).all())
@@ -160,7 +151,7 @@ def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
     level = final(data.loss).sel(here)
     ratio = mean_interval((level.sel(run="256·α₀") / level.sel(run="128·η₀")).values)
     found = "; ".join(words(names.sel(here).sel(run=run)) for run in RUNS)
-    quantity = f"F2a  {RULES[rule]}, {variant}: {', '.join(RUNS)}; final loss of the last over the second"
+    quantity = f"F2a  {rule}, {variant}: {', '.join(RUNS)}; final loss of the last over the second"
     return Row(quantity, f"{'; '.join(STATED[run] for run in RUNS)}; < 1", f"{found}; {ratio}", ratio.interval())
 
 
@@ -178,7 +169,7 @@ def _sentences(config: Config, data: xr.Dataset, names: xr.DataArray) -> list[st
         f"256·α₀ ends below 128·η₀ at most seeds under {int(deeper.sum())} of {count} readings.",
     ]
     same = abs(level.sel(variant="float64") / level.sel(variant="plain") - 1).max(["run", "seed"])
-    changes = ", ".join(f"{float(same.sel(rule=rule)):.1e} with {name}" for rule, name in RULES.items())
+    changes = ", ".join(f"{float(same.sel(rule=rule)):.1e} with {rule}" for rule in RULES)
     return [*sentences, f"Float64 instead of float32 changes the final loss of the plain reading by at most {changes}."]
 
 
@@ -196,7 +187,7 @@ def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> figures.Fi
                 _draw_word(panel, value, y, name)
         panel.axvline(1, ls="--", color=figures.COLOR["prediction"])
         panel.set(xscale="log", xlabel="final / initial loss", yticks=range(len(ticks)), ylim=(len(ticks) - 0.5, -0.5))
-        panel.set_yticklabels([f"{RULES[rule]}, {v}" for rule, v in ticks] if letter == "a" else [])
+        panel.set_yticklabels([f"{rule}, {v}" for rule, v in ticks] if letter == "a" else [])
         panel.set_title(f"({letter}) {run}, reported: {STATED[run]}")
     for word in MARKS:
         _draw_word(axes[0], 1.0, np.nan, word, label=word)

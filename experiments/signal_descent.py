@@ -26,7 +26,11 @@ from experiments.update_scaling import Config as Steps
 class Config(Steps):
     """Trajectories of Adam over η and over α, with momentum and without."""
 
-    steps: int = 100
+    width: int = 64
+    """d; smaller than on the trajectories of App. E, so that more steps are affordable."""
+    multipliers: tuple[float, ...] = (16.0, 64.0, 256.0, 1024.0)
+    """η/η₀ at α₀ and α/α₀ at η₀."""
+    steps: int = 300
     """Training steps."""
     momenta: tuple[float, ...] = (0.9, 0.0)
     """β₁ of Adam; the last is the control."""
@@ -118,7 +122,7 @@ EXPERIMENT = Experiment(
     name="signal_descent",
     title="P2-descent: how often the signal of Adam with momentum is not a descent direction.",
     paper=Config(),
-    quick=replace(Config(), width=8, depth=3, samples=20, rank=3, seeds=2, multipliers=(1.0, 16.0, 256.0), steps=40),
+    quick=replace(Config(), width=8, depth=3, samples=20, rank=3, seeds=2, multipliers=(16.0, 1024.0), steps=60),
     points=points,
     measure=measure,
     report=report,

@@ -84,21 +84,26 @@ class Config(Setting):
 
 
 def points(config: Config) -> list[dict]:
-    return [{"seed": seed, "optimizer": name} for seed in range(config.seeds) for name in OPTIMIZERS]
+    return [{"seed": seed} for seed in range(config.seeds)]
 
 
-def measure(config: Config, seed: int, optimizer: str) -> xr.Dataset:
+def measure(config: Config, seed: int) -> xr.Dataset:
     """‖Δw_Signal‖ and ‖Δw_Drift‖ of the first two steps from B = 0 and from B ≠ 0, over η and over α."""
     loss, base = problem(config, seed)
     start = adapters(config, base, seed)
     generic = _away_from_zero(start, jax.random.fold_in(jax.random.key(seed), 5))
+    pairs = [config.along(family) for family in FAMILIES]
     values = [
-        [[_steps(loss, base, theta, config.scaling(a), e, optimizer) for e, a in config.along(f)] for f in FAMILIES]
-        for theta in (start, generic)
+        [
+            [[_steps(loss, base, theta, config.scaling(a), e, name) for e, a in along] for along in pairs]
+            for theta in (start, generic)
+        ]
+        for name in OPTIMIZERS
     ]
     return xr.Dataset(
-        {"norm": (("state", "family", "multiplier", "part", "step"), np.array(values))},
+        {"norm": (("optimizer", "state", "family", "multiplier", "part", "step"), np.array(values))},
         coords={
+            "optimizer": list(OPTIMIZERS),
             "state": list(STATES),
             "family": list(FAMILIES),
             "multiplier": list(config.multipliers),
