@@ -1,6 +1,6 @@
-"""What "diverges", "oscillates" and "stable" mean: max_t ℓ_t / min_{u ≤ t} ℓ_u and the final loss (F2a, F2b).
+"""What "diverges", "oscillates", "stable" and "unstable" mean: max_t ℓ_t / min_{u ≤ t} ℓ_u, the final loss (F2, L1).
 
-Fixed, and committed, before any trajectory was seen.
+The words of F2a were fixed, and committed, before any trajectory was seen.
 """
 
 from collections.abc import Callable
@@ -57,3 +57,28 @@ def words(names: xr.DataArray) -> str:
     """How many of each: stable 4/5, oscillates 1/5."""
     found, counts = np.unique(names.values.astype(str), return_counts=True)
     return ", ".join(f"{name} {count}/{names.size}" for name, count in zip(found, counts, strict=True))
+
+
+CRITERIA = ("first", "climbs", "exceeds")
+ROUNDING = 1e-12
+"""A relative rise of the loss below this is rounding."""
+
+
+def unstable(criterion: str, loss: Float[np.ndarray, "n"]) -> bool:
+    """Whether a trajectory of the loss is unstable; what is not finite is, by every criterion."""
+    later, before = {
+        "first": (loss[1:2], loss[0]),
+        "climbs": (loss[1:], loss[:-1]),
+        "exceeds": (loss[1:], loss[0]),
+    }[criterion]
+    return not np.all(later <= before * (1 + ROUNDING))
+
+
+def critical_rate(is_unstable: Callable[[float], bool], low: float, high: float, halvings: int) -> float:
+    """The η at which `is_unstable` turns true, by bisection in log η; NaN if it is true at `low` or false at `high`."""
+    if is_unstable(low) or not is_unstable(high):
+        return np.nan
+    for _ in range(halvings):
+        middle = float(np.sqrt(low * high))
+        low, high = (low, middle) if is_unstable(middle) else (middle, high)
+    return float(np.sqrt(low * high))

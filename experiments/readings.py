@@ -128,14 +128,12 @@ def agreement(names: xr.DataArray) -> xr.DataArray:
     return xr.concat(same, xr.IndexVariable("run", list(RUNS)))
 
 
-def shown(names: xr.DataArray) -> list[str]:
-    """The readings under which every run does what App. E reports at most seeds."""
-    share = agreement(names)
-    return [
-        f"{rule}, {variant}"
-        for rule in names.rule.values
-        for variant in names.variant.values
-        if bool((share.sel(rule=rule, variant=variant) > 0.5).all())
+def nearest(names: xr.DataArray) -> tuple[int, list[str]]:
+    """The largest number of runs that do, at most seeds, what App. E reports, and the readings that reach it."""
+    count = (agreement(names) > 0.5).sum("run")
+    most = int(count.max())
+    return most, [
+        f"{rule}, {variant}" for rule in RULES for variant in VARIANTS if count.sel(rule=rule, variant=variant) == most
     ]
 
 
@@ -156,12 +154,12 @@ def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
 
 
 def _sentences(config: Config, data: xr.Dataset, names: xr.DataArray) -> list[str]:
-    found, share, level = shown(names), agreement(names), final(data.loss)
+    share, level, (most, found) = agreement(names), final(data.loss), nearest(names)
     count = len(RULES) * len(VARIANTS)
     deeper = (level.sel(run="256·α₀") < level.sel(run="128·η₀")).mean("seed") > 0.5
     sentences = [
-        f"Of {count} readings, {len(found)} show all that App. E reports of 64·η₀, 128·η₀ and 256·α₀"
-        + (f": {'; '.join(found)}." if found else "."),
+        f"Of {count} readings, {len(found) if most == len(RUNS) else 0} show all that App. E reports of "
+        f"{', '.join(RUNS)}; {most} of the {len(RUNS)} runs agree under: {'; '.join(found)}.",
         *(
             f"{run} is {STATED[run]!r} at most seeds under {int((share.sel(run=run) > 0.5).sum())} of {count} readings."
             for run in RUNS
