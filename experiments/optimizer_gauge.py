@@ -186,7 +186,7 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
         name = pair if pair in (YARDSTICK, INEXACT) else name
         right.plot(steps, np.maximum(y, FLOOR), color=figures.COLOR[color], label=name)
     right.set(yscale="log", xlabel="step", ylabel="‖w − w′‖ / ‖w − w₀‖, median over seeds", title="(c) distance of w")
-    right.set_ylim(FLOOR / 3, 1e6)
+    right.set_ylim(FLOOR / 3, 1e7)
     right.legend(loc="upper center", ncols=1)
     return figure
 

@@ -108,11 +108,9 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
         label=f"β₁ = {control:g}: never (P2-descent)",
     )
     left.set_xscale("log", base=4)
-    left.set(xlabel="multiplier m of η₀ or of α₀", ylabel="share of steps with ⟨Δw_Signal, −g⟩ < 0")
+    left.set(xlabel="multiplier m of η₀ or of α₀", ylabel="share with ⟨Δw_Signal, −g⟩ < 0")
     left.set_title("(a) share of steps that ascend, each seed")
-    right.set(
-        xlabel="step", ylabel="ascending steps so far, mean over seeds", title="(b) when, at the largest multiplier"
-    )
+    right.set(xlabel="step", ylabel="ascending steps so far, mean", title="(b) when, at the largest multiplier")
     left.legend()
     right.legend()
     return figure

@@ -191,11 +191,13 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
         panel.set_yticklabels([f"{n}, B {'= 0' if s == 'second' else '≠ 0'}" for s, n in places] * (letter == "a"))
         panel.set_title(f"({letter}) exponents of {family}; boxes: derived")
     for name, color in (("Adam", "lora"), ("GD", "drift")):
-        for family, style in zip(FAMILIES, ("o-", "s--"), strict=True):
+        for family, style, width in zip(FAMILIES, ("o-", "s--"), (5, 1.5), strict=True):
             here = data.norm.sel(optimizer=name, state="generic", family=family, step=1)
             ratio = (here.sel(part="signal") / here.sel(part="drift")).mean("seed")
             label = f"{name}, over {family}"
-            axes[2].plot(data.multiplier, ratio / ratio[0], style, color=figures.COLOR[color], alpha=0.8, label=label)
+            axes[2].plot(
+                data.multiplier, ratio / ratio[0], style, lw=width, color=figures.COLOR[color], alpha=0.6, label=label
+            )
     figures.log_axis(axes[2], "multiplier m of η₀ or of α₀", "signal / drift, relative to m = 1", log_x=4)
     axes[2].set_title("(c) purity at B ≠ 0")
     axes[2].legend()
@@ -204,12 +206,12 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
 
 
 def _draw_exponents(panel: figures.Axes, data: xr.Dataset, y: int, name: str, state: str, family: str) -> None:
-    for part, color in (("signal", "signal"), ("drift", "drift"), ("ratio", "lora")):
+    for part, color, shift in (("signal", "signal", -0.12), ("drift", "drift", 0.12), ("ratio", "lora", 0)):
         fit, stated = fitted(data, name, state, part, family), expected(name, state)[part][FAMILIES.index(family)]
         derived = "derived" if y == 0 and part == "signal" else None
-        panel.plot(stated, y, "s", ms=12, mfc="none", color=figures.COLOR["prediction"], label=derived)
-        panel.plot([fit.low, fit.high], [y, y], color=figures.COLOR[color])
-        panel.plot(fit.mean, y, "o", color=figures.COLOR[color], label=None if y else part)
+        panel.plot(stated, y, "s", ms=15, mfc="none", color=figures.COLOR["prediction"], label=derived)
+        panel.plot([fit.low, fit.high], [y + shift, y + shift], color=figures.COLOR[color])
+        panel.plot(fit.mean, y + shift, "o", ms=5, color=figures.COLOR[color], label=None if y else part)
 
 
 EXPERIMENT = Experiment(
