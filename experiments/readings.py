@@ -1,0 +1,214 @@
+"""F2a under every reading of App. E: what η = 64·η₀, η = 128·η₀ and α = 256·α₀ do to w ↦ ℓ(w) under Adam.
+
+The paper leaves open whether s is α/r or α, whether SiLU follows the last layer, whether batches are full, the scale
+of Y, whether the squared error is averaged or summed, the precision, and whether the 1/d of N(0, 1/d) is a variance.
+One choice is changed at a time, for both rules of s. A reading shows what the paper reports if most seeds do, in all
+three runs.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jax import Array
+from jax.tree_util import Partial
+
+import signal_drift as sd
+from experiments import figures
+from experiments.behaviour import behaviour, final, per_run, words
+from experiments.dynamics import STATED
+from experiments.experiment import Experiment, Report, Row, main
+from experiments.setting import Setting, adapters, problem
+from experiments.statistics import mean_interval
+
+RUNS = {"64·η₀": (64.0, 1.0), "128·η₀": (128.0, 1.0), "256·α₀": (1.0, 256.0)}
+"""(η/η₀, α/α₀) of the runs of which App. E says what they do."""
+MARKS = {"stable": ("o", "signal"), "oscillates": ("^", "band"), "diverges": ("X", "drift")}
+"""How a behaviour is drawn: shape and colour."""
+LIMIT = 1e6
+"""Where the axis of the final loss over the initial loss ends."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "activated": {"activate_output": True},
+    "minibatch": {"batch": 10},
+    "targets-x10": {"target_scale": 10.0},
+    "targets-x0.1": {"target_scale": 0.1},
+    "summed": {"reduction": "sum"},
+    "A-std-1_d": {"a_scale": 256**-0.5},
+    "W0-and-A-std-1_d": {"a_scale": 256**-0.5, "w_scale": 256**-0.5},
+    "float64": {"double": True},
+}
+"""What each reading changes in the configuration."""
+RULES: dict[str, Literal["alpha/r", "alpha"]] = {"s = α/r": "alpha/r", "s = α": "alpha"}
+
+
+@dataclass(frozen=True)
+class Config(Setting):
+    """The three runs of which App. E says what they do, in float32 and full batches unless the reading differs."""
+
+    width: int = 256
+    """d, inputs, outputs and hidden units of every layer."""
+    learning_rate: float = 1e-4
+    """η₀ of Adam."""
+    alpha: float = 1.0
+    """α₀."""
+    steps: int = 100
+    """Training steps."""
+    batch: int = 0
+    """Samples in a batch, drawn without replacement at every step; 0 for all of them."""
+    a_scale: float = 1.0
+    """c in A ~ N(0, c²/d); 1/√d for the reader who takes N(0, 1/d) to name the standard deviation at d = 256."""
+    w_scale: float = 1.0
+    """The same for W₀."""
+    double: bool = False
+    """Compute in float64, the project's precision, and not in float32, the usual one."""
+
+
+def points(config: Config) -> list[dict]:
+    return [{"seed": seed, "variant": variant} for seed in range(config.seeds) for variant in VARIANTS]
+
+
+def measure(config: Config, seed: int, variant: str) -> xr.Dataset:
+    """The full-batch loss at every step of the three runs under one reading, for both rules of s."""
+    reading = replace(config, **VARIANTS[variant])
+    loss, base = problem(reading, seed)
+    base = {layer: reading.w_scale * W0 for layer, W0 in base.items()}
+    start = {k: sd.Adapter(reading.a_scale * A, B) for k, (A, B) in adapters(reading, base, seed).items()}
+    dtype = jnp.float64 if reading.double else jnp.float32
+    loss, base, start = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float64 else x, (loss, base, start))
+    key, batch = jax.random.fold_in(jax.random.key(seed), 4), min(reading.batch, reading.samples)
+
+    def losses(rule: str, m_eta: float, m_alpha: float) -> Array:
+        s = replace(reading, scaling_rule=RULES[rule]).scaling(m_alpha * reading.alpha)
+        return _losses(loss, base, start, dtype(s), dtype(m_eta * reading.learning_rate), key, config.steps, batch)
+
+    return xr.Dataset(
+        {"loss": (("rule", "run", "time"), np.array([[losses(k, *m) for m in RUNS.values()] for k in RULES], float))},
+        coords={"rule": list(RULES), "run": list(RUNS), "time": np.arange(config.steps + 1)},
+    )
+
+
+@partial(jax.jit, static_argnames=("steps", "batch"))
+def _losses(loss: Partial, base, start, s, learning_rate, key, steps: int, batch: int) -> Array:
+    optimizer = optax.adam(learning_rate)
+    if not batch:
+        return sd.train(loss, base, start, s, optimizer, steps).loss
+    return _minibatch_losses(loss, base, start, s, optimizer, jax.random.split(key, steps), batch)
+
+
+def _minibatch_losses(loss: Partial, base, start, s, optimizer, keys: Array, batch: int) -> Array:
+    """The loss over all samples before and after every step on a batch of them.
+
+    `sd.train` knows one loss for all steps, so this is its scan without the record of signal and drift.
+    """
+    forward, data = loss.args
+
+    def on(samples, theta) -> Array:
+        return loss.func(forward, samples, sd.effective_weights(base, theta, s))
+
+    def step(carry, key):
+        theta, state = carry
+        rows = jax.random.permutation(key, len(data.X))[:batch]
+        gradient = jax.grad(partial(on, jax.tree.map(lambda x: x[rows], data)))(theta)
+        delta, state = optimizer.update(gradient, state, theta)
+        return (optax.apply_updates(theta, delta), state), on(data, theta)
+
+    (theta, _), losses = jax.lax.scan(step, (start, optimizer.init(start)), keys)
+    return jnp.append(losses, on(data, theta))
+
+
+def agreement(names: xr.DataArray) -> xr.DataArray:
+    """The share of seeds at which each run does what App. E reports."""
+    same = [(names.sel(run=run) == STATED[run]).mean("seed") for run in RUNS]
+    return xr.concat(same, xr.IndexVariable("run", list(RUNS)))
+
+
+def nearest(names: xr.DataArray) -> tuple[int, list[str]]:
+    """The largest number of runs that do, at most seeds, what App. E reports, and the readings that reach it."""
+    count = (agreement(names) > 0.5).sum("run")
+    most = int(count.max())
+    return most, [
+        f"{rule}, {variant}" for rule in RULES for variant in VARIANTS if count.sel(rule=rule, variant=variant) == most
+    ]
+
+
+def report(config: Config, data: xr.Dataset) -> Report:
+    names = per_run(behaviour, data.loss)
+    rows = [_row(data, names, rule, variant) for rule in RULES for variant in VARIANTS]
+    return Report(rows, _sentences(config, data, names), {"readings": _figure(config, data, names)})
+
+
+def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
+    """What the three runs do under one reading, and how much deeper α goes than η."""
+    here = {"rule": rule, "variant": variant}
+    level = final(data.loss).sel(here)
+    ratio = mean_interval((level.sel(run="256·α₀") / level.sel(run="128·η₀")).values)
+    found = "; ".join(words(names.sel(here).sel(run=run)) for run in RUNS)
+    quantity = f"F2a  {rule}, {variant}: {', '.join(RUNS)}; final loss of the last over the second"
+    return Row(quantity, f"{'; '.join(STATED[run] for run in RUNS)}; < 1", f"{found}; {ratio}", ratio.interval())
+
+
+def _sentences(config: Config, data: xr.Dataset, names: xr.DataArray) -> list[str]:
+    share, level, (most, found) = agreement(names), final(data.loss), nearest(names)
+    count = len(RULES) * len(VARIANTS)
+    deeper = (level.sel(run="256·α₀") < level.sel(run="128·η₀")).mean("seed") > 0.5
+    sentences = [
+        f"Of {count} readings, {len(found) if most == len(RUNS) else 0} show all that App. E reports of "
+        f"{', '.join(RUNS)}; {most} of the {len(RUNS)} runs agree under: {'; '.join(found)}.",
+        *(
+            f"{run} is {STATED[run]!r} at most seeds under {int((share.sel(run=run) > 0.5).sum())} of {count} readings."
+            for run in RUNS
+        ),
+        f"256·α₀ ends below 128·η₀ at most seeds under {int(deeper.sum())} of {count} readings.",
+    ]
+    same = abs(level.sel(variant="float64") / level.sel(variant="plain") - 1).max(["run", "seed"])
+    changes = ", ".join(f"{float(same.sel(rule=rule)):.1e} with {rule}" for rule in RULES)
+    return [*sentences, f"Float64 instead of float32 changes the final loss of the plain reading by at most {changes}."]
+
+
+def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> figures.Figure:
+    """One panel for each run: final loss against the reading; the mark says what the run does."""
+    figure, axes = figures.panels(
+        3, f"F2a  Readings of App. E: Adam, d = {config.width}, r = {config.rank}, {config.seeds} seeds", height=5.6
+    )
+    level = final(data.loss)
+    ticks = [(rule, variant) for rule in RULES for variant in VARIANTS]
+    for panel, run, letter in zip(axes, RUNS, "abc", strict=True):
+        for y, (rule, variant) in enumerate(ticks):
+            here = {"rule": rule, "variant": variant, "run": run}
+            for value, name in zip(level.sel(here).values, names.sel(here).values, strict=True):
+                _draw_word(panel, value, y, name)
+        panel.axvline(1, ls="--", color=figures.COLOR["prediction"])
+        panel.set(xscale="log", xlabel="final / initial loss", yticks=range(len(ticks)), ylim=(len(ticks) - 0.5, -0.5))
+        panel.set_yticklabels([f"{rule}, {v}" for rule, v in ticks] if letter == "a" else [])
+        panel.set_title(f"({letter}) {run}, reported: {STATED[run]}")
+    for word in MARKS:
+        _draw_word(axes[0], 1.0, np.nan, word, label=word)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw_word(panel: figures.Axes, x: float, y: float, word: str, **style) -> None:
+    """A mark for the behaviour; what has left the axis or is not finite sits at its end."""
+    shape, color = MARKS[word]
+    x = np.nan if np.isnan(y) else min(x, LIMIT) if np.isfinite(x) else LIMIT
+    panel.plot(x, y, shape, color=figures.COLOR[color], alpha=0.7, ms=7, ls="", **style)
+
+
+EXPERIMENT = Experiment(
+    name="readings",
+    title="F2a, readings: what the largest learning rates and the largest scaling factor do under every reading.",
+    paper=Config(),
+    quick=replace(Config(), width=8, depth=3, samples=20, rank=3, seeds=2, steps=30),
+    points=points,
+    measure=measure,
+    report=report,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

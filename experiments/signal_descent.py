@@ -1,0 +1,130 @@
+"""P2-descent under momentum: how often is ⟨Δw_Signal, −g⟩ < 0 along training with Adam (Eq. 22–28)?
+
+⟨Δw_Signal, −g⟩ = ⟨Δθ, −∇_θ ℓ⟩. Without momentum Adam divides each entry of ∇_θ ℓ by a positive number, and the product
+is a sum of squares; with momentum Δθ remembers older gradients, and the sign is an empirical question.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import xarray as xr
+from jax import Array
+
+import signal_drift as sd
+from experiments import figures
+from experiments.experiment import Experiment, Report, Row, main
+from experiments.setting import adapters, problem
+from experiments.statistics import mean_interval
+from experiments.update_scaling import FAMILIES
+from experiments.update_scaling import Config as Steps
+
+
+@dataclass(frozen=True)
+class Config(Steps):
+    """Trajectories of Adam over η and over α, with momentum and without."""
+
+    width: int = 64
+    """d; smaller than on the trajectories of App. E, so that more steps are affordable."""
+    multipliers: tuple[float, ...] = (16.0, 64.0, 256.0, 1024.0)
+    """η/η₀ at α₀ and α/α₀ at η₀."""
+    steps: int = 300
+    """Training steps."""
+    momenta: tuple[float, ...] = (0.9, 0.0)
+    """β₁ of Adam; the last is the control."""
+
+
+def points(config: Config) -> list[dict]:
+    return [{"seed": seed, "momentum": b1} for seed in range(config.seeds) for b1 in config.momenta]
+
+
+def measure(config: Config, seed: int, momentum: float) -> xr.Dataset:
+    """⟨Δw_Signal, −g⟩ at every step, over η and over α."""
+    loss, base = problem(config, seed)
+    start = adapters(config, base, seed)
+    values = [
+        [_alignment(loss, base, start, config.scaling(a), e, momentum, config.steps) for e, a in config.along(family)]
+        for family in FAMILIES
+    ]
+    return xr.Dataset(
+        {"alignment": (("family", "multiplier", "step"), np.array(values))},
+        coords={"family": list(FAMILIES), "multiplier": list(config.multipliers)},
+    )
+
+
+@partial(jax.jit, static_argnames="steps")
+def _alignment(loss, base, start, s, learning_rate, momentum, steps: int) -> Array:
+    return sd.train(loss, base, start, s, optax.adam(learning_rate, b1=momentum), steps).signal_alignment
+
+
+def ascending(data: xr.Dataset) -> xr.DataArray:
+    """The share of steps whose signal points uphill, ⟨Δw_Signal, −g⟩ < 0."""
+    return (data.alignment < 0).mean("step")
+
+
+def report(config: Config, data: xr.Dataset) -> Report:
+    share = ascending(data)
+    rows = [
+        Row(f"P2   Adam, β₁ = {b1:g}, {m:g}·{family}₀: share of ascending steps", "0", str(fit), fit.interval())
+        for b1 in config.momenta
+        for family in FAMILIES
+        for m in config.multipliers
+        for fit in [mean_interval(share.sel(momentum=b1, family=family, multiplier=m).values)]
+    ]
+    return Report(rows, _sentences(config, share), {"signal_descent": _figure(config, data)})
+
+
+def _sentences(config: Config, share: xr.DataArray) -> list[str]:
+    return [
+        f"With β₁ = {b1:g} the signal is {'' if bool((here == 0).all()) else 'not '}always a descent direction: "
+        f"{float(here.mean()):.2%} of all steps ascend, at most {float(here.max()):.0%} of one trajectory."
+        for b1 in config.momenta
+        for here in [share.sel(momentum=b1)]
+    ]
+
+
+def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+    title = (
+        f"P2  Is the signal a descent direction? Adam, d = {config.width}, {config.steps} steps, {config.seeds} seeds"
+    )
+    figure, (left, right) = figures.panels(2, title)
+    share, (b1, control) = ascending(data), (config.momenta[0], config.momenta[-1])
+    for family, color in zip(FAMILIES, ("drift", "signal"), strict=True):
+        here = share.sel(momentum=b1, family=family).transpose("multiplier", "seed")
+        left.plot(data.multiplier, here, "o", color=figures.COLOR[color], alpha=0.5)
+        left.plot(
+            data.multiplier, here.mean("seed"), color=figures.COLOR[color], label=f"{family}-scaling, β₁ = {b1:g}"
+        )
+        last = (data.alignment < 0).sel(momentum=b1, family=family).isel(multiplier=-1).mean("seed")
+        label = f"{data.multiplier.values[-1]:g}·{family}₀"
+        right.plot(np.arange(1, config.steps + 1), last.cumsum("step"), color=figures.COLOR[color], label=label)
+    left.plot(
+        data.multiplier,
+        share.sel(momentum=control).max(["family", "seed"]),
+        "--",
+        color=figures.COLOR["prediction"],
+        label=f"β₁ = {control:g}: never (P2-descent)",
+    )
+    left.set_xscale("log", base=4)
+    left.set(xlabel="multiplier m of η₀ or of α₀", ylabel="share with ⟨Δw_Signal, −g⟩ < 0")
+    left.set_title("(a) share of steps that ascend, each seed")
+    right.set(xlabel="step", ylabel="ascending steps so far, mean", title="(b) when, at the largest multiplier")
+    left.legend()
+    right.legend()
+    return figure
+
+
+EXPERIMENT = Experiment(
+    name="signal_descent",
+    title="P2-descent: how often the signal of Adam with momentum is not a descent direction.",
+    paper=Config(),
+    quick=replace(Config(), width=8, depth=3, samples=20, rank=3, seeds=2, multipliers=(16.0, 1024.0), steps=60),
+    points=points,
+    measure=measure,
+    report=report,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,245 @@
+"""L1: gradient descent is stable iff η ≤ 2/λ_max(H) (Eq. 41–42): exactly on a quadratic, locally on the LoRA loss.
+
+A quadratic with curvature λ multiplies that error by 1 − ηλ at every step. The LoRA loss at initialisation is no such
+thing: the gradient is not zero, the Hessian moves with θ, and H_LoRA, whose A-block is zero at B = 0 while its coupling
+H_Drift is not, has negative eigenvalues, along which the linearised iteration grows at every η. L1 is read there as a
+statement about λ_max alone, and "unstable" has the three meanings of `unstable`:
+
+- first: the first step raises the loss. To second order this begins at η = 2‖∇‖²/∇ᵀH∇, which is at least 2/λ_max.
+- climbs: some step raises the loss; below 2/λ_max of a fixed Hessian none can.
+- exceeds: the loss passes its initial value or is no longer finite, the plain meaning of instability.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
+
+import signal_drift as sd
+from experiments import figures
+from experiments.behaviour import CRITERIA, critical_rate, unstable
+from experiments.experiment import Experiment, Report, Row, main
+from experiments.setting import Setting, adapters, problem
+from experiments.statistics import exponents, mean_interval
+from signal_drift import closed_forms
+
+PRODUCTS = 200
+"""Products spent on an eigenvalue: its residual is then far below what the bisection resolves, and is reported."""
+QUADRATIC_HALVINGS = 24
+"""Enough that the bracket is narrower than the interval proved for the quadratic."""
+
+
+@dataclass(frozen=True)
+class Config(Setting):
+    """Critical learning rates of full fine-tuning, of LoRA over α, and of a quadratic."""
+
+    alphas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0, 256.0)
+    """Values of α."""
+    steps: int = 100
+    """Steps of gradient descent that have to be survived."""
+    halvings: int = 10
+    """Bisections of the logarithm of the bracket."""
+    bracket: tuple[float, float] = (1 / 256, 4096.0)
+    """Ends of the bracket, in units of 2/λ_max."""
+    size: int = 64
+    """Unknowns of the quadratic; its eigenvalues are 1/i."""
+    quadratic_steps: int = 1000
+    """Steps of gradient descent on the quadratic."""
+
+
+def points(config: Config) -> list[dict]:
+    return [{"seed": seed} for seed in range(config.seeds)]
+
+
+def measure(config: Config, seed: int) -> xr.Dataset:
+    """Measured critical rates by the three criteria, and the eigenvalues they are compared to."""
+    loss, base = problem(config, seed)
+    start = adapters(config, base, seed)
+    lora = [_lora(config, loss, base, start, config.scaling(alpha)) for alpha in config.alphas]
+    task = sd.extreme_eigenvalues(sd.decompose(loss, base, start, 1.0).task).values[0]
+    quadratic, bound = _quadratic(config, jax.random.fold_in(jax.random.key(seed), 6))
+    return xr.concat(lora, xr.IndexVariable("alpha", list(config.alphas))).assign(
+        task=task,
+        full=("criterion", _critical(config, loss, base, None, 1.0, 2 / task)),
+        quadratic=quadratic,
+        quadratic_bound=bound,
+    )
+
+
+def _lora(config: Config, loss, base, start, s: float) -> xr.Dataset:
+    parts = sd.decompose(loss, base, start, s)
+    top = sd.extreme_eigenvalues(parts.lora, max_products=PRODUCTS)
+    largest = float(top.values[0])
+    gradient = _gradient(loss, base, start, s)
+    return xr.Dataset(
+        {
+            "signal": sd.extreme_eigenvalues(parts.signal, max_products=PRODUCTS).values[0],
+            "lora": largest,
+            "residual": top.residuals[0] / largest,
+            "rayleigh": float(gradient @ (parts.lora @ gradient) / (gradient @ gradient)),
+            "measured": ("criterion", _critical(config, loss, base, start, s, 2 / largest)),
+        },
+        coords={"criterion": list(CRITERIA)},
+    )
+
+
+@jax.jit
+def _gradient(loss, base, start, s) -> Array:
+    return ravel_pytree(jax.grad(lambda theta: loss(sd.effective_weights(base, theta, s)))(start))[0]
+
+
+def _critical(config: Config, loss, base, start, s: float, unit: float) -> list[float]:
+    """The critical rate by every criterion, bracketed in units of 2/λ_max."""
+    low, high = (unit * end for end in config.bracket)
+
+    def rate(criterion: str) -> float:
+        def is_unstable(eta: float) -> bool:
+            steps = 1 if criterion == "first" else config.steps
+            return unstable(criterion, np.asarray(_descend(loss, base, start, s, eta, steps).loss))
+
+        return critical_rate(is_unstable, low, high, config.halvings)
+
+    return [rate(criterion) for criterion in CRITERIA]
+
+
+@partial(jax.jit, static_argnames="steps")
+def _descend(loss, base, start, s, eta, steps: int) -> sd.Run:
+    return sd.train(loss, base, start, s, optax.sgd(eta), steps)
+
+
+def _quadratic(config: Config, key: Array) -> tuple[float, float]:
+    """(critical η · λ_max/2, its upper bound) on ½⟨w, Hw⟩, λ_i = 1/i, "unstable" being a gradient that has grown.
+
+    The gradient grows at the latest when the part of it along the top eigenvector does, by a factor |1 − ηλ|^T
+    that has to make up for its share of ‖∇‖: so η λ/2 is between 1 and (1 + (‖∇‖/top)^(1/T))/2.
+    """
+    n, steps = config.size, config.quadratic_steps
+    Q = jax.random.orthogonal(jax.random.fold_in(key, 0), n, dtype=jnp.float64)
+    w = jax.random.normal(jax.random.fold_in(key, 1), (1, n), jnp.float64)
+    eigenvalues = 1 / jnp.arange(1.0, n + 1)
+    loss = Partial(_half_square, (Q * eigenvalues) @ Q.T)
+
+    def grown(eta: float) -> bool:
+        norm = _descend(loss, {"w": w}, None, 1.0, eta, steps + 1).gradient_norm
+        return not norm[-1] <= norm[0]
+
+    rate = critical_rate(grown, 2 * config.bracket[0], 2 * config.bracket[1], QUADRATIC_HALVINGS)
+    gradient = (w @ Q * eigenvalues)[0]
+    bound = (1 + (jnp.linalg.norm(gradient) / jnp.abs(gradient[0])) ** (1 / steps)) / 2
+    return rate / 2, float(bound)
+
+
+def _half_square(H: Array, w) -> Array:
+    """½⟨w, Hw⟩."""
+    return jnp.vdot(w["w"], w["w"] @ H) / 2
+
+
+def report(config: Config, data: xr.Dataset) -> Report:
+    rows = [
+        _row("critical η · λmax/2 on a quadratic", f"1 to {float(data.quadratic_bound.max()):.4f}", data.quadratic),
+        *(
+            _row(f"critical η · λmax/2, full fine-tuning, {c}", "1", (data.full * data.task / 2).sel(criterion=c))
+            for c in CRITERIA
+        ),
+        *(row for alpha in config.alphas for row in _lora_rows(alpha, data.sel(alpha=alpha))),
+    ]
+    for c in CRITERIA:
+        fits = [
+            mean_interval(exponents(np.array(config.alphas), y.transpose("seed", "alpha").values))
+            for y in (2 / data.signal, data.measured.sel(criterion=c))
+        ]
+        name = f"L1   exponent of α in the critical η, {c}"
+        rows.append(Row(name, f"{fits[0]} (H_Signal)", str(fits[1]), fits[1].interval()))
+    return Report(rows, _sentences(data), {"stability": _figure(config, data)})
+
+
+def _lora_rows(alpha: float, data: xr.Dataset) -> list[Row]:
+    """One α: the critical rates against L1, the first step against its own curvature, and against full fine-tuning."""
+    here, ratio = f"LoRA at α = {alpha:g}", data.measured * data.lora / 2
+    first = data.measured.sel(criterion="first") * data.rayleigh / 2
+    tolerated = (data.measured / data.full).sel(criterion="exceeds")
+    return [
+        *(_row(f"critical η · λmax/2, {here}, {c}", "1", ratio.sel(criterion=c)) for c in CRITERIA),
+        _row(f"critical η of the first step · ∇ᵀH∇/(2‖∇‖²), {here}", "1 to 2nd order", first),
+        _row(f"critical η (exceeds), {here} over FFT", str(mean_interval((data.task / data.lora).values)), tolerated),
+    ]
+
+
+def _row(name: str, stated: str, values: xr.DataArray) -> Row:
+    mean = mean_interval(values.values)
+    return Row(f"L1   {name}", stated, f"{mean.mean:.5g}", mean.interval())
+
+
+def _sentences(data: xr.Dataset) -> list[str]:
+    lost = int(data.measured.isnull().sum() + data.full.isnull().sum())
+    ratio = {c: (data.measured * data.lora / 2).sel(criterion=c) for c in CRITERIA}
+    return [
+        *(
+            f"By {c!r} the critical rate of LoRA lies between {float(here.min()):.3g} and {float(here.max()):.3g} "
+            f"times 2/λmax[H_LoRA], at or above it at {float((here >= 1).mean()):.0%} of the points."
+            for c, here in ratio.items()
+        ),
+        f"The bracket missed the critical rate at {lost} points; the largest relative residual of λmax[H_LoRA] is "
+        f"{float(data.residual.max()):.1g}.",
+    ]
+
+
+def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+    title = f"L1  Critical η of gradient descent: d = {config.width}, r = {config.rank}, {config.seeds} seeds"
+    figure, axes = figures.panels(3, title, height=4.8)
+    measured = data.measured.transpose("alpha", "seed", "criterion")
+    against = (measured, measured * data.lora / 2, measured / data.full)
+    for criterion, color in zip(CRITERIA, ("other", "lora", "drift"), strict=True):
+        for panel, values in zip(axes, against, strict=True):
+            y = values.sel(criterion=criterion).transpose("alpha", "seed")
+            panel.plot(data.alpha, y, "o", color=figures.COLOR[color], alpha=0.4)
+            panel.plot(data.alpha, y.mean("seed"), color=figures.COLOR[color], label=f'"{criterion}"')
+    trace_law = [1 / closed_forms.suppression(config.rank, config.scaling(a), config.sigma_a) for a in config.alphas]
+    one = xr.ones_like(data.lora)
+    for panel, y, style, color, label in (
+        (axes[0], 2 / data.lora, "--", "prediction", "2/λmax[H_LoRA]"),
+        (axes[0], 2 / data.signal, ":", "signal", "2/λmax[H_Signal]"),
+        (axes[0], one * 2 / data.task, "--", "task", "2/λmax[H_ℓ], full fine-tuning"),
+        (axes[1], one, "--", "prediction", "L1"),
+        (axes[2], data.task / data.lora, "--", "prediction", "λmax[H_ℓ]/λmax[H_LoRA]"),
+        (axes[2], one * xr.DataArray(trace_law, dims="alpha"), ":", "task", "r/(α²σ_A²), trace law P3"),
+    ):
+        panel.plot(data.alpha, y.mean("seed"), style, color=figures.COLOR[color], label=label)
+    names = ("critical η", "critical η · λmax[H_LoRA]/2", "critical η of LoRA / of full fine-tuning")
+    titles = ("(a) measured", "(b) against L1", "(c) what LoRA tolerates")
+    for panel, name, title in zip(axes, names, titles, strict=True):
+        figures.log_axis(panel, "α", name, log_x=4)
+        panel.set_title(title)
+        panel.legend(fontsize=9)
+    return figure
+
+
+EXPERIMENT = Experiment(
+    name="stability",
+    title="L1: the critical learning rate of gradient descent against 2/λmax, for full fine-tuning and for LoRA.",
+    paper=Config(),
+    quick=replace(
+        Config(),
+        width=6,
+        depth=3,
+        samples=20,
+        rank=3,
+        seeds=2,
+        alphas=(1.0, 16.0, 256.0),
+        steps=30,
+        quadratic_steps=200,
+    ),
+    points=points,
+    measure=measure,
+    report=report,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)
