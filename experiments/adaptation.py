@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments import setting
+from experiments.errors import OptionError
 from experiments.sweep import Best, best_point
 from signal_drift.digits import Classification, cross_entropy, rotated_digits
 from signal_drift.models import Forward
@@ -62,9 +63,9 @@ class Adaptations:
     def __post_init__(self) -> None:
         for name in ("depth", "samples", "digits_samples", "steps", "seeds"):
             if getattr(self, name) < 1:
-                raise sd.InputError(f"{name}: must be at least 1, got {getattr(self, name)}")
+                raise OptionError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if not self.tasks or min(self.fft_rates, default=0) <= 0 or len(self.fft_rates) < 3:
-            raise sd.InputError(f"fft_rates: need at least three positive rates and a task, got {self.fft_rates}")
+            raise OptionError(f"fft_rates: need at least three positive rates and a task, got {self.fft_rates}")
         for name in self.tasks:
             width_of(name)
 
@@ -79,7 +80,7 @@ def width_of(name: str) -> int:
     if name == "digits":
         return 64
     if not name.startswith("mlp") or not name[3:].isdecimal() or int(name[3:]) < 1:
-        raise sd.InputError(f"tasks: must be digits or mlp<d>, got {name!r}")
+        raise OptionError(f"tasks: must be digits or mlp<d>, got {name!r}")
     return int(name[3:])
 
 

@@ -20,6 +20,7 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments import protocol_figures
 from experiments.adaptation import Adaptations, Problem, Task, adapters, fft_rate, log_loss, problem
+from experiments.errors import OptionError
 from experiments.experiment import Experiment, Report, Row, main
 from experiments.recipes import FULL, PLAIN, TENFOLD, V1, V2, Recipe, recipes
 from experiments.statistics import Estimate, mean_interval
@@ -44,7 +45,7 @@ class Config(Adaptations):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not min(self.rate_shares, default=0) > 0:
-            raise sd.InputError(f"rate_shares: must be positive and not empty, got {self.rate_shares}")
+            raise OptionError(f"rate_shares: must be positive and not empty, got {self.rate_shares}")
         for rank in self.ranks:
             sd.empirical_alpha_base(rank, self.coefficient)
 

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-import signal_drift as sd
 from experiments import rank_law_figures
 from experiments.adaptation import Adaptations, fft_losses, fft_rate, lora_losses, width_of
+from experiments.errors import OptionError
 from experiments.experiment import Experiment, Report, Row, main
 from experiments.statistics import Estimate
 from experiments.sweep import Best, best_point, best_points, bootstrap, free_fit, half_octaves, root_fit, valley
@@ -46,7 +46,7 @@ class Config(Adaptations):
         super().__post_init__()
         for name in ("ranks", "wide_ranks", "grid_ranks", "wide_grid_ranks", "alphas", "grid_alphas", "grid_rates"):
             if min(getattr(self, name), default=0) <= 0:
-                raise sd.InputError(f"{name}: must be positive and not empty, got {getattr(self, name)}")
+                raise OptionError(f"{name}: must be positive and not empty, got {getattr(self, name)}")
 
     def ranks_of(self, task: str) -> tuple[int, ...]:
         return self.wide_ranks if width_of(task) >= WIDE else self.ranks

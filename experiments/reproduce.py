@@ -8,11 +8,42 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
-from experiments import asymmetric_scaling, magnitudes, purification, spectral_suppression
+from experiments import (
+    asymmetric_scaling,
+    dynamics,
+    gauge_breaking,
+    magnitudes,
+    optimizer_gauge,
+    protocol_comparison,
+    purification,
+    rank_law,
+    readings,
+    signal_descent,
+    spectral_suppression,
+    stability,
+    update_scaling,
+)
 from experiments.experiment import Device, Report, default_out, exit_on_bad_input, prepare, run, table
 from experiments.record import MARK, replacing
 
-EXPERIMENTS = [module.EXPERIMENT for module in (magnitudes, spectral_suppression, purification, asymmetric_scaling)]
+EXPERIMENTS = [
+    module.EXPERIMENT
+    for module in (
+        magnitudes,
+        spectral_suppression,
+        purification,
+        asymmetric_scaling,
+        dynamics,
+        readings,
+        update_scaling,
+        signal_descent,
+        stability,
+        optimizer_gauge,
+        gauge_breaking,
+        rank_law,
+        protocol_comparison,
+    )
+]
 
 HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
 """Attributes of a record that a reader of the summary does not need."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from signal_drift import InputError
+from experiments.errors import OptionError
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def shard_of(text: str | None, environment: Mapping[str, str]) -> Shard:
         return _slurm_shard(environment)
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None or not int(match[1]) < int(match[2]):
-        raise InputError(f"shard: must be i/n with 0 ≤ i < n, got {text!r}")
+        raise OptionError(f"shard: must be i/n with 0 ≤ i < n, got {text!r}")
     return Shard(int(match[1]), int(match[2]))
 
 
@@ -45,9 +45,9 @@ def _slurm_shard(environment: Mapping[str, str]) -> Shard:
     values = {name: environment.get(f"SLURM_ARRAY_TASK_{name}", value) for name, value in defaults.items()}
     for name, value in values.items():
         if re.fullmatch(r"\d+", value) is None:
-            raise InputError(f"SLURM_ARRAY_TASK_{name}: must be a whole number, got {value!r}")
+            raise OptionError(f"SLURM_ARRAY_TASK_{name}: must be a whole number, got {value!r}")
     task, count, first, step = (int(values[name]) for name in ("ID", "COUNT", "MIN", "STEP"))
     index = (task - first) // max(step, 1)
     if not 0 <= index < count:
-        raise InputError(f"SLURM_ARRAY_TASK_ID: must be one of {count} from {first}, got {task}")
+        raise OptionError(f"SLURM_ARRAY_TASK_ID: must be one of {count} from {first}, got {task}")
     return Shard(index, count)

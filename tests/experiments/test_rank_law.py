@@ -15,6 +15,7 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments import rank_law
 from experiments.adaptation import adapters, fft_losses, fft_rate, final_losses, lora_losses, problem
+from experiments.errors import OptionError
 from experiments.experiment import Row, results, table
 from experiments.rank_law import EXPERIMENT, Config, report
 
@@ -156,5 +157,5 @@ def test_tiny_sweep_is_stored_and_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"tasks": ("mlp0",)}, {"tasks": ("cifar",)}, {"ranks": (0,)}, {"seeds": 0}])
 def test_bad_options_are_named(change: dict[str, Any]) -> None:
-    with pytest.raises(sd.InputError, match=next(iter(change))):
+    with pytest.raises(OptionError, match=next(iter(change))):
         replace(rank_law.EXPERIMENT.quick, **change)

@@ -15,9 +15,9 @@ import pytest
 import xarray as xr
 
 from experiments import record
+from experiments.errors import OptionError
 from experiments.record import replacing
 from experiments.shard import WHOLE, Shard, shard_of
-from signal_drift import InputError
 
 PROGRAM = Path(__file__).with_name("sleepy_sweep.py")
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_shards_partition_the_points(count: int) -> None:
 
 @pytest.mark.parametrize("text", ["2/2", "a/b", "0/0", "-1/3", "1", "", "1/2/3", "0.5/2"])
 def test_bad_shard_is_named(text: str) -> None:
-    with pytest.raises(InputError, match=re.escape(repr(text))):
+    with pytest.raises(OptionError, match=re.escape(repr(text))):
         shard_of(text, {})
 
 
@@ -47,9 +47,9 @@ def test_shard_comes_from_slurm_unless_given() -> None:
     assert shard_of(None, array | {"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_STEP": "2"}) == Shard(3, 4)
     assert shard_of("0/2", array) == Shard(0, 2)
     assert shard_of(None, {}) == WHOLE
-    with pytest.raises(InputError, match="SLURM_ARRAY_TASK_ID"):
+    with pytest.raises(OptionError, match="SLURM_ARRAY_TASK_ID"):
         shard_of(None, array)
-    with pytest.raises(InputError, match="'x'"):
+    with pytest.raises(OptionError, match="'x'"):
         shard_of(None, array | {"SLURM_ARRAY_TASK_COUNT": "x"})
 
 
