@@ -142,7 +142,8 @@ def _law_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
 def _law_sentences(config: Config, task: str, data: xr.Dataset) -> list[str]:
     best = best_points(config.alphas, _by_seed(data.by_alpha))
     found = ", ".join(f"{r}: {_shown(b)}" for r, b in zip(config.ranks_of(task), best, strict=True))
-    return [f"F1c, {task}: best α at η_FFT by rank: {found} (edge of the grid: flagged, not fitted)."]
+    note = " (flagged ones are not fitted)" if any(b.flag for b in best) else ""
+    return [f"F1c, {task}: best α at η_FFT by rank: {found}{note}."]
 
 
 def paths(data: xr.Dataset) -> np.ndarray:

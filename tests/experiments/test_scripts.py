@@ -10,6 +10,7 @@ from PIL import Image
 
 from experiments import asymmetric_scaling, benchmark, magnitudes, purification, record, reproduce, spectral_suppression
 from experiments.experiment import Experiment, main, results
+from signal_drift.propositions import PROPOSITIONS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -139,10 +140,14 @@ def test_commands_of_the_readme_name_scripts_that_exist() -> None:
         assert (ROOT / script).exists(), script
 
 
-def test_example_of_the_readme_runs() -> None:
-    example = README.split("```python\n")[1].split("```")[0]
-    done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, check=True)
+def test_examples_of_the_readme_run() -> None:
+    examples = [part.split("```")[0] for part in README.split("```python\n")[1:3]]
+    command = [sys.executable, "-c", "\n".join(examples)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "ExtremeEigenvalues" in done.stdout
+    *checks, counterexample = [line for line in done.stdout.splitlines() if "tolerance" in line]
+    assert len(checks) == len(PROPOSITIONS)
+    assert counterexample.startswith("P1-update FAILS")
 
 
 def test_benchmark_measures_every_way_and_their_spectra_agree() -> None:

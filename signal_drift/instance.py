@@ -1,0 +1,64 @@
+"""What a statement is held against: one loss at one point, and an update of its adapters."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from signal_drift.check import Tolerance, largest, rounding
+from signal_drift.curvature import Decomposition, Loss, decompose
+from signal_drift.lora import Adapters, Scaling, Weights, effective_weights, per_layer
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """What the statements are about: ℓ, W₀, (A, B), s, and an update Δθ. `weights_of` is the map θ ↦ w under test."""
+
+    loss: Loss
+    base: Weights
+    adapters: Adapters
+    scaling: Scaling
+    delta: Adapters
+    weights_of: Callable[[Weights, Adapters, Scaling], dict[str, Array]] = effective_weights
+
+    @cached_property
+    def parts(self) -> Decomposition:
+        return decompose(self.loss, self.base, self.adapters, self.scaling)
+
+    @cached_property
+    def dense(self) -> dict[str, Float[np.ndarray, "_m _n"]]:
+        """The five matrices, by the names of `Decomposition`."""
+        return {name: np.asarray(op.dense()) for name, op in self.parts._asdict().items()}
+
+    @cached_property
+    def gradient(self) -> dict[str, Array]:
+        """G_l = ∇_{W_l} ℓ."""
+        return jax.grad(self.loss)(effective_weights(self.base, self.adapters, self.scaling))
+
+    @cached_property
+    def s(self) -> dict[str, float]:
+        return {k: float(v) for k, v in per_layer("scaling", self.scaling, self.base).items()}
+
+    @property
+    def begins(self) -> Mapping[str, bool]:
+        """The assumption B = 0."""
+        return {"B = 0": not any(np.any(np.asarray(B)) for _, B in self.adapters.values())}
+
+    def scaled(self, factor: float) -> dict[str, np.ndarray]:
+        """The dense matrices at s multiplied by `factor`, all else fixed."""
+        s = {k: factor * s for k, s in self.s.items()}
+        return Instance(self.loss, self.base, self.adapters, s, self.delta).dense
+
+    @property
+    def hessian_tolerance(self) -> Tolerance:
+        """Entries of JᵀH_ℓJ are sums over D weights: n = D, scale = max|H_ℓ|·D·max|J|² + max|H_Drift|."""
+        J, H = self.dense["jacobian"], self.dense["task"]
+        return rounding(len(H), largest(H) * largest(J) ** 2 * len(H) + largest(self.dense["drift"]))
+
+
+def flat(tree: object) -> np.ndarray:
+    return np.asarray(ravel_pytree(tree)[0])
