@@ -33,6 +33,12 @@ def largest(x: Any) -> float:
     return float(np.max(np.abs(np.asarray(x)), initial=0.0))
 
 
+def relative(x: Any, scale: float) -> float:
+    """The largest entry over the size of the terms it comes from; 0 if it is exactly 0, whatever the size."""
+    size = largest(x)
+    return size / scale if scale > 0 else (np.inf if size else 0.0)
+
+
 @dataclass(frozen=True)
 class Check:
     """Does the statement hold here? Assumptions are reported beside the conclusion, never folded into it.

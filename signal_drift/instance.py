@@ -48,6 +48,16 @@ class Instance:
         """The assumption B = 0."""
         return {"B = 0": not any(np.any(np.asarray(B)) for _, B in self.adapters.values())}
 
+    @property
+    def sloped(self) -> Mapping[str, bool]:
+        """The assumption g ≠ 0."""
+        return {"g ≠ 0": largest(flat(self.gradient)) > 0}
+
+    @property
+    def curved(self) -> Mapping[str, bool]:
+        """The assumption H_ℓ ≠ 0."""
+        return {"H_ℓ ≠ 0": largest(self.dense["task"]) > 0}
+
     def scaled(self, factor: float) -> dict[str, np.ndarray]:
         """The dense matrices at s multiplied by `factor`, all else fixed."""
         s = {k: factor * s for k, s in self.s.items()}

@@ -119,18 +119,23 @@ def instance(kind: str, seed: int, alpha: float, begins: bool) -> Instance:
         for i, (k, shape) in enumerate(shapes.items())
     }
     start = init_adapters(keys[1], base, ranks)
-    if not begins:
-        start = _shifted(start, keys[2])
     scaling = {k: alpha / r for k, r in ranks.items()}
-    return Instance(loss(keys[3], base), base, start, scaling, delta=_shifted(start, keys[4], keep=0.0))
+    if not begins:
+        start = _shifted(start, scaling, keys[2])
+    delta = _shifted(jax.tree.map(jnp.zeros_like, start), scaling, keys[4])
+    return Instance(loss(keys[3], base), base, start, scaling, delta)
 
 
-def _shifted(adapters: dict[str, Adapter], key: Key[Array, ""], keep: float = 1.0) -> dict[str, Adapter]:
-    """The adapters times `keep`, plus standard normal entries."""
-    leaves, tree = jax.tree.flatten(adapters)
-    keys = jax.random.split(key, len(leaves))
-    moved = [keep * x + jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, moved)
+def _shifted(adapters: dict[str, Adapter], scaling: dict[str, float], key: Key[Array, ""]) -> dict[str, Adapter]:
+    """Normal entries added, to B divided by 1 + s: s·BA stays of order one, as training keeps it, whatever α."""
+    keys = jax.random.split(key, (len(adapters), 2))
+    return {
+        k: Adapter(
+            A + jax.random.normal(for_A, A.shape, A.dtype),
+            B + jax.random.normal(for_B, B.shape, B.dtype) / (1 + scaling[k]),
+        )
+        for (k, (A, B)), (for_A, for_B) in zip(sorted(adapters.items()), keys, strict=True)
+    }
 
 
 def problems(kinds: list[str] | None = None) -> st.SearchStrategy[Instance]:
