@@ -132,8 +132,8 @@ def trajectories_peft(config: Any) -> Call:
     Exits with one line where they are not installed (the `peers` extra).
     """
     try:
-        import peft
-        import torch
+        import peft  # pyright: ignore[reportMissingImports]
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as missing:
         sys.exit(f"not measured: {missing.name} is not installed (pip install '.[peers]')")
     setting = _wide(config)
