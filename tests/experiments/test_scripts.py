@@ -136,7 +136,7 @@ def test_findings_quoted_in_the_readme_are_those_of_the_reference_run() -> None:
 
 
 def test_commands_of_the_readme_name_scripts_that_exist() -> None:
-    for script in re.findall(r"experiments/\w+\.py", README):
+    for script in re.findall(r"(?:tests/)?experiments/\w+\.py", README):
         assert (ROOT / script).exists(), script
 
 
