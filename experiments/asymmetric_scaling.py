@@ -102,7 +102,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
             "–",
         )
     )
-    return Report(rows, _sentences(config, data), {"asymmetric_scaling": _figure(config, data)})
+    return Report(rows, _sentences(config, data), {"asymmetric_scaling": partial(_figure, config, data)})
 
 
 def _sentences(config: Config, data: xr.Dataset) -> list[str]:

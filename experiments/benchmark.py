@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -132,7 +133,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         Row("largest difference of an eigenvalue over the norm of its matrix", "at most 1e-10", difference, "–")
     )
     sentence = f"Measured {data.attrs['created']}; remove the folder 'benchmark' from the results to measure again."
-    return Report(rows, [sentence], {"benchmark": _figure(data)})
+    return Report(rows, [sentence], {"benchmark": partial(_figure, data)})
 
 
 def _figure(data: xr.Dataset) -> figures.Figure:

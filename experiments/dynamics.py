@@ -172,15 +172,20 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
     ]
 
 
-def _figures(config: Config, data: xr.Dataset) -> dict[str, figures.Figure]:
+def _figures(config: Config, data: xr.Dataset) -> dict[str, figures.Drawing]:
     ratio = (data.signal / data.drift).isel(step=slice(1, None)).drop_sel(run="FFT")
     drift = data.drift.isel(step=slice(1, None)).drop_sel(run="FFT")
     relative = data.loss / data.loss.isel(time=0)
     return {
-        "trajectories": _figure(config, "F2a  Loss", relative, "loss / initial loss", final(data.loss)),
-        "drift_noise": _figure(config, "F2b  Drift", drift, r"$\|\Delta w_{Drift}\|$", per_run(jitter, drift)),
-        "purity": _figure(
-            config, "F2c  Signal to drift", ratio, r"$\|\Delta w_{Signal}\|\,/\,\|\Delta w_{Drift}\|$", purity(data)
+        "trajectories": partial(_figure, config, "F2a  Loss", relative, "loss / initial loss", final(data.loss)),
+        "drift_noise": partial(_figure, config, "F2b  Drift", drift, r"$\|\Delta w_{Drift}\|$", per_run(jitter, drift)),
+        "purity": partial(
+            _figure,
+            config,
+            "F2c  Signal to drift",
+            ratio,
+            r"$\|\Delta w_{Signal}\|\,/\,\|\Delta w_{Drift}\|$",
+            purity(data),
         ),
     }
 

@@ -12,12 +12,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import tyro
 import xarray as xr
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from experiments import record
 from experiments.errors import OptionError, RecordError
-from experiments.figures import save_figure
+from experiments.figures import Drawing, fingerprint, is_drawn, save_figure
 from experiments.shard import WHOLE, Shard, shard_of
 from signal_drift import InputError
 
@@ -38,7 +37,7 @@ class Report(NamedTuple):
 
     rows: list[Row]
     sentences: list[str]
-    figures: dict[str, Figure]
+    figures: dict[str, Drawing]
     provenance: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -91,8 +90,10 @@ def run(experiment: Experiment, config: Any, out: Path) -> Report:
     """Measure what is missing, then draw and report from the store; figures go to `out`/figures."""
     data = results(experiment, config, out)
     report = experiment.report(config, data)._replace(provenance=data.attrs)
-    for name, figure in report.figures.items():
-        save_figure(figure, out / "figures" / name, {"Config": record.digest(experiment.name, config, {})})
+    mark = {"Config": record.digest(experiment.name, config, {}), "Drawn": fingerprint(data)}
+    for name, draw in report.figures.items():
+        if not is_drawn(out / "figures" / name, mark):
+            save_figure(draw(), out / "figures" / name, mark)
     return report
 
 

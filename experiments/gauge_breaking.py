@@ -6,6 +6,7 @@ the distance is exactly zero (experiments/optimizer_gauge.py).
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -62,7 +63,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
             far = mean_interval(data[kind].sel({f"{kind}_value": x}).values)
             row = Row(f"X4   {name} {x:g}: α×c against η_B×c", "0 without", f"{far.mean:.3g}", far.interval())
             rows.append(row)
-    return Report(rows, _sentences(config, data), {"gauge_breaking": _figure(config, data)})
+    return Report(rows, _sentences(config, data), {"gauge_breaking": partial(_figure, config, data)})
 
 
 def _sentences(config: Config, data: xr.Dataset) -> list[str]:

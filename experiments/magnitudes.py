@@ -1,6 +1,7 @@
 """T6: how large α is by the common rule α = r, by V1 = 256√r and by V2 = √r/σ_A = √(3 d_in r) (App. F)."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -47,7 +48,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     sigma_a = sd.kaiming_sigma(config.d_in)
     coefficients = f"{config.coefficient:g} in V1 and 1/σ_A = {1 / sigma_a:.1f} in V2"
     sentence = f"At d_in = {config.d_in} the coefficient of √r is {coefficients}."
-    return Report(rows, [sentence], {"magnitudes": _figure(config, data)})
+    return Report(rows, [sentence], {"magnitudes": partial(_figure, config, data)})
 
 
 def _row(config: Config, here: xr.Dataset) -> Row:

@@ -10,6 +10,7 @@ with A₀ multiplied by 1 + 2⁻⁵². ε is not exactly 0 (0/0 at the exact zer
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -143,7 +144,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         stated = "0 exactly" if pair in EXACT else "> 0" if pair in FALSE else "rounding"
         far = mean_interval(furthest.sel(pair=pair).values)
         rows.append(Row(f"X4   {pair}: largest distance of w", stated, f"{far.mean:.3g}", far.interval()))
-    return Report(rows, _sentences(config, data), {"optimizer_gauge": _figure(config, data)})
+    return Report(rows, _sentences(config, data), {"optimizer_gauge": partial(_figure, config, data)})
 
 
 def _sentences(config: Config, data: xr.Dataset) -> list[str]:

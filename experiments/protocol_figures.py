@@ -1,5 +1,6 @@
 """The figure of the V-protocol: every method's training loss against LoRA's, and the held-out accuracy on digits."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
     from experiments.protocol_comparison import Config
 
 
-def draw(config: "Config", data: xr.Dataset, reductions: xr.DataArray, rate: str) -> dict[str, figures.Figure]:
+def draw(config: "Config", data: xr.Dataset, reductions: xr.DataArray, rate: str) -> dict[str, figures.Drawing]:
     """Losses and, with the digits, accuracies at one learning rate, which is named in titles and file names."""
-    drawn = {f"protocol_comparison{_suffix(rate)}": _compare(config, reductions, rate)}
+    drawn = {f"protocol_comparison{_suffix(rate)}": partial(_compare, config, reductions, rate)}
     if "digits" in config.tasks:
-        drawn[f"protocol_accuracy{_suffix(rate)}"] = _accuracies(config, data, rate)
+        drawn[f"protocol_accuracy{_suffix(rate)}"] = partial(_accuracies, config, data, rate)
     return drawn
 
 

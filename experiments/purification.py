@@ -1,7 +1,7 @@
 """F8c: H_LoRA is indefinite, and as α grows its spectrum converges to that of H_Signal."""
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
             for k, v in identities.items()
         ),
     ]
-    return Report(rows, _sentences(config, data, distance), {"purification": _figure(config, data, distance)})
+    return Report(rows, _sentences(config, data, distance), {"purification": partial(_figure, config, data, distance)})
 
 
 def _ends(spectrum: xr.DataArray) -> xr.DataArray:

@@ -1,5 +1,6 @@
 """The figures of F1a, F1b and F1c, a panel for every task; they draw what `rank_law` stored and fitted."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from experiments.rank_law import Config
 
 
-def draw(config: "Config", data: xr.Dataset) -> dict[str, figures.Figure]:
+def draw(config: "Config", data: xr.Dataset) -> dict[str, figures.Drawing]:
     """One figure for each of: α*(r), the two paths, η*(α), ℓ*(α)."""
     drawings = {
         "rank_law": (_draw_law, "F1c  Best α at η_FFT over ranks"),
@@ -24,7 +25,7 @@ def draw(config: "Config", data: xr.Dataset) -> dict[str, figures.Figure]:
         "best_rate": (_draw_rates, "F1a  Best learning rate over α"),
         "best_loss": (_draw_losses, "F1a  Loss at the best learning rate, over α"),
     }
-    return {name: _figure(config, data, *drawing) for name, drawing in drawings.items()}
+    return {name: partial(_figure, config, data, *drawing) for name, drawing in drawings.items()}
 
 
 def _figure(config: "Config", data: xr.Dataset, draw_panel, title: str) -> figures.Figure:

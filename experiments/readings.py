@@ -140,7 +140,7 @@ def nearest(names: xr.DataArray) -> tuple[int, list[str]]:
 def report(config: Config, data: xr.Dataset) -> Report:
     names = per_run(behaviour, data.loss)
     rows = [_row(data, names, rule, variant) for rule in RULES for variant in VARIANTS]
-    return Report(rows, _sentences(config, data, names), {"readings": _figure(config, data, names)})
+    return Report(rows, _sentences(config, data, names), {"readings": partial(_figure, config, data, names)})
 
 
 def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:

@@ -73,7 +73,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         for m in config.multipliers
         for fit in [mean_interval(share.sel(momentum=b1, family=family, multiplier=m).values)]
     ]
-    return Report(rows, _sentences(config, share), {"signal_descent": _figure(config, data)})
+    return Report(rows, _sentences(config, share), {"signal_descent": partial(_figure, config, data)})
 
 
 def _sentences(config: Config, share: xr.DataArray) -> list[str]:

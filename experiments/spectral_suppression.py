@@ -128,7 +128,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         f"Over {config.seeds} seeds, measured over predicted: trace {ratios['Tr']} {ratios['Tr'].interval()}, "
         f"λmax {ratios['λmax']} {ratios['λmax'].interval()}."
     )
-    drawn = {"spectral_suppression": _spectra(config, data), "trace_by_rank": _traces(config, data)}
+    drawn = {"spectral_suppression": partial(_spectra, config, data), "trace_by_rank": partial(_traces, config, data)}
     return Report(rows, [sentence], drawn)
 
 

@@ -157,7 +157,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         ]
         name = f"L1   exponent of α in the critical η, {c}"
         rows.append(Row(name, f"{fits[0]} (H_Signal)", str(fits[1]), fits[1].interval()))
-    return Report(rows, _sentences(data), {"stability": _figure(config, data)})
+    return Report(rows, _sentences(data), {"stability": partial(_figure, config, data)})
 
 
 def _lora_rows(alpha: float, data: xr.Dataset) -> list[Row]:

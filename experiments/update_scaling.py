@@ -146,7 +146,7 @@ def distance(data: xr.Dataset, optimizer: str, state: str) -> float:
 
 def report(config: Config, data: xr.Dataset) -> Report:
     rows = [_row(data, name, state, family) for state in STATES for name in OPTIMIZERS for family in FAMILIES]
-    return Report([*rows, *_first_rows(data)], _sentences(data), {"update_scaling": _figure(config, data)})
+    return Report([*rows, *_first_rows(data)], _sentences(data), {"update_scaling": partial(_figure, config, data)})
 
 
 def _row(data: xr.Dataset, name: str, state: str, family: str) -> Row:

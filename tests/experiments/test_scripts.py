@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments import asymmetric_scaling, benchmark, magnitudes, purification, record, reproduce, spectral_suppression
+from experiments import (
+    asymmetric_scaling,
+    benchmark,
+    figures,
+    magnitudes,
+    purification,
+    record,
+    reproduce,
+    spectral_suppression,
+)
 from experiments.experiment import Experiment, main, results
 from signal_drift.propositions import PROPOSITIONS
 
@@ -29,9 +38,10 @@ def test_experiment_is_reported_from_the_store_alone(
     experiment: Experiment, out: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(*_: object, **__: object) -> None:
-        raise AssertionError("computed again")
+        raise AssertionError("computed or drawn again")
 
     monkeypatch.setattr(record, "write", forbidden)
+    monkeypatch.setattr("experiments.experiment.save_figure", forbidden)
     main(experiment, ["--quick", "--out", str(out)])
     printed = capsys.readouterr().out
     assert printed.startswith("| quantity")
@@ -48,6 +58,18 @@ def test_figures_say_which_configuration_they_show(experiment: Experiment, out: 
     for png in shown:
         assert png.with_suffix(".svg").stat().st_size > 1000
         assert png.with_suffix(".pdf").stat().st_size > 1000
+
+
+def test_figure_of_other_numbers_or_of_a_broken_file_is_drawn_again(out: Path, tmp_path: Path) -> None:
+    data = results(magnitudes.EXPERIMENT, magnitudes.EXPERIMENT.quick, out)
+    assert figures.fingerprint(data) == figures.fingerprint(data.copy(deep=True))
+    assert figures.fingerprint(data) != figures.fingerprint(data.assign(V1=data.V1 * (1 + 1e-15)))
+    stem, mark = tmp_path / "magnitudes", {"Drawn": figures.fingerprint(data)}
+    figures.save_figure(magnitudes.report(magnitudes.EXPERIMENT.quick, data).figures["magnitudes"](), stem, mark)
+    assert figures.is_drawn(stem, mark)
+    assert not figures.is_drawn(stem, {"Drawn": "other"})
+    stem.with_suffix(".png").write_bytes(b"not a picture")
+    assert not figures.is_drawn(stem, mark)
 
 
 def test_summary_shows_every_figure_and_every_row_as_one_table_line(out: Path) -> None:
