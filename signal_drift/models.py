@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import variance_scaling
 from jax.tree_util import register_dataclass
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from signal_drift.errors import InputError
@@ -29,7 +30,7 @@ class MLP(nnx.Module):
         rngs: nnx.Rngs,
         activation: Callable[[Array], Array] = jax.nn.silu,
         activate_output: bool = False,
-        dtype: jnp.dtype = jnp.float64,
+        dtype: DTypeLike = jnp.float64,
     ) -> None:
         if len(widths) < 2 or min(widths) < 1:
             raise InputError(f"widths: need at least two positive sizes, got {tuple(widths)}")
