@@ -127,7 +127,8 @@ def report(config: Config, data: xr.Dataset) -> Report:
     rows = []
     for key, (name, other, _, aim) in COMPARISONS.items():
         ours, theirs = _values(data, key)
-        rows.append(Row(f"{name}, ratio to {LABEL[other]}", aim, f"{ours / theirs:.3g}", f"{ours:.3g} to {theirs:.3g}"))
+        ratio = f"{ours / theirs:.3g}" if np.isfinite(theirs) else "not installed (extra peers)"
+        rows.append(Row(f"{name}, ratio to {LABEL[other]}", aim, ratio, f"not one: {ours:.3g} to {theirs:.3g}"))
     difference = f"{float(data.largest_difference):.1e}"
     rows.append(
         Row("largest difference of an eigenvalue over the norm of its matrix", "at most 1e-10", difference, "–")

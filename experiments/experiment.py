@@ -169,7 +169,7 @@ def prepare(device: Device) -> None:
         jax.config.update("jax_platforms", device)
     try:
         jax.devices()
-    except RuntimeError:
+    except (RuntimeError, AssertionError):  # JAX has either, by backend
         raise OptionError(f"device: JAX finds no {device!r} on this machine") from None
 
 

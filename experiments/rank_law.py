@@ -128,7 +128,7 @@ def best_alphas(config: Config, losses: np.ndarray) -> np.ndarray:
 
 def _law_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     losses, ranks = _by_seed(data.by_alpha), config.ranks_of(task)
-    slope = bootstrap(lambda x: free_fit(ranks, best_alphas(config, x)).slope, losses)
+    slope = free_exponent(config, task, data)
     C = bootstrap(lambda x: root_fit(ranks, best_alphas(config, x)).prefactor, losses)
     used = int(np.isfinite(best_alphas(config, losses)).sum())
     name = f"{task}, {used} of {len(ranks)} ranks"
@@ -139,11 +139,19 @@ def _law_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     ]
 
 
+def free_exponent(config: Config, task: str, data: xr.Dataset) -> Estimate:
+    """The slope of ln α* against ln r, with its bootstrap interval over seeds."""
+    ranks = config.ranks_of(task)
+    return bootstrap(lambda x: free_fit(ranks, best_alphas(config, x)).slope, _by_seed(data.by_alpha))
+
+
 def _law_sentences(config: Config, task: str, data: xr.Dataset) -> list[str]:
     best = best_points(config.alphas, _by_seed(data.by_alpha))
     found = ", ".join(f"{r}: {_shown(b)}" for r, b in zip(config.ranks_of(task), best, strict=True))
     note = " (flagged ones are not fitted)" if any(b.flag for b in best) else ""
-    return [f"F1c, {task}: best α at η_FFT by rank: {found}{note}."]
+    slope = free_exponent(config, task, data)
+    law = f"{slope} {slope.interval()} {'contains' if slope.low <= 0.5 <= slope.high else 'does not contain'} the stated ½"
+    return [f"F1c, {task}: best α at η_FFT by rank: {found}{note}.", f"F1c, {task}: the free exponent {law}."]
 
 
 def paths(data: xr.Dataset) -> np.ndarray:

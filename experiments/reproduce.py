@@ -48,6 +48,8 @@ EXPERIMENTS = [
 HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
 """Attributes of a record that a reader of the summary does not need."""
 
+QUICK = "**Tiny size (`--quick`): shows that everything runs, and is evidence of nothing.**\n\n"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -71,7 +73,7 @@ def reproduce(options: Options) -> None:
             reports[experiment.title] = run(experiment, experiment.quick if options.quick else experiment.paper, out)
     print(table([row for report in reports.values() for row in report.rows]))
     with replacing(out / "summary.md") as temporary:
-        temporary.write_text(summary(reports), encoding="utf-8")
+        temporary.write_text(QUICK * options.quick + summary(reports), encoding="utf-8")
     print(f"\n{out / 'summary.md'} and {out / 'figures'} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
 

@@ -104,5 +104,7 @@ class Check:
 
     def __str__(self) -> str:
         unmet = ", ".join(name for name, met in self.assumptions.items() if not met)
-        verdict = ("holds" if self.holds else "FAILS") + (f" (not met: {unmet})" if unmet else "")
-        return f"{self.claim} {verdict}: {self.statement}; error {self.error:.2g}, tolerance {self.tolerance}"
+        verdict = "holds" if self.holds else "FAILS"
+        note = f"says nothing here (not met: {unmet}); its conclusion {verdict}" if unmet else verdict
+        errors = f"error {self.error:.2g}, control {self.control_error:.2g}, tolerance {self.tolerance}"
+        return f"{self.claim} {note}: {self.statement}; {errors}"

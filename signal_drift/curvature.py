@@ -125,7 +125,7 @@ def decompose(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -
         loss=loss if isinstance(loss, Partial) else Partial(loss),
         base=dict(base),
         adapters=dict(adapters),
-        scaling={layer: jnp.asarray(s, dtype) for layer, s in per_layer("scaling", scaling, base).items()},
+        scaling={layer: jnp.asarray(s).astype(dtype) for layer, s in per_layer("scaling", scaling, base).items()},
     )
     _check_loss(point)
     D = sum(W0.size for W0 in base.values())

@@ -69,6 +69,9 @@ class Forward:
         for name, W in weights.items():
             if name not in layers:
                 raise InputError(f"weights: unknown layer {name!r}; the layers are {sorted(layers)}")
+            if W.T.shape != layers[name].kernel.shape:
+                wanted = layers[name].kernel.shape[::-1]
+                raise InputError(f"weights[{name!r}]: must be (d_out, d_in) = {wanted}, got {W.shape}")
             layers[name].kernel[...] = W.T
         return model(*inputs)
 

@@ -173,3 +173,11 @@ def test_weights_of_an_unknown_layer_are_named():
     base, forward = sd.base_and_forward(Nested(3))
     with rejects("weights", "'typo'"):
         forward({"typo": base["head"]}, X)
+
+
+def test_weights_of_the_wrong_orientation_are_named():
+    """Flax stores kernels as (d_in, d_out)."""
+    base, forward = sd.base_and_forward(Nested(3))
+    layer = next(name for name, W in base.items() if W.shape[0] != W.shape[1])
+    with rejects(f"weights[{layer!r}]", base[layer].shape):
+        forward({layer: base[layer].T}, X)

@@ -114,6 +114,7 @@ def test_help_explains_every_option(module, capsys: pytest.CaptureFixture) -> No
         (purification, ["--width", "-3"], "error: width: must be at least 1, got -3"),
         (magnitudes, ["--d-in", "0"], "error: d_in: must be at least 1, got 0"),
         (magnitudes, ["--ranks", "4", "0"], "error: ranks: must be at least 1, got 0"),
+        (magnitudes, ["--device", "cuda"], "error: device: JAX finds no 'cuda' on this machine"),
         (magnitudes, ["--device", "tpu"], "error: device: JAX finds no 'tpu' on this machine"),
     ],
 )
