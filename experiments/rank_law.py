@@ -150,8 +150,9 @@ def _law_sentences(config: Config, task: str, data: xr.Dataset) -> list[str]:
     found = ", ".join(f"{r}: {_shown(b)}" for r, b in zip(config.ranks_of(task), best, strict=True))
     note = " (flagged ones are not fitted)" if any(b.flag for b in best) else ""
     slope = free_exponent(config, task, data)
-    law = f"{slope} {slope.interval()} {'contains' if slope.low <= 0.5 <= slope.high else 'does not contain'} the stated ½"
-    return [f"F1c, {task}: best α at η_FFT by rank: {found}{note}.", f"F1c, {task}: the free exponent {law}."]
+    contains = "contains" if slope.low <= 0.5 <= slope.high else "does not contain"
+    law = f"the free exponent {slope} {slope.interval()} {contains} the stated ½"
+    return [f"F1c, {task}: best α at η_FFT by rank: {found}{note}.", f"F1c, {task}: {law}."]
 
 
 def paths(data: xr.Dataset) -> np.ndarray:
