@@ -11,6 +11,10 @@ class RecordError(Exception):
     """A file or folder stands in the way; the message is one line that names it."""
 
 
+class ControlError(Exception):
+    """A statement that is wrong on purpose was not refuted: no verdict of this run may be believed."""
+
+
 def check_positive(config: Any, *names: str) -> None:
     """Every named field, or every member of it, is at least 1."""
     for name in names:

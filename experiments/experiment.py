@@ -15,7 +15,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from experiments import record
-from experiments.errors import OptionError, RecordError
+from experiments.errors import ControlError, OptionError, RecordError
 from experiments.figures import Drawing, fingerprint, is_drawn, save_figure
 from experiments.shard import WHOLE, Shard, shard_of
 from signal_drift import InputError
@@ -65,9 +65,34 @@ def results(experiment: Experiment, config: Any, out: Path) -> xr.Dataset:
             _point(experiment, config, point, out, progress).expand_dims({k: [v] for k, v in point.items()})
             for point in progress
         ]
+    return _combined(stored)
+
+
+def _combined(stored: list[xr.Dataset]) -> xr.Dataset:
     # outer: a label that some points do not have is NaN there
     combined = xr.combine_by_coords(stored, combine_attrs="drop_conflicts", join="outer")
     return combined if isinstance(combined, xr.Dataset) else combined.to_dataset()
+
+
+class Stored(NamedTuple):
+    """What the store has of an experiment: all of it and the seconds it took, or why it cannot be used."""
+
+    data: xr.Dataset | None
+    seconds: float | None
+    reason: str
+
+
+def from_store(experiment: Experiment, config: Any, out: Path) -> Stored:
+    """The experiment as far as it is stored; nothing is measured."""
+    found, seconds = [], []
+    for point in experiment.points(config):
+        path = record.path_of(out, experiment.name, point)
+        dataset, reason = record.read(path, record.digest(experiment.name, config, point))
+        if dataset is None:
+            return Stored(None, None, f"{path.relative_to(out)} is {reason}")
+        seconds.append(dataset.attrs.pop("seconds", None))
+        found.append(dataset.expand_dims({k: [v] for k, v in point.items()}))
+    return Stored(_combined(found), None if None in seconds else sum(seconds), "")
 
 
 def _point(experiment: Experiment, config: Any, point: Mapping[str, Any], out: Path, progress: tqdm) -> xr.Dataset:
@@ -174,9 +199,9 @@ def prepare(device: Device) -> None:
 
 
 def exit_on_bad_input(command: Callable[[], object]) -> None:
-    """Run the command; a wrong argument or a file in the way ends in one line and exit status 2."""
+    """Run the command; a wrong argument or a file in the way ends in one line and exit status 2, a control in 1."""
     try:
         command()
-    except (InputError, OptionError, RecordError) as error:
+    except (InputError, OptionError, RecordError, ControlError) as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(1 if isinstance(error, ControlError) else 2) from None

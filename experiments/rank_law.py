@@ -13,8 +13,20 @@ from experiments import rank_law_figures
 from experiments.adaptation import Adaptations, fft_losses, fft_rate, lora_losses, width_of
 from experiments.errors import OptionError
 from experiments.experiment import Experiment, Report, Row, main
+from experiments.rank_analysis import (
+    best_alphas,
+    by_seed,
+    free_exponent,
+    gain,
+    path_depth,
+    path_ratio,
+    paths,
+    prefactor,
+    rate_exponent,
+    wanted,
+)
 from experiments.statistics import Estimate
-from experiments.sweep import Best, best_point, best_points, bootstrap, free_fit, half_octaves, root_fit, valley
+from experiments.sweep import Best, best_point, best_points, bootstrap, half_octaves, valley
 
 WIDE = 128
 """From this width on a run costs seconds: fewer ranks, and the (α, η) grid at one of them."""
@@ -118,18 +130,10 @@ def _rate_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     return [Row(f"F1   η_FFT, {task}", "–", _shown(best), "–" if best.flag else interval)]
 
 
-def _by_seed(losses: xr.DataArray) -> np.ndarray:
-    return losses.transpose("seed", "rank", ...).values
-
-
-def best_alphas(config: Config, losses: np.ndarray) -> np.ndarray:
-    return np.array([best.x for best in best_points(config.alphas, losses)])
-
-
 def _law_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
-    losses, ranks = _by_seed(data.by_alpha), config.ranks_of(task)
+    losses, ranks = by_seed(data.by_alpha), config.ranks_of(task)
     slope = free_exponent(config, task, data)
-    C = bootstrap(lambda x: root_fit(ranks, best_alphas(config, x)).prefactor, losses)
+    C = bootstrap(partial(prefactor, config, task), losses)
     used = int(np.isfinite(best_alphas(config, losses)).sum())
     name = f"{task}, {used} of {len(ranks)} ranks"
     return [
@@ -139,14 +143,8 @@ def _law_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     ]
 
 
-def free_exponent(config: Config, task: str, data: xr.Dataset) -> Estimate:
-    """The slope of ln α* against ln r, with its bootstrap interval over seeds."""
-    ranks = config.ranks_of(task)
-    return bootstrap(lambda x: free_fit(ranks, best_alphas(config, x)).slope, _by_seed(data.by_alpha))
-
-
 def _law_sentences(config: Config, task: str, data: xr.Dataset) -> list[str]:
-    best = best_points(config.alphas, _by_seed(data.by_alpha))
+    best = best_points(config.alphas, by_seed(data.by_alpha))
     found = ", ".join(f"{r}: {_shown(b)}" for r, b in zip(config.ranks_of(task), best, strict=True))
     note = " (flagged ones are not fitted)" if any(b.flag for b in best) else ""
     slope = free_exponent(config, task, data)
@@ -155,17 +153,11 @@ def _law_sentences(config: Config, task: str, data: xr.Dataset) -> list[str]:
     return [f"F1c, {task}: best α at η_FFT by rank: {found}{note}.", f"F1c, {task}: {law}."]
 
 
-def paths(data: xr.Dataset) -> np.ndarray:
-    """(seed, path, m) at one rank: first along α, then along η (Eq. 2)."""
-    return xr.concat([data.by_alpha, data.by_rate], "path").transpose("seed", "path", "alpha").values
-
-
 def _path_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     losses, where = paths(data), f"{task}, r = {int(data['rank'])}"
     along_alpha, along_rate = best_points(config.multipliers, losses)
     shown = f"{_shown(along_alpha)} : {_shown(along_rate)}"
-    ratio = bootstrap(lambda x: _compared(config, x)[0], losses)
-    depth = bootstrap(lambda x: _compared(config, x)[1], losses)
+    ratio, depth = path_ratio(config, data), path_depth(config, data)
     return [
         Row(f"F1b  best multiplier of α : of η from α₀ = {config.alpha_0:g}, {where}", "–", shown, "–"),
         Row(f"F1b  their ratio, {where}", "> 1", *_cells(ratio)),
@@ -173,44 +165,21 @@ def _path_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     ]
 
 
-def _compared(config: Config, losses: np.ndarray) -> tuple[float, float]:
-    """Best multiplier of α over that of η, and ln of the lowest loss along η over that along α."""
-    along_alpha, along_rate = best_points(config.multipliers, losses)
-    if along_alpha.flag or along_rate.flag:
-        return np.nan, np.nan
-    return along_alpha.x / along_rate.x, along_rate.log_loss - along_alpha.log_loss
-
-
-def _rate_exponent(config: Config, losses: np.ndarray) -> float:
-    return free_fit(config.grid_alphas, valley(config.grid_rates, losses)[0]).slope
-
-
-def _gain(config: Config, losses: np.ndarray) -> float:
-    """The logarithm of the best loss at the smallest α over that at the largest, of those with a best η."""
-    found = valley(config.grid_rates, losses)[1]
-    found = found[np.isfinite(found)]
-    return float(found[0] - found[-1]) if len(found) > 1 else np.nan
-
-
-def _wanted(config: Config, alpha: float, losses: np.ndarray) -> float:
-    return float(valley(config.grid_rates, losses)[0][config.grid_alphas.index(alpha)])
-
-
 def _coupling_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     losses, where = data.by_both.transpose("seed", "grid_alpha", "grid_rate").values, f"{task}, r = {int(data['rank'])}"
     best = valley(config.grid_rates, losses)[1]
     steps = np.diff(best)[np.isfinite(np.diff(best))]
-    exponent = bootstrap(partial(_rate_exponent, config), losses)
+    exponent = bootstrap(partial(rate_exponent, config), losses)
     found = np.array(config.grid_alphas)[np.isfinite(best)]
     span = f"α = {found[0]:g} over α = {found[-1]:g}" if len(found) else "no α"
     rows = [
         Row(f"F1a  exponent of η* in α, {where}", "< 0", *_cells(exponent)),
         Row(f"F1a  steps of α that lower the best loss, {where}", "all", f"{np.sum(steps < 0)} of {len(steps)}", "–"),
-        Row(f"F1a  ln best loss at {span}, {where}", "> 0", *_cells(bootstrap(partial(_gain, config), losses))),
+        Row(f"F1a  ln best loss at {span}, {where}", "> 0", *_cells(bootstrap(partial(gain, config), losses))),
     ]
     for alpha in sorted({config.grid_alphas[0], config.alpha_0} & set(config.grid_alphas)):
-        wanted = bootstrap(partial(_wanted, config, alpha), losses)
-        rows.append(Row(f"F1a  η*/η_FFT at α = {alpha:g}, {where}", "≈ 10 at small α", *_cells(wanted)))
+        ratio = bootstrap(partial(wanted, config, alpha), losses)
+        rows.append(Row(f"F1a  η*/η_FFT at α = {alpha:g}, {where}", "≈ 10 at small α", *_cells(ratio)))
     return rows
 
 

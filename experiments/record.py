@@ -133,7 +133,7 @@ def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
     if MARK not in dataset.attrs:
         raise RecordError(f"out: {str(path)!r} is not a result of this project; move it away")
     if dataset.attrs[MARK] != wanted:
-        return None, "from another configuration"
+        return None, "from another configuration or an older schema"
     return dataset.assign_attrs(_timing(path, wanted)), "stored"
 
 

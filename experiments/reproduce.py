@@ -1,4 +1,4 @@
-"""Every experiment in turn, then one table and results/summary.md. What is already there is not computed again."""
+"""Every experiment in turn, then summary.md and the ledger. What is already there is not computed again."""
 
 import sys
 import time
@@ -12,6 +12,7 @@ from experiments import (
     asymmetric_scaling,
     dynamics,
     gauge_breaking,
+    ledger,
     magnitudes,
     optimizer_gauge,
     protocol_comparison,
@@ -24,7 +25,8 @@ from experiments import (
     update_scaling,
 )
 from experiments.experiment import Device, Report, default_out, exit_on_bad_input, prepare, run, table
-from experiments.record import MARK, replacing
+from experiments.ledger import HIDDEN
+from experiments.record import replacing
 
 EXPERIMENTS = [
     module.EXPERIMENT
@@ -44,9 +46,6 @@ EXPERIMENTS = [
         protocol_comparison,
     )
 ]
-
-HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
-"""Attributes of a record that a reader of the summary does not need."""
 
 QUICK = "**Tiny size (`--quick`): shows that everything runs, and is evidence of nothing.**\n\n"
 
@@ -74,7 +73,12 @@ def reproduce(options: Options) -> None:
     print(table([row for report in reports.values() for row in report.rows]))
     with replacing(out / "summary.md") as temporary:
         temporary.write_text(QUICK * options.quick + summary(reports), encoding="utf-8")
-    print(f"\n{out / 'summary.md'} and {out / 'figures'} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    entries = ledger.ledger(out, options.quick)
+    ledger.write(entries, out)
+    print(f"\n{ledger.counted(entries)}")
+    written = ", ".join(str(out / name) for name in ("ledger.json", "summary.md", "figures"))
+    print(f"{written} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    ledger.check_controls(entries, options.quick)
 
 
 def summary(reports: dict[str, Report]) -> str:

@@ -1,5 +1,6 @@
 """F8a and F8b: at B = 0 the spectrum of H_Signal is a compressed H_ℓ, and its trace follows α²(σ_A²/r) Tr H_ℓ."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -77,15 +78,19 @@ def factor(config: Config, rank: int) -> float:
     return closed_forms.suppression(rank, config.scaling(config.alpha, rank), config.sigma_a)
 
 
-def predicted_traces(config: Config, data: xr.Dataset) -> np.ndarray:
-    """α²(σ_A²/r) Tr H_ℓ for every seed and rank."""
-    return np.outer(data.task.values.sum(1), [factor(config, r) for r in config.ranks])
+Law = Callable[[Config, int], float]
+"""From a rank to the factor by which the trace is said to shrink."""
 
 
-def z_scores(config: Config, data: xr.Dataset) -> np.ndarray:
+def predicted_traces(config: Config, data: xr.Dataset, law: Law = factor) -> np.ndarray:
+    """α²(σ_A²/r) Tr H_ℓ, or another law, for every seed and rank."""
+    return np.outer(data.task.values.sum(1), [law(config, r) for r in config.ranks])
+
+
+def z_scores(config: Config, data: xr.Dataset, law: Law = factor) -> np.ndarray:
     """(mean over draws − prediction) / (X2's deviation / √draws), for every seed and rank."""
     standard_error = data.deviation.values / np.sqrt(config.draws)
-    return (data.draws.values.mean(2) - predicted_traces(config, data)) / standard_error
+    return (data.draws.values.mean(2) - predicted_traces(config, data, law)) / standard_error
 
 
 def spectral_ratios(config: Config, data: xr.Dataset) -> dict[str, np.ndarray]:
@@ -98,7 +103,7 @@ def spectral_ratios(config: Config, data: xr.Dataset) -> dict[str, np.ndarray]:
     }
 
 
-def _largest_normal(n: int) -> float:
+def largest_normal(n: int) -> float:
     """The value that the largest of n independent absolute z exceeds with probability 5%."""
     return float(scipy.stats.norm.isf((1 - 0.95 ** (1 / n)) / 2))
 
@@ -119,7 +124,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     ]
     for r, ratio in zip(config.ranks, map(mean_interval, by_rank.T), strict=True):
         rows.append(Row(f"F8b  Tr H_Signal / prediction, r = {r}", "1", str(ratio), ratio.interval()))
-    limit = f"< {_largest_normal(z.size):.2f} at 95%"
+    limit = f"< {largest_normal(z.size):.2f} at 95%"
     rows += [
         Row(f"F8b  largest abs z of {z.size} (seed, rank) means", limit, f"{np.max(np.abs(z)):.2f}", "–"),
         Row("X2   Σλ(H_Signal) against the closed form, relative error", "rounding", f"{identity:.1e}", "–"),
@@ -185,7 +190,7 @@ def _traces(config: Config, data: xr.Dataset) -> figures.Figure:
     figures.log_axis(left, "rank r", r"$\mathrm{Tr}\,H_{Signal}$")
     left.set_title("(a) seed 0")
     z = z_scores(config, data)
-    limit = _largest_normal(z.size)
+    limit = largest_normal(z.size)
     right.axhspan(-limit, limit, **band, label=f"95% of the largest of {z.size}")
     right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="prediction")
     for seed, scores in enumerate(z):

@@ -1,0 +1,16 @@
+"""The registry: every claim of the paper and of our own, in the order of the theory, then of the experiments."""
+
+from experiments.claims import hessians, protocol, steps, traces, trajectories, tuning
+
+ORDER = (
+    *("P1-update", "P1-hessian", "P2-descent", "P2-psd", "P2-premise", "P2-drift-indefinite", "P2-drift-alignment"),
+    *("P3-trace", "P4-landscape", "P4-update", "L1-stability", "K1-alignment", "A1-sgd"),
+    *("F8a-suppression", "F8b-trace-by-rank", "F8c-purification", "F8d-asymmetry"),
+    *("F2a-trajectories", "F2b-drift-noise", "F2c-purity", "F1a-coupling", "F1b-paths", "F1c-square-root"),
+    *("V1", "V2", "T6-magnitudes", "V-protocol", "X1", "X2", "X3", "X4", "X5", "X6", "X7"),
+)
+
+CLAIMS = sorted(
+    (claim for module in (traces, hessians, steps, trajectories, tuning, protocol) for claim in module.CLAIMS),
+    key=lambda claim: ORDER.index(claim.id),
+)

@@ -1,0 +1,81 @@
+"""The claim on LoRA-α itself: V-protocol."""
+
+from functools import partial
+
+import numpy as np
+import xarray as xr
+
+from experiments import protocol_comparison
+from experiments.claim import Claim, Reading
+from experiments.claims.tuning import MODELS
+from experiments.protocol_comparison import fraction, gap
+from experiments.recipes import PLAIN, TENFOLD, V1, V2
+from experiments.statistics import Estimate, mean_interval
+from experiments.verdict import Finding, above, at_least
+
+NOWHERE = Estimate(np.nan, np.nan, np.nan)
+FAILED = Estimate(-np.inf, -np.inf, -np.inf)
+
+
+def closes(method: str, share: float, config, data: xr.Dataset) -> list[Finding]:
+    """The fraction of the gap that a method closes at every task and rank; undecided where there is no gap."""
+    most = at_least(0.5, "most of the gap: half or more")
+    found = []
+    for task in config.tasks:
+        for rank in config.ranks:
+            here = data.sel(task=task, rank=rank, share=share)
+            lost = int(np.isinf(here.log_loss.sel(recipe=method)).sum())
+            exists = gap(here).low > 0
+            note = f" (diverged at {lost} of {here.sizes['seed']} seeds)" if lost else "" if exists else " (no gap)"
+            closed = NOWHERE if not exists else FAILED if lost else fraction(here, method)
+            found.append(Finding(f"gap closed by {method}, {task}, r = {rank}{note}", most, closed))
+    return found
+
+
+def beats_tenfold(share: float, config, data: xr.Dataset) -> list[Finding]:
+    """Ln loss of LoRA at ten times the rate less that of V2, at the highest rank."""
+    rank = max(config.ranks)
+    found = []
+    for task in config.tasks:
+        losses = data.sel(task=task, rank=rank, share=share).log_loss
+        ahead = mean_interval((losses.sel(recipe=TENFOLD) - losses.sel(recipe=V2)).values)
+        found.append(Finding(f"ln loss of 10×η less that of V2, {task}, r = {rank}", above(0.0), ahead))
+    return found
+
+
+def recovers(share: float, config, data: xr.Dataset) -> list[Finding]:
+    methods = [*closes(V1, share, config, data), *closes(V2, share, config, data)]
+    return [*methods, *beats_tenfold(share, config, data)]
+
+
+PROTOCOL = protocol_comparison.EXPERIMENT
+
+CLAIMS = [
+    Claim(
+        "V-protocol",
+        MODELS,
+        "Eq. 5, Sec. 4",
+        Reading(
+            "at η_FFT",
+            "LoRA-α recovers most of the gap between LoRA (α = r) and full fine-tuning, by V1 and by V2, and beats ten "
+            "times the learning rate at high rank.",
+            PROTOCOL,
+            partial(recovers, 1.0),
+        ),
+        Reading("control", "LoRA with α = r recovers most of the gap itself.", PROTOCOL, partial(closes, PLAIN, 1.0)),
+        (
+            Reading("V1 at η_FFT", "V1 recovers most of the gap.", PROTOCOL, partial(closes, V1, 1.0)),
+            Reading("V2 at η_FFT", "V2 recovers most of the gap.", PROTOCOL, partial(closes, V2, 1.0)),
+            Reading("at 0.1 η_FFT", "All of it, at a tenth of η_FFT.", PROTOCOL, partial(recovers, 0.1)),
+            Reading("V1 at 0.1 η_FFT", "V1 recovers most at 0.1 η_FFT.", PROTOCOL, partial(closes, V1, 0.1)),
+            Reading("V2 at 0.1 η_FFT", "V2 recovers most at 0.1 η_FFT.", PROTOCOL, partial(closes, V2, 0.1)),
+            Reading(
+                "against 10×η",
+                "V2 beats ten times the learning rate at high rank.",
+                PROTOCOL,
+                partial(beats_tenfold, 1.0),
+            ),
+        ),
+        figures=("protocol_comparison", "protocol_comparison_at_0_1"),
+    ),
+]

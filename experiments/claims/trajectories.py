@@ -1,0 +1,179 @@
+"""Claims on training trajectories: F2a, F2b and F2c."""
+
+from functools import partial
+
+import xarray as xr
+
+from experiments import dynamics, readings
+from experiments.behaviour import behaviour, final, jitter, per_run
+from experiments.claim import Claim, Reading
+from experiments.dynamics import EARLY, MATCHED, STATED, label, labels, purity, slope
+from experiments.statistics import exponents, mean_interval
+from experiments.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, near, share
+
+ETA, ALPHA = dynamics.FAMILIES
+
+
+def does(data: xr.Dataset, run: str, word: str) -> Finding:
+    """At how many seeds the run does what the word says."""
+    hits = per_run(behaviour, data.loss.sel(run=run)).values == word
+    return Finding(f"share of seeds at which {run} {'is ' * (word == 'stable')}{word}", MOST, share(hits))
+
+
+def reported(config, data: xr.Dataset) -> list[Finding]:
+    """The four behaviours, the common start, and the deeper fit of α."""
+    runs = [does(data, run, word) for run, word in STATED.items() if run in data.run.values]
+    return [*runs, *start_alike(config, data), deeper(config, data)]
+
+
+def start_alike(config, data: xr.Dataset) -> list[Finding]:
+    if not set(MATCHED) <= set(data.run.values):
+        return []
+    early = (data.loss.sel(run=MATCHED[0]) / data.loss.sel(run=MATCHED[1])).isel(time=slice(1, EARLY + 1))
+    band = near(1.0, 0.1, "alike on the eye: the losses within 10%")
+    name = f"loss of {MATCHED[0]} over loss of {MATCHED[1]}, mean of the first {EARLY} steps"
+    return [Finding(name, band, mean_interval(early.mean("time").values))]
+
+
+def deeper(config, data: xr.Dataset) -> Finding:
+    level = final(data.loss)
+    best = {family: level.sel(run=labels(config, family)).min("run") for family in dynamics.FAMILIES}
+    ratio = mean_interval((best[ALPHA] / best[ETA]).values)
+    return Finding("deepest final loss, α-scaling over η-scaling", below(1.0), ratio)
+
+
+def calm(config, data: xr.Dataset, word: str = "stable") -> list[Finding]:
+    """The α-scaled runs of which App. E speaks."""
+    runs = [run for run, stated in STATED.items() if stated == "stable" and run in data.run.values]
+    return [does(data, run, word) for run in runs]
+
+
+def under(rule: str, variant: str, config, data: xr.Dataset) -> list[Finding]:
+    """What is reported of the three runs, under one reading of App. E."""
+    here = data.sel(rule=rule, variant=variant)
+    level = final(here.loss)
+    ratio = mean_interval((level.sel(run="256·α₀") / level.sel(run="128·η₀")).values)
+    depth = Finding("final loss of 256·α₀ over that of 128·η₀", below(1.0), ratio)
+    return [*(does(here, run, STATED[run]) for run in readings.RUNS), depth]
+
+
+def noise(config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
+    """The jitter of ‖Δw_Drift‖ grows with η and not with α (or the other way round)."""
+    grows = above(0.0), at_most(EXPONENT, f"0, up to the {EXPONENT:g} to which exponents are stated")
+    bands = dict(zip((ALPHA, ETA) if swapped else (ETA, ALPHA), grows, strict=True))
+    values = per_run(jitter, data.drop_sel(run="FFT").drift)
+    return [
+        Finding(f"exponent of {family} in the jitter of ‖Δw_Drift‖", bands[family], slope(config, values, family))
+        for family in dynamics.FAMILIES
+    ]
+
+
+def noisier(config, data: xr.Dataset) -> list[Finding]:
+    """The exponent of η in the jitter less that of α, seed by seed."""
+    values = per_run(jitter, data.drop_sel(run="FFT").drift)
+    per_seed = [
+        exponents(config.multipliers(family), values.sel(run=labels(config, family)).transpose("seed", "run").values)
+        for family in dynamics.FAMILIES
+    ]
+    name = "exponent of η less that of α in the jitter of ‖Δw_Drift‖"
+    return [Finding(name, above(0.0), mean_interval(per_seed[0] - per_seed[1]))]
+
+
+def compared(config, data: xr.Dataset) -> list[tuple[str, str]]:
+    """The pairs of runs (α-scaled, η-scaled): the same multiplier, and the pair that starts alike."""
+    same = [(label(ALPHA, m), label(ETA, m)) for m in config.eta_multipliers if m in config.alpha_multipliers]
+    eta, alpha = MATCHED
+    return same + [(alpha, eta)] * bool(set(MATCHED) <= set(data.run.values))
+
+
+def purer_at_every_step(config, data: xr.Dataset) -> list[Finding]:
+    """The share of steps at which α has the higher ratio; the first step has no drift (X3)."""
+    ratio = (data.signal / data.drift).isel(step=slice(1, None))
+    return [
+        Finding(
+            f"share of steps at which {upper} has a higher signal-to-drift ratio than {lower}",
+            exactly(1.0)._replace(why="throughout: every step"),
+            mean_interval((ratio.sel(run=upper) > ratio.sel(run=lower)).mean("step").values),
+        )
+        for upper, lower in compared(config, data)
+    ]
+
+
+def purer(config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
+    """The quotient of the geometric means over all steps."""
+    ratio, band = purity(data), below(1.0) if swapped else above(1.0)
+    return [
+        Finding(
+            f"signal-to-drift ratio, {a} over {e}", band, mean_interval((ratio.sel(run=a) / ratio.sel(run=e)).values)
+        )
+        for a, e in compared(config, data)
+    ]
+
+
+DYNAMICS, READINGS = dynamics.EXPERIMENT, readings.EXPERIMENT
+SETTING = ("the MLP of App. E", "Adam, full batch, 100 steps")
+REPORTED = (
+    "64·η₀ and 128·α₀ start alike, 64·η₀ oscillates, 128·η₀ diverges, 128·α₀ and 256·α₀ are stable, and α-scaling fits "
+    "deeper than η-scaling."
+)
+
+CLAIMS = [
+    Claim(
+        "F2a-trajectories",
+        SETTING,
+        "App. E, Fig. 2a",
+        Reading("plainest", REPORTED, DYNAMICS, reported),
+        Reading("control", "The α-scaled runs diverge.", DYNAMICS, partial(calm, word="diverges")),
+        (
+            *(
+                Reading(
+                    f"{rule}, {variant}",
+                    f"64·η₀ oscillates, 128·η₀ diverges, 256·α₀ is stable and ends below it, with {rule}, {variant}.",
+                    READINGS,
+                    partial(under, rule, variant),
+                )
+                for rule in readings.RULES
+                for variant in readings.VARIANTS
+            ),
+            Reading(
+                "what holds of it",
+                "128·α₀ and 256·α₀ are stable, and 64·η₀ and 128·α₀ start alike.",
+                DYNAMICS,
+                lambda config, data: [*calm(config, data), *start_alike(config, data)],
+            ),
+        ),
+        figures=("trajectories", "readings"),
+    ),
+    Claim(
+        "F2b-drift-noise",
+        SETTING,
+        "App. E, Fig. 2b",
+        Reading(
+            "as stated", "η amplifies the fluctuations of the drift norm along training, α does not.", DYNAMICS, noise
+        ),
+        Reading("control", "α amplifies them, η does not.", DYNAMICS, partial(noise, swapped=True)),
+        (Reading("compared", "η amplifies the fluctuations of the drift norm more than α.", DYNAMICS, noisier),),
+        figures=("drift_noise",),
+    ),
+    Claim(
+        "F2c-purity",
+        SETTING,
+        "App. E, Fig. 2c",
+        Reading(
+            "throughout",
+            "α-scaling keeps a higher signal-to-drift ratio than η-scaling at every step after the first.",
+            DYNAMICS,
+            purer_at_every_step,
+        ),
+        Reading("control", "η-scaling has the higher signal-to-drift ratio.", DYNAMICS, partial(purer, swapped=True)),
+        (
+            Reading(
+                "on average",
+                "α-scaling has the higher signal-to-drift ratio in the geometric mean over the steps.",
+                DYNAMICS,
+                purer,
+            ),
+        ),
+        figures=("purity",),
+    ),
+]

@@ -1,0 +1,135 @@
+"""What decides a claim: an interval that was measured against a band that the statement allows.
+
+Supported: every interval lies within its band. Refuted: some interval is disjoint from its band. Inconclusive:
+anything else. The margins below were fixed once for all claims, before any verdict was computed.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from experiments.statistics import Estimate
+
+Verdict = Literal["supported", "refuted", "inconclusive", "not run"]
+
+EXPONENT = 0.1
+"""An exponent is stated to one decimal: over two decades 0.1 is a factor 1.6, what a log–log plot shows."""
+FRACTION = 0.05
+"""A law with "=" between averages is asked to hold to 5%."""
+MAGNITUDE = 10**0.5
+"""Of the same order of magnitude: nearer to it than to ten times or a tenth of it."""
+
+
+class Band(NamedTuple):
+    """The values a statement allows, both ends included, and why it ends there."""
+
+    low: float
+    high: float
+    why: str
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.low:.4g}"
+        if np.isinf(self.high):
+            return f"> {round(self.low, 12):.4g}" if _open(self.low, np.inf) else f"≥ {self.low:.4g}"
+        if np.isinf(self.low):
+            return f"< {round(self.high, 12) + 0.0:.4g}" if _open(self.high, -np.inf) else f"≤ {self.high:.4g}"
+        return f"{self.low:.4g} to {self.high:.4g}"
+
+
+def _open(end: float, towards: float) -> bool:
+    """The end is the neighbour of a short number, which `above` and `below` leave out."""
+    short = round(end, 12)
+    return end != short and end == np.nextafter(short, towards)
+
+
+def exactly(value: float) -> Band:
+    return Band(value, value, "exact: no rounding enters")
+
+
+def near(value: float, margin: float, why: str) -> Band:
+    return Band(value - margin, value + margin, why)
+
+
+def power(exponent: float) -> Band:
+    return near(exponent, EXPONENT, f"an exponent is stated to one decimal: ±{EXPONENT:g}")
+
+
+def equal(value: float) -> Band:
+    """An average that a law gives exactly, measured to a few percent."""
+    return near(value, FRACTION * value, f"an equality of averages: ±{FRACTION:.0%}")
+
+
+def magnitude(value: float) -> Band:
+    return Band(value / MAGNITUDE, value * MAGNITUDE, "the same order of magnitude: within a factor √10")
+
+
+def above(value: float, why: str = "an inequality has no margin") -> Band:
+    """> value."""
+    return Band(float(np.nextafter(value, np.inf)), np.inf, why)
+
+
+def below(value: float, why: str = "an inequality has no margin") -> Band:
+    """< value."""
+    return Band(-np.inf, float(np.nextafter(value, -np.inf)), why)
+
+
+def at_least(value: float, why: str) -> Band:
+    return Band(value, np.inf, why)
+
+
+def at_most(value: float, why: str) -> Band:
+    return Band(-np.inf, value, why)
+
+
+MOST = Band(0.5, 1.0, "at most seeds: half of them or more")
+
+
+class Finding(NamedTuple):
+    """One measured quantity of a claim."""
+
+    quantity: str
+    band: Band
+    estimate: Estimate
+
+    @property
+    def verdict(self) -> Verdict:
+        _, low, high = self.estimate
+        if np.isnan(low) or np.isnan(high):
+            return "inconclusive"
+        if self.band.low <= low and high <= self.band.high:
+            return "supported"
+        return "refuted" if high < self.band.low or low > self.band.high else "inconclusive"
+
+
+def verdict(findings: Sequence[Finding]) -> Verdict:
+    """Refuted if one finding is, supported if all are."""
+    found = {finding.verdict for finding in findings}
+    if not found:
+        return "inconclusive"
+    return "refuted" if "refuted" in found else "supported" if found == {"supported"} else "inconclusive"
+
+
+def deciding(findings: Sequence[Finding]) -> Finding:
+    """The finding that the verdict rests on: the first that has it."""
+    decided = verdict(findings)
+    return next(finding for finding in findings if finding.verdict == decided)
+
+
+def point(value: float | np.floating) -> Estimate:
+    """A number without an interval: exact, or already the largest of all."""
+    return Estimate(float(value), float(value), float(value))
+
+
+def extent(values: np.ndarray) -> Estimate:
+    """The mean, with the range of all values in place of an interval: for what has to hold at every one."""
+    return Estimate(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
+
+
+def share(hits: np.ndarray) -> Estimate:
+    """A proportion with Wilson's 95% interval, which holds its level for a handful of trials."""
+    hits = np.asarray(hits, bool).ravel()
+    interval = scipy.stats.binomtest(int(hits.sum()), hits.size).proportion_ci(method="wilson")
+    return Estimate(float(hits.mean()), float(interval.low), float(interval.high))

@@ -1,0 +1,107 @@
+"""Verdicts from intervals and bands, and every kind of claim on synthetic results of which the truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from experiments.statistics import Estimate
+from experiments.verdict import (
+    Band,
+    Finding,
+    above,
+    at_least,
+    at_most,
+    below,
+    deciding,
+    equal,
+    exactly,
+    extent,
+    magnitude,
+    point,
+    power,
+    share,
+    verdict,
+)
+
+UNIT = Band(0.0, 1.0, "")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (0.2, 0.8, "supported"),
+        (0.0, 1.0, "supported"),
+        (1.1, 2.0, "refuted"),
+        (-2.0, -0.1, "refuted"),
+        (0.5, 1.5, "inconclusive"),
+        (-1.0, 2.0, "inconclusive"),
+        (-np.inf, np.inf, "inconclusive"),
+        (1.0, 1.0, "supported"),
+        (np.nan, np.nan, "inconclusive"),
+        (-np.inf, -np.inf, "refuted"),
+    ],
+)
+def test_verdict_of_one_interval(low: float, high: float, wanted: str) -> None:
+    assert Finding("x", UNIT, Estimate((low + high) / 2, low, high)).verdict == wanted
+
+
+def _finding(wanted: str) -> Finding:
+    return Finding(
+        wanted, UNIT, {"supported": point(0.5), "refuted": point(2), "inconclusive": Estimate(1, 0, 2)}[wanted]
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted"),
+    [
+        (["supported", "supported"], "supported"),
+        (["supported", "inconclusive"], "inconclusive"),
+        (["inconclusive", "refuted", "supported"], "refuted"),
+        (["refuted"], "refuted"),
+        ([], "inconclusive"),
+    ],
+)
+def test_verdict_of_several(parts: list[str], wanted: str) -> None:
+    findings = [_finding(part) for part in parts]
+    assert verdict(findings) == wanted
+    if parts:
+        assert deciding(findings).quantity == wanted
+
+
+def test_strict_inequality_leaves_its_end_out() -> None:
+    for band, text in ((above(0.0), "> 0"), (above(1.0), "> 1"), (below(0.0), "< 0"), (below(-0.1), "< -0.1")):
+        assert str(band) == text
+    assert Finding("x", above(0.0), point(0.0)).verdict == "refuted"
+    assert Finding("x", below(1.0), point(1.0)).verdict == "refuted"
+    assert Finding("x", above(0.0), Estimate(0.1, 0.0, 0.2)).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("band", "text"),
+    [
+        (at_least(0.5, ""), "≥ 0.5"),
+        (at_most(0.1, ""), "≤ 0.1"),
+        (exactly(0.0), "0"),
+        (power(2), "1.9 to 2.1"),
+        (equal(1.0), "0.95 to 1.05"),
+        (magnitude(10.0), "3.162 to 31.62"),
+        (at_least(-1e-12, ""), "≥ -1e-12"),
+    ],
+)
+def test_band_says_what_it_allows(band: Band, text: str) -> None:
+    assert str(band) == text
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (3, 7)])
+def test_share_has_wilsons_interval(hits: int, n: int) -> None:
+    z = 1.959963984540054
+    p, estimate = hits / n, share(np.arange(n) < hits)
+    middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert estimate.mean == pytest.approx(p)
+    assert estimate.low == pytest.approx(max(0, (middle - half) / (1 + z**2 / n)), abs=1e-12)
+    assert estimate.high == pytest.approx(min(1, (middle + half) / (1 + z**2 / n)), abs=1e-12)
+
+
+def test_extent_is_the_range() -> None:
+    assert extent(np.array([1.0, 2.0, 6.0])) == (3.0, 1.0, 6.0)
