@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import reproduce
-
 
 @pytest.fixture(scope="session")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from experiments import reproduce  # not before pytest has set up its filters and type checks
+
     folder = tmp_path_factory.mktemp("results")
     reproduce.reproduce(reproduce.Options(quick=True, out=folder))
     return folder

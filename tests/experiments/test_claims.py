@@ -1,0 +1,114 @@
+"""Claims on synthetic results of which the truth is known: true laws are supported, false ones refuted."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from experiments import asymmetric_scaling, dynamics, magnitudes, purification, signal_descent, spectral_suppression
+from experiments.claims import hessians, steps, traces, trajectories
+from experiments.verdict import Finding, verdict
+
+SEEDS = range(5)
+
+
+def _powers(signal: float, drift: float, limit: float, noise: float) -> xr.Dataset:
+    """Extremes with known exponents and log-normal noise over seeds."""
+    alpha, rng = np.array(asymmetric_scaling.Config().alphas), np.random.default_rng(0)
+
+    def law(exponent: float) -> tuple[tuple[str, ...], np.ndarray]:
+        wiggle = np.exp(noise * rng.standard_normal((1, len(SEEDS), len(alpha))))
+        return ("state", "seed", "alpha"), alpha**exponent * wiggle
+
+    coords = {"alpha": alpha, "seed": SEEDS, "state": ["initial"]}
+    data = xr.Dataset({"signal_max": law(signal), "drift_min": law(drift)}, coords)
+    return data.assign(lora_max=limit * data.signal_max)
+
+
+@pytest.mark.parametrize(
+    ("truth", "wanted"),
+    [
+        ((2.0, 1.0, 1.0, 0.01), "supported"),
+        ((1.0, 1.0, 1.0, 0.01), "refuted"),
+        ((2.0, 2.0, 1.0, 0.01), "refuted"),
+        ((2.0, 1.0, 1.2, 0.01), "refuted"),
+        ((2.0, 1.0, 1.0, 2.0), "inconclusive"),
+    ],
+)
+def test_asymmetry(truth: tuple[float, ...], wanted: str) -> None:
+    assert verdict(hessians.asymmetric(asymmetric_scaling.Config(), _powers(*truth))) == wanted
+
+
+@pytest.mark.parametrize(("bias", "wanted"), [(1.0, "supported"), (1.1, "refuted"), (0.5, "refuted")])
+def test_trace_law(bias: float, wanted: str) -> None:
+    """Normal draws around `bias` times the law, of the deviation that is stored beside them."""
+    config, rng = spectral_suppression.Config(), np.random.default_rng(1)
+    data = xr.Dataset({"task": (("seed", "task_index"), np.tile(np.linspace(-1, 3, 50), (len(SEEDS), 1)))})
+    mean = spectral_suppression.predicted_traces(config, data)
+    deviation = 0.1 * mean
+    noise = rng.standard_normal((*mean.shape, config.draws))
+    data = data.assign(
+        draws=(("seed", "rank", "draw"), bias * mean[..., None] + deviation[..., None] * noise),
+        deviation=(("seed", "rank"), deviation),
+    )
+    assert verdict(traces.trace_law(config, data)) == wanted
+    assert verdict(traces.trace_law(config, data, traces.without_rank)) == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("lowest", "approach", "wanted"), [(-0.1, -1.0, "refuted"), (0.0, -1.0, "supported"), (0.0, 0.5, "refuted")]
+)
+def test_purification(lowest: float, approach: float, wanted: str) -> None:
+    """λ[H_LoRA] = λ[H_Signal] ∓ c·α^approach at both ends, relative to the largest."""
+    config, rng = purification.Config(), np.random.default_rng(2)
+    alpha = np.array(config.alphas)
+    limit = np.linspace(lowest, 1.0, 9)
+    signal = np.tile(limit, (len(SEEDS), len(alpha), 1))
+    gap = (0.2 + 0.01 * rng.random((len(SEEDS), 1))) * alpha**approach
+    lora = signal - gap[..., None] * np.linspace(1, -1, 9)
+    dims = ("seed", "alpha", "theta_index")
+    data = xr.Dataset({"signal": (dims, signal), "lora": (dims, lora), "drift_max": (dims[:2], gap)}, {"alpha": alpha})
+    assert verdict(hessians.purified(config, data)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("word", "loss"), [("stable", [4, 3, 2, 1.0]), ("oscillates", [4, 1, 2, 1.0]), ("diverges", [4, 5, 6, 7.0])]
+)
+def test_behaviour_of_a_run(word: str, loss: list[float]) -> None:
+    data = xr.Dataset({"loss": (("seed", "run", "time"), np.tile(np.repeat(loss, 10), (5, 1, 1)))}, {"run": ["m"]})
+    for stated in ("stable", "oscillates", "diverges"):
+        assert trajectories.does(data, "m", stated).verdict == ("supported" if stated == word else "refuted")
+
+
+def test_purity_at_every_step_is_refuted_by_a_few_steps() -> None:
+    """Both families at three multipliers; α is ahead on average, and behind at a tenth of the steps."""
+    config = dynamics.Config(eta_multipliers=(32.0,), alpha_multipliers=(32.0,))
+    steps_ = np.arange(40)
+    ahead = np.where(steps_ % 10 == 5, 0.5, 5.0)
+    signal = np.stack([np.ones(40), ahead])
+    data = xr.Dataset(
+        {"signal": (("seed", "run", "step"), np.tile(signal, (5, 1, 1))), "drift": (("run",), [1.0, 1.0])},
+        {"run": ["32·η₀", "32·α₀"]},
+    )
+    assert verdict(trajectories.purer(config, data)) == "supported"
+    assert verdict(trajectories.purer(config, data, swapped=True)) == "refuted"
+    assert verdict(trajectories.purer_at_every_step(config, data)) == "refuted"
+
+
+@pytest.mark.parametrize(("ascending", "wanted"), [(0, "supported"), (3, "refuted")])
+def test_descent_is_refuted_by_a_few_ascending_steps(ascending: int, wanted: str) -> None:
+    config = signal_descent.Config()
+    alignment = np.ones((len(SEEDS), 2, 100))
+    alignment[:, 0, :ascending] = -1
+    data = xr.Dataset(
+        {"alignment": (("seed", "momentum", "step"), alignment)}, {"momentum": list(config.momenta)}
+    ).expand_dims(["family", "multiplier"])
+    found: list[Finding] = steps.ascends_never(config, data, momentum=0)
+    assert verdict(found) == wanted
+    assert verdict(steps.ascends_never(config, data, momentum=1)) == "supported"
+
+
+def test_printed_table_is_refuted_by_another_coefficient() -> None:
+    config = magnitudes.Config(coefficient=255.0)
+    assert verdict(hessians.magnitudes_stated(config, magnitudes.measure(config))) == "refuted"
+    config = magnitudes.Config()
+    assert verdict(hessians.magnitudes_stated(config, magnitudes.measure(config))) == "supported"
