@@ -6,6 +6,7 @@ One choice is changed at a time, for both rules of s. A reading shows what the p
 three runs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -16,15 +17,15 @@ import numpy as np
 import optax
 import xarray as xr
 from jax import Array
-from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments import figures
 from experiments.behaviour import behaviour, final, per_run, words
 from experiments.dynamics import STATED
 from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
+from experiments.setting import Setting, adapters, regression
 from experiments.statistics import mean_interval
+from signal_drift.tasks import Reduction, Regression, squared_error
 
 RUNS = {"64·η₀": (64.0, 1.0), "128·η₀": (128.0, 1.0), "256·α₀": (1.0, 256.0)}
 """(η/η₀, α/α₀) of the runs of which App. E says what they do."""
@@ -76,16 +77,17 @@ def points(config: Config) -> list[dict]:
 def measure(config: Config, seed: int, variant: str) -> xr.Dataset:
     """The full-batch loss at every step of the three runs under one reading, for both rules of s."""
     reading = replace(config, **VARIANTS[variant])
-    loss, base = problem(reading, seed)
+    base, forward, data = regression(reading, seed)
     base = {layer: reading.w_scale * W0 for layer, W0 in base.items()}
     start = {k: sd.Adapter(reading.a_scale * A, B) for k, (A, B) in adapters(reading, base, seed).items()}
     dtype = jnp.float64 if reading.double else jnp.float32
-    loss, base, start = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float64 else x, (loss, base, start))
+    given = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float64 else x, (forward, data, base, start))
     key, batch = jax.random.fold_in(jax.random.key(seed), 4), min(reading.batch, reading.samples)
 
     def losses(rule: str, m_eta: float, m_alpha: float) -> Array:
         s = replace(reading, scaling_rule=RULES[rule]).scaling(m_alpha * reading.alpha)
-        return _losses(loss, base, start, dtype(s), dtype(m_eta * reading.learning_rate), key, config.steps, batch)
+        rate = dtype(m_eta * reading.learning_rate)
+        return _losses(*given, dtype(s), rate, key, config.steps, batch, reading.reduction)
 
     return xr.Dataset(
         {"loss": (("rule", "run", "time"), np.array([[losses(k, *m) for m in RUNS.values()] for k in RULES], float))},
@@ -93,23 +95,23 @@ def measure(config: Config, seed: int, variant: str) -> xr.Dataset:
     )
 
 
-@partial(jax.jit, static_argnames=("steps", "batch"))
-def _losses(loss: Partial, base, start, s, learning_rate, key, steps: int, batch: int) -> Array:
+@partial(jax.jit, static_argnames=("steps", "batch", "reduction"))
+def _losses(forward, data, base, start, s, learning_rate, key, steps: int, batch: int, reduction: Reduction) -> Array:
     optimizer = optax.adam(learning_rate)
     if not batch:
-        return sd.train(loss, base, start, s, optimizer, steps).loss
-    return _minibatch_losses(loss, base, start, s, optimizer, jax.random.split(key, steps), batch)
+        return sd.train(squared_error(forward, data, reduction), base, start, s, optimizer, steps).loss
+
+    def on(samples, theta) -> Array:
+        return squared_error(forward, samples, reduction)(sd.effective_weights(base, theta, s))
+
+    return _minibatch_losses(on, data, start, optimizer, jax.random.split(key, steps), batch)
 
 
-def _minibatch_losses(loss: Partial, base, start, s, optimizer, keys: Array, batch: int) -> Array:
-    """The loss over all samples before and after every step on a batch of them.
+def _minibatch_losses(on: Callable[..., Array], data: Regression, start, optimizer, keys: Array, batch: int) -> Array:
+    """The loss `on` all samples before and after every step on a batch of them.
 
     `sd.train` knows one loss for all steps, so this is its scan without the record of signal and drift.
     """
-    forward, data = loss.args
-
-    def on(samples, theta) -> Array:
-        return loss.func(forward, samples, sd.effective_weights(base, theta, s))
 
     def step(carry, key):
         theta, state = carry

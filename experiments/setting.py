@@ -10,7 +10,8 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.errors import check_positive
-from signal_drift.tasks import Reduction, squared_error, teacher_regression
+from signal_drift.models import Forward
+from signal_drift.tasks import Reduction, Regression, squared_error, teacher_regression
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,18 @@ class Setting:
         return self.width**-0.5
 
 
-def problem(setting: Setting, seed: int) -> tuple[Partial, dict[str, Array]]:
-    """(loss, base): everything random is drawn from `seed`, except the adapters."""
+def regression(setting: Setting, seed: int) -> tuple[dict[str, Array], Forward, Regression]:
+    """(base, forward, data): everything random is drawn from `seed`, except the adapters."""
     model = sd.MLP([setting.width] * (setting.depth + 1), rngs=nnx.Rngs(seed), activate_output=setting.activate_output)
     base, forward = sd.base_and_forward(model)
     key = jax.random.fold_in(jax.random.key(seed), 1)
     data = teacher_regression(key, setting.samples, setting.width, setting.width, setting.target_scale)
+    return base, forward, data
+
+
+def problem(setting: Setting, seed: int) -> tuple[Partial, dict[str, Array]]:
+    """(loss, base) of this regression."""
+    base, forward, data = regression(setting, seed)
     return squared_error(forward, data, setting.reduction), base
 
 

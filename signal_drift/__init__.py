@@ -1,11 +1,14 @@
 """The laboratory in which LoRA's theory is tested exactly.
 
 `decompose` gives the Jacobian, the task, signal, drift and LoRA Hessians of any loss over adapted weights as
-operators; `decompose_update` splits an update; `eigenvalues`, `extreme_eigenvalues` and `trace` read spectra.
+operators, `gauss_newton` the part of the curvature that the criterion alone puts there; `decompose_update` splits an
+update; `eigenvalues`, `extreme_eigenvalues` and `trace` read spectra.
 """
 
+from signal_drift.composite import composite
 from signal_drift.curvature import Decomposition, LinearOperator, SymmetricOperator, decompose
 from signal_drift.errors import InputError
+from signal_drift.gauss_newton import GaussNewton, gauss_newton
 from signal_drift.lora import (
     Adapter,
     adjoint_product,
@@ -26,6 +29,7 @@ __all__ = [
     "Adapter",
     "Decomposition",
     "ExtremeEigenvalues",
+    "GaussNewton",
     "InputError",
     "LinearOperator",
     "Run",
@@ -35,12 +39,14 @@ __all__ = [
     "alignment",
     "alpha_base",
     "base_and_forward",
+    "composite",
     "decompose",
     "decompose_update",
     "effective_weights",
     "eigenvalues",
     "empirical_alpha_base",
     "extreme_eigenvalues",
+    "gauss_newton",
     "init_adapters",
     "jacobian_product",
     "kaiming_sigma",

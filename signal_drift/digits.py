@@ -12,9 +12,10 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key
 
+from signal_drift.composite import composite
 from signal_drift.errors import InputError
 from signal_drift.lora import Weights
-from signal_drift.models import MLP, Forward, base_and_forward
+from signal_drift.models import MLP, Forward, base_and_forward, predictor
 from signal_drift.training import train
 
 
@@ -37,12 +38,11 @@ class Adaptation(NamedTuple):
 
 def cross_entropy(forward: Forward, data: Classification) -> Partial:
     """ℓ(w) = −(1/n) Σ_i log softmax(forward(X_i; w))[label_i]."""
-    return Partial(_mean_cross_entropy, forward, data)
+    return composite(predictor(forward, data.X), Partial(_mean_cross_entropy, data.labels))
 
 
-def _mean_cross_entropy(forward: Forward, data: Classification, weights: Weights) -> Float[Array, ""]:
-    logits = forward(weights, data.X)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, data.labels))
+def _mean_cross_entropy(labels: Int[Array, "n"], logits: Float[Array, "n classes"]) -> Float[Array, ""]:
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
 def accuracy(forward: Forward, data: Classification, weights: Weights) -> Float[Array, ""]:

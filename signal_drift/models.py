@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import variance_scaling
-from jax.tree_util import register_dataclass
+from jax.tree_util import Partial, register_dataclass
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -86,6 +86,15 @@ def base_and_forward(model: nnx.Module) -> tuple[dict[str, Array], Forward]:
     if not base:
         raise InputError(f"model: has no nnx.Linear layer, got {type(model).__name__}")
     return base, Forward(*nnx.split(model))
+
+
+def predictor(forward: Forward, *inputs: Array) -> Partial:
+    """The map weights ↦ forward(weights, *inputs), with the inputs as data."""
+    return Partial(_predict, forward, inputs)
+
+
+def _predict(forward: Forward, inputs: tuple[Array, ...], weights: Weights) -> Array:
+    return forward(weights, *inputs)
 
 
 def _linear_layers(model: nnx.Module) -> dict[str, nnx.Linear]:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key
 
+from signal_drift.composite import composite
 from signal_drift.errors import InputError
-from signal_drift.lora import Weights
-from signal_drift.models import Forward
+from signal_drift.models import Forward, predictor
 
 Reduction = Literal["mean", "sum"]
 
@@ -43,12 +43,13 @@ def teacher_regression(
 
 def squared_error(forward: Forward, data: Regression, reduction: Reduction = "mean") -> Partial:
     """ℓ(w) = ‖f(X; w) − Y‖²_F, divided by the number of entries of Y if the reduction is "mean" (App. E: MSE)."""
-    return Partial(_mean_square if reduction == "mean" else _sum_square, forward, data)
+    distance = _mean_square if reduction == "mean" else _sum_square
+    return composite(predictor(forward, data.X), Partial(distance, data.Y))
 
 
-def _sum_square(forward: Forward, data: Regression, weights: Weights) -> Float[Array, ""]:
-    return jnp.sum((forward(weights, data.X) - data.Y) ** 2)
+def _sum_square(Y: Float[Array, "n d_out"], outputs: Float[Array, "n d_out"]) -> Float[Array, ""]:
+    return jnp.sum((outputs - Y) ** 2)
 
 
-def _mean_square(forward: Forward, data: Regression, weights: Weights) -> Float[Array, ""]:
-    return _sum_square(forward, data, weights) / data.Y.size
+def _mean_square(Y: Float[Array, "n d_out"], outputs: Float[Array, "n d_out"]) -> Float[Array, ""]:
+    return _sum_square(Y, outputs) / Y.size

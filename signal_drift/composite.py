@@ -1,0 +1,33 @@
+"""Losses ℓ(w) = c(f(w)) whose two halves are known: the outputs f of a model, and the criterion c that judges them."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from jax.tree_util import Partial
+from jaxtyping import Array
+
+from signal_drift.lora import Weights
+
+
+def composite(outputs: Callable[[dict[str, Array]], Any], criterion: Callable[[Any], Array]) -> Partial:
+    """ℓ = criterion ∘ outputs, a function of the weights like any other loss, which `split` takes apart again.
+
+    The arrays of `jax.tree_util.Partial` halves are data: one compilation serves all of the same shapes.
+    """
+    return Partial(_criterion_of_outputs, traceable(outputs), traceable(criterion))
+
+
+def split(loss: Callable[..., Array]) -> tuple[Partial, Partial] | None:
+    """(outputs, criterion) of a loss made by `composite`, and None for any other."""
+    if isinstance(loss, Partial) and loss.func is _criterion_of_outputs:
+        return cast(tuple[Partial, Partial], loss.args)
+    return None
+
+
+def traceable(function: Callable[..., Any]) -> Partial:
+    """The same function as an argument of jit."""
+    return function if isinstance(function, Partial) else Partial(function)
+
+
+def _criterion_of_outputs(outputs: Partial, criterion: Partial, weights: Weights) -> Array:
+    return criterion(outputs(weights))

@@ -1,0 +1,101 @@
+"""The part of H_ℓ that the criterion alone puts there: the Gauss–Newton matrix of a loss ℓ = c(f(w)).
+
+H_ℓ = J_fᵀ (∇²c) J_f + Σ_k (∂c/∂f_k) ∇²f_k, J_f = ∂f/∂w. The first term is G; it inherits the sign of ∇²c, whatever
+the model, and is all of H_ℓ where the outputs are linear in the weights or fit exactly.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+from jax.flatten_util import ravel_pytree
+from jax.tree_util import Partial
+from jaxtyping import Array
+
+from signal_drift.composite import split
+from signal_drift.curvature import (
+    LinearMap,
+    Loss,
+    Point,
+    SymmetricOperator,
+    Vector,
+    adjoint_map,
+    decompose,
+    jacobian_map,
+)
+from signal_drift.errors import InputError
+from signal_drift.lora import Adapters, Scaling, Weights
+
+
+class GaussNewton(NamedTuple):
+    """What `gauss_newton` returns: D×D in the place of H_ℓ, p×p in the place of H_Signal."""
+
+    task: SymmetricOperator
+    signal: SymmetricOperator
+
+
+def gauss_newton(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -> GaussNewton:
+    """G = J_fᵀ (∇²c) J_f and Jᵀ G J at one point, for a loss made by `composite(f, c)` (X6).
+
+    Raises `InputError` for any other loss, and where `decompose` does.
+    """
+    _halves(loss)
+    parts = decompose(loss, base, adapters, scaling)
+    return GaussNewton(
+        task=replace(parts.task, linearise=task_gauss_newton),
+        signal=replace(parts.signal, linearise=signal_gauss_newton),
+    )
+
+
+def criterion_curvature(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -> SymmetricOperator:
+    """∇²c at the outputs f(w), flattened to one vector: positive semi-definite where the criterion is convex."""
+    _halves(loss)
+    point = decompose(loss, base, adapters, scaling).task.point
+    (size,) = jax.eval_shape(lambda point: _flattened(point).outputs, point).shape
+    return SymmetricOperator(criterion_hessian, (size, size), point)
+
+
+def task_gauss_newton(point: Point) -> LinearMap:
+    """G = J_fᵀ (∇²c) J_f: forwards through the model, through the criterion, and back."""
+    flat = _flattened(point)
+    push = jax.linearize(flat.model, flat.weights)[1]
+    pull, curve = jax.linear_transpose(push, flat.weights), criterion_hessian(point)
+    return lambda v: pull(curve(push(v)))[0]
+
+
+def signal_gauss_newton(point: Point) -> LinearMap:
+    """Jᵀ G J."""
+    push, curve, pull = jacobian_map(point), task_gauss_newton(point), adjoint_map(point)
+    return lambda v: pull(curve(push(v)))
+
+
+def criterion_hessian(point: Point) -> LinearMap:
+    """∇²c at f(w)."""
+    flat = _flattened(point)
+    return jax.linearize(jax.grad(flat.criterion), flat.outputs)[1]
+
+
+class _Flat(NamedTuple):
+    """The point as vectors: w, f(w), and the two halves of the loss between them."""
+
+    weights: Vector
+    outputs: Vector
+    model: Callable[[Vector], Vector]
+    criterion: Callable[[Vector], Array]
+
+
+def _flattened(point: Point) -> _Flat:
+    outputs, criterion = _halves(point.loss)
+    w, as_weights = ravel_pytree(point.weights())
+    f, as_outputs = ravel_pytree(outputs(point.weights()))
+    return _Flat(w, f, lambda w: ravel_pytree(outputs(as_weights(w)))[0], lambda f: criterion(as_outputs(f)))
+
+
+def _halves(loss: Loss) -> tuple[Partial, Partial]:
+    halves = split(loss)
+    if halves is None:
+        function = getattr(loss, "func", loss)
+        name = getattr(function, "__name__", type(function).__name__)
+        raise InputError(f"loss: must be made by composite(outputs, criterion), got {name!r}")
+    return halves
