@@ -29,14 +29,15 @@ from signal_drift.lora import Adapters, Scaling, Weights
 
 
 class GaussNewton(NamedTuple):
-    """What `gauss_newton` returns: D×D in the place of H_ℓ, p×p in the place of H_Signal."""
+    """What `gauss_newton` returns: G in the place of H_ℓ, JᵀGJ in that of H_Signal, and R, with H_ℓ = G + R."""
 
     task: SymmetricOperator
     signal: SymmetricOperator
+    residual: SymmetricOperator
 
 
 def gauss_newton(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -> GaussNewton:
-    """G = J_fᵀ (∇²c) J_f and Jᵀ G J at one point, for a loss made by `composite(f, c)` (X6).
+    """G = J_fᵀ (∇²c) J_f, Jᵀ G J and R = Σ_k (∂c/∂f_k) ∇²f_k at one point, for a loss made by `composite(f, c)` (X6).
 
     Raises `InputError` for any other loss, and where `decompose` does.
     """
@@ -45,6 +46,7 @@ def gauss_newton(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling
     return GaussNewton(
         task=replace(parts.task, linearise=task_gauss_newton),
         signal=replace(parts.signal, linearise=signal_gauss_newton),
+        residual=replace(parts.task, linearise=residual_term),
     )
 
 
@@ -68,6 +70,13 @@ def signal_gauss_newton(point: Point) -> LinearMap:
     """Jᵀ G J."""
     push, curve, pull = jacobian_map(point), task_gauss_newton(point), adjoint_map(point)
     return lambda v: pull(curve(push(v)))
+
+
+def residual_term(point: Point) -> LinearMap:
+    """R = Σ_k (∂c/∂f_k) ∇²f_k: the Hessian of ⟨∂c/∂f, f(w)⟩ with ∂c/∂f held fixed."""
+    flat = _flattened(point)
+    slope = jax.grad(flat.criterion)(flat.outputs)
+    return jax.linearize(jax.grad(lambda w: slope @ flat.model(w)), flat.weights)[1]
 
 
 def criterion_hessian(point: Point) -> LinearMap:

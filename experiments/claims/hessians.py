@@ -5,8 +5,9 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import asymmetric_scaling, magnitudes, purification
+from experiments import asymmetric_scaling, magnitudes, purification, residual_curvature
 from experiments.claim import Claim, Reading
+from experiments.residual_curvature import LABEL, lowest_over_highest
 from experiments.statistics import Estimate, exponents, mean_interval
 from experiments.verdict import (
     Finding,
@@ -16,6 +17,7 @@ from experiments.verdict import (
     below,
     equal,
     exactly,
+    extent,
     near,
     point,
     power,
@@ -37,6 +39,19 @@ def premise(config, data: xr.Dataset) -> list[Finding]:
 def mostly_negative(config, data: xr.Dataset) -> list[Finding]:
     band = at_most(-1.0, "as far below 0 as above")
     return [Finding("λmin/λmax of H_ℓ", band, _ratio(data.task_extremes.isel(alpha=0)))]
+
+
+def definite(config, data: xr.Dataset, names: tuple[str, ...], state: str) -> list[Finding]:
+    """λmin/λmax of the named matrices at the seed where it is lowest."""
+    band = at_least(-data.sizes["index"] * EPS, "0, less n·ε of rounding")
+    return [
+        Finding(
+            f"λmin/λmax of {LABEL[name]}, {state}, range over seeds",
+            band,
+            extent(lowest_over_highest(data, name, state)),
+        )
+        for name in names
+    ]
 
 
 def _ends(spectrum: xr.DataArray) -> xr.DataArray:
@@ -95,7 +110,8 @@ def linear_in_rank(config, data: xr.Dataset) -> list[Finding]:
     ]
 
 
-PURIFICATION, SCALING, MAGNITUDES = purification.EXPERIMENT, asymmetric_scaling.EXPERIMENT, magnitudes.EXPERIMENT
+PURIFICATION, RESIDUAL = purification.EXPERIMENT, residual_curvature.EXPERIMENT
+SCALING, MAGNITUDES = asymmetric_scaling.EXPERIMENT, magnitudes.EXPERIMENT
 
 CLAIMS = [
     Claim(
@@ -106,7 +122,21 @@ CLAIMS = [
         Reading(
             "control", "H_ℓ has as much negative curvature as positive: λmin ≤ −λmax.", PURIFICATION, mostly_negative
         ),
-        figures=("purification",),
+        (
+            Reading(
+                "after training",
+                "H_ℓ ⪰ 0 on the MLP after 100 steps of Adam at α = 256.",
+                RESIDUAL,
+                partial(definite, names=("task",), state="trained"),
+            ),
+            Reading(
+                "Gauss–Newton",
+                "G ⪰ 0 and JᵀGJ ⪰ 0 with the Gauss–Newton matrix G in place of H_ℓ.",
+                RESIDUAL,
+                partial(definite, names=("G", "G_signal"), state="initial"),
+            ),
+        ),
+        figures=("purification", "residual_curvature"),
     ),
     Claim(
         "F8c-purification",

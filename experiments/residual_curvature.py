@@ -1,0 +1,159 @@
+"""P2-premise, taken apart: H_ℓ = G + R, the Gauss–Newton matrix and the residual term, and what is negative in each.
+
+G = J_fᵀ(∇²c)J_f is positive semi-definite for the squared error (X6); R = Σ_k (∂c/∂f_k) ∇²f_k weighs the curvature of
+the model with the residuals of the fit. By Weyl λmin[H_ℓ] ≥ λmin[R]: all negative curvature is R's, and G hides a part.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import xarray as xr
+
+import signal_drift as sd
+from experiments import figures
+from experiments.experiment import Experiment, Report, Row, main
+from experiments.setting import Setting, adapters, problem
+from experiments.statistics import Estimate, mean_interval
+
+STATES = ("initial", "trained")
+LABEL = {"task": "H_ℓ", "signal": "H_Signal", "G": "G", "G_signal": "JᵀGJ", "R": "R"}
+ENDS = ("min", "max")
+
+
+@dataclass(frozen=True)
+class Config(Setting):
+    """Spectra of H_ℓ, H_Signal and their parts at the start and after training with Adam."""
+
+    alpha: float = 256.0
+    """α; the largest of F2, stable and the deepest fit of the α-scaled runs."""
+    learning_rate: float = 1e-4
+    """η of Adam; the paper's η₀."""
+    steps: int = 100
+    """Training steps; the paper's number."""
+
+
+def points(config: Config) -> list[dict]:
+    return [{"seed": seed, "state": state} for seed in range(config.seeds) for state in STATES]
+
+
+def measure(config: Config, seed: int, state: str) -> xr.Dataset:
+    """All eigenvalues of H_ℓ, the ends of the other spectra, and the loss."""
+    loss, base = problem(config, seed)
+    theta, s = adapters(config, base, seed), config.scaling(config.alpha)
+    if state == "trained":
+        theta = _trained(loss, base, theta, s, config.learning_rate, config.steps).trained
+    parts, whole = sd.gauss_newton(loss, base, theta, s), sd.decompose(loss, base, theta, s)
+    ends = {
+        name: (("end",), sd.extreme_eigenvalues(op, which="both").values)
+        for name, op in (
+            ("signal", whole.signal),
+            ("G", parts.task),
+            ("G_signal", parts.signal),
+            ("R", parts.residual),
+        )
+    }
+    spectrum = sd.eigenvalues(whole.task)
+    return xr.Dataset(
+        {
+            "spectrum": ("index", spectrum),
+            "task": ("end", spectrum[[0, -1]]),
+            **ends,
+            "loss": float(loss(sd.effective_weights(base, theta, s))),
+        },
+        coords={"end": list(ENDS)},
+    )
+
+
+@partial(jax.jit, static_argnames="steps")
+def _trained(loss, base, start, s, learning_rate, steps: int) -> sd.Run:
+    return sd.train(loss, base, start, s, optax.adam(learning_rate), steps)
+
+
+def lowest_over_highest(data: xr.Dataset, name: str, state: str) -> np.ndarray:
+    """λmin/λmax at every seed."""
+    ends = data[name].sel(state=state)
+    return (ends.sel(end="min") / ends.sel(end="max")).values
+
+
+def negative_share(data: xr.Dataset, state: str) -> Estimate:
+    """Σ_{λ<0}|λ| / Σ|λ| of H_ℓ."""
+    spectrum = data.spectrum.sel(state=state)
+    return mean_interval((abs(spectrum.where(spectrum < 0, 0)).sum("index") / abs(spectrum).sum("index")).values)
+
+
+def surviving(data: xr.Dataset, state: str) -> Estimate:
+    """λmin[H_ℓ]/λmin[R]: what G leaves of the most negative curvature of R."""
+    low = data.sel(state=state, end="min")
+    return mean_interval((low.task / low.R).values)
+
+
+def residual_size(data: xr.Dataset, state: str) -> Estimate:
+    """‖R‖₂/‖G‖₂."""
+    here = data.sel(state=state)
+    return mean_interval((abs(here.R).max("end") / abs(here.G).max("end")).values)
+
+
+def report(config: Config, data: xr.Dataset) -> Report:
+    rows = []
+    for state in STATES:
+        for name, label in LABEL.items():
+            stated = {"G": "≥ 0 (X6)", "G_signal": "≥ 0 (X6)", "R": "–"}.get(name, "≥ 0 (P2)")
+            ratio = mean_interval(lowest_over_highest(data, name, state))
+            rows.append(Row(f"P2   λmin/λmax of {label}, {state}", stated, str(ratio), ratio.interval()))
+        for name, estimate in (
+            ("negative share of the sum of absolute eigenvalues of H_ℓ", negative_share(data, state)),
+            ("λmin[H_ℓ]/λmin[R]", surviving(data, state)),
+            ("‖R‖₂/‖G‖₂", residual_size(data, state)),
+        ):
+            rows.append(Row(f"P2   {name}, {state}", "–", str(estimate), estimate.interval()))
+    sentences = [
+        f"{state}: {negative_share(data, state).mean:.1%} of the curvature of H_ℓ is negative; λmin/λmax of G is at "
+        f"least {lowest_over_highest(data, 'G', state).min():.1e}, and of the most negative curvature of the residual "
+        f"term R {surviving(data, state).mean:.0%} survives in H_ℓ."
+        for state in STATES
+    ]
+    return Report(rows, sentences, {"residual_curvature": partial(_figure, config, data)})
+
+
+def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+    title = (
+        f"P2-premise  H_ℓ = G + R: d = {config.width}, r = {config.rank}, α = {config.alpha:g}, {config.seeds} seeds"
+    )
+    figure, (left, right) = figures.panels(2, title)
+    for state, color in zip(STATES, ("signal", "band"), strict=True):
+        spectra = data.spectrum.sel(state=state).transpose("seed", "index").values
+        for k, spectrum in enumerate(spectra):
+            style = {"color": figures.COLOR[color], "alpha": 0.5, "label": state if k == 0 else None}
+            figures.draw_sorted(left, spectrum / spectrum[-1], **style)
+        for x, name in enumerate(LABEL):
+            ends = data[name].sel(state=state)
+            y = ends.sel(end="min") / data.task.sel(state=state, end="max")
+            shift = -0.12 if state == "initial" else 0.12
+            right.plot(np.full(config.seeds, x + shift), y, "o", color=figures.COLOR[color], alpha=0.7, label=None)
+        right.plot([], [], "o", color=figures.COLOR[color], label=state)
+    figures.symlog(left, "y", 1e-9)
+    left.axhline(0, color=figures.COLOR["prediction"], ls="--", label="P2-premise: none below")
+    left.set(xlabel="position, share of all eigenvalues", ylabel="λ[H_ℓ] / λmax[H_ℓ]", title="(a) H_ℓ, each seed")
+    right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="positive semi-definite")
+    right.set(xticks=range(len(LABEL)), ylabel="λmin / λmax[H_ℓ]", title="(b) most negative eigenvalue, each seed")
+    right.set_xticklabels(list(LABEL.values()))
+    left.legend()
+    right.legend(loc="lower left")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    name="residual_curvature",
+    title="P2-premise: the negative curvature of H_ℓ and H_Signal, and the residual term that it comes from.",
+    paper=Config(),
+    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, seeds=2, steps=10),
+    points=points,
+    measure=measure,
+    report=report,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)
