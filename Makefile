@@ -1,5 +1,5 @@
 # Two front doors. Each sets itself up in .venv on a fresh machine: Python 3.11 or newer, git and make suffice.
-#   make reproduce              every experiment at the paper's size, then results/summary.md
+#   make reproduce              every experiment at the paper's size, then the ledger: results/report.html
 #   make reproduce QUICK=1      the same at a tiny size, in results/quick
 #   make test                   ruff, pyright, pytest
 #   make reproduce EXTRA=cuda13 the same on a GPU (or EXTRA=cuda12)
@@ -22,7 +22,7 @@ test: $(READY)
 
 reference: reproduce  # what README.md shows, from the results of this checkout
 	mkdir -p docs/figures
-	cp results/summary.md docs/
+	cp results/summary.md results/report.md results/ledger.json docs/
 	cp results/figures/*.png docs/figures/
 
 $(READY): pyproject.toml

@@ -146,6 +146,12 @@ def counted(entries: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{verdicts.count(v)} {v}" for v in get_args(Verdict))
 
 
+def by_verdict(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The ids of the claims under each verdict, as a Markdown table."""
+    rows = [(v, ", ".join(e["id"] for e in entries if e["verdict"] == v)) for v in get_args(Verdict)]
+    return "\n".join(["| verdict | claims |", "|---|---|", *(f"| {v} | {ids} |" for v, ids in rows if ids)])
+
+
 def shown(e: Mapping[str, Any]) -> str:
     """One entry for the terminal."""
     lines = [f"{e['id']}: {e['verdict']}", f"  {e['statement']}  ({e['source']})"]
