@@ -1,0 +1,214 @@
+"""report.html in headless Chromium: no error, no request, nothing sticks out, filters filter, figures can be seen."""
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sample_ledger import LEDGER, draw
+
+from experiments.pages import write_pages
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+OVERFLOWING = """
+return [...document.querySelectorAll("body *")].filter(e => {
+  if (e.closest(".scroll *, .store *, caption, thead, .heard") || !e.checkVisibility()) return false;
+  const box = e.getBoundingClientRect();
+  const scrolls = e.matches(".scroll, pre") || !(e instanceof HTMLElement) || !e.clientWidth;
+  return box.right > innerWidth + 0.5 || box.left < -0.5 || (!scrolls && e.scrollWidth > e.clientWidth + 1);
+}).map(e => e.outerHTML.slice(0, 200))
+"""
+FAINT = """
+const rgb = color => { const c = color.match(/[\\d.]+/g).map(Number); return c[3] === 0 ? null : c; };
+const light = c => [0.2126, 0.7152, 0.0722].reduce((sum, w, i) => {
+  const v = c[i] / 255; return sum + w * (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); }, 0);
+const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walk.nextNode()) {
+  const e = walk.currentNode.parentElement;
+  if (!walk.currentNode.data.trim() || e.closest("script, .store") || !e.checkVisibility()) continue;
+  const style = getComputedStyle(e), ink = rgb(e.closest("svg") ? style.fill : style.color);
+  let paper = null;
+  for (let up = e; up && !paper; up = up.parentElement) paper = rgb(getComputedStyle(up).backgroundColor);
+  const [a, b] = [light(ink), light(paper ?? [255, 255, 255])];
+  if ((Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5) found.push(walk.currentNode.data);
+}
+return found
+"""
+OPEN_ALL = "for (const part of document.querySelectorAll('details')) part.open = true"
+VISIBLE = "return [...document.querySelectorAll('{}')].filter(e => e.checkVisibility()).map(e => e.{})"
+ROWS, CLAIMS = VISIBLE.format("#claims tbody tr", "dataset.claim"), VISIBLE.format(".claim", "id")
+SIZES = """
+return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect()).map(b => [b.width, b.height])
+"""
+TOP = "return document.getElementById(arguments[0]).getBoundingClientRect().top"
+
+
+PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+if not (PROGRAM and DRIVER and find_spec("selenium")):
+    missing = "chromium, chromedriver and the Python package selenium are needed"
+    pytest.skip(f"report.html is not opened in a browser: {missing}", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Chrome"]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(PROGRAM)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(executable_path=DRIVER))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    write_pages(LEDGER, draw(folder / "figures"), folder)
+    return folder / "report.html"
+
+
+@pytest.fixture
+def opened(browser: "Chrome", page: Path) -> "Chrome":
+    show(browser, page, 1440)
+    return browser
+
+
+def show(browser: "Chrome", page: Path, width: int, scheme: str = "light") -> None:
+    """Open the page afresh, with the logs emptied, in a window of this width."""
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.get("about:blank")
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(page.as_uri())
+    assert browser.execute_script("return innerWidth") == width
+
+
+def requests(browser: "Chrome") -> set[str]:
+    events = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
+    return {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+
+
+def ticked(browser: "Chrome", *verdicts: str) -> None:
+    """Tick just these verdicts, from the keyboard."""
+    for box in browser.find_elements("name", "verdict"):
+        if box.is_selected() != (box.get_attribute("value") in verdicts):
+            box.send_keys(" ")
+
+
+def ids(**wanted: Any) -> list[str]:
+    return [e["id"] for e in LEDGER if all(e[key] == value for key, value in wanted.items())]
+
+
+def test_no_error_and_no_request_but_the_file(browser: "Chrome", page: Path) -> None:
+    show(browser, page, 1440)
+    browser.execute_script(OPEN_ALL)
+    assert {url for url in requests(browser) if not url.startswith("data:")} == {page.as_uri()}
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_nothing_sticks_out(browser: "Chrome", page: Path, width: int) -> None:
+    show(browser, page, width)
+    for prepare in ("", OPEN_ALL):
+        browser.execute_script(prepare)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        assert browser.execute_script(OVERFLOWING) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(browser: "Chrome", page: Path, scheme: str) -> None:
+    show(browser, page, 390, scheme)
+    browser.execute_script(OPEN_ALL)
+    assert browser.execute_script(FAINT) == []
+    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == (
+        "rgb(244, 245, 247)" if scheme == "light" else "rgb(18, 22, 27)"
+    )
+
+
+def test_verdicts_filter_the_table_and_the_claims(opened: "Chrome") -> None:
+    everything = ids()
+    for verdicts in (("refuted",), ("supported", "not run"), (), ("supported", "refuted", "inconclusive", "not run")):
+        ticked(opened, *verdicts)
+        wanted = [claim for v in verdicts for claim in ids(verdict=v)]
+        wanted.sort(key=everything.index)
+        assert opened.execute_script(ROWS) == wanted
+        assert opened.execute_script(CLAIMS) == wanted
+        assert opened.find_element("css selector", "output").text == f"{len(wanted)} of {len(everything)} claims"
+        assert opened.find_element("id", "none").is_displayed() == (not wanted)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("p4", ["P4-landscape", "P4-update"]),
+        ("H_ℓ psd", ["P2-psd"]),
+        ("Hℓ", ["P2-psd", "P2-premise", "P3-trace"]),
+        ("Θ(α²)", ["P4-landscape"]),
+        ("no such words", []),
+    ],
+)
+def test_search_finds_ids_and_statements(opened: "Chrome", words: str, wanted: list[str]) -> None:
+    opened.find_element("name", "text").send_keys(words)
+    assert opened.execute_script(ROWS) == wanted
+
+
+def test_search_and_verdicts_hold_together_and_keyboard_reaches_a_claim(opened: "Chrome") -> None:
+    ticked(opened, "inconclusive")
+    opened.find_element("name", "text").send_keys("P4")
+    assert opened.execute_script(ROWS) == ["P4-landscape"]
+    opened.find_element("link text", "P4-landscape").send_keys("\ue007")  # Enter
+    assert opened.current_url.endswith("#P4-landscape")
+    assert 0 <= opened.execute_script(TOP, "P4-landscape") < 100
+
+
+def test_figures_and_strips_can_be_seen(opened: "Chrome") -> None:
+    opened.execute_script(OPEN_ALL)
+    figures = opened.execute_script(SIZES, ".evidence .scroll use")
+    assert len(figures) == sum(name != "not_drawn" for e in LEDGER for name in e["figures"])
+    assert all(width > 300 and height > 150 for width, height in figures)
+    points = opened.execute_script(SIZES, ".claim .strip .measured circle, .claim .strip .measured path")
+    assert len(points) > 50
+    assert all(width + height > 4 for width, height in points)
+
+
+def test_without_scripts_everything_is_shown(browser: "Chrome", page: Path) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        show(browser, page, 390)
+        assert browser.execute_script(ROWS) == ids()
+        assert not browser.find_element("id", "filters").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_page_prints(opened: "Chrome") -> None:
+    assert base64.b64decode(opened.print_page())[:5] == b"%PDF-"
+
+
+def test_the_checks_see_a_page_that_is_broken(browser: "Chrome", page: Path, tmp_path: Path) -> None:
+    """An image from elsewhere, an error, something too wide and something too faint."""
+    broken = tmp_path / "broken.html"
+    bad = """<img src="http://localhost:9/x.png"><script>missing()</script>
+        <div style="width: 400px; color: #bbb; background: #fff">faint</div>"""
+    text = page.read_text(encoding="utf-8").replace("http-equiv", "name").replace("</main>", bad + "</main>")
+    broken.write_text(text, encoding="utf-8")
+    show(browser, broken, 390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") > 390
+    assert [e for e in browser.execute_script(OVERFLOWING) if "400px" in e]
+    assert browser.execute_script(FAINT) == ["faint"]
+    assert "http://localhost:9/x.png" in requests(browser)
+    assert any("missing is not defined" in line["message"] for line in browser.get_log("browser"))
