@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import tyro
 
@@ -29,13 +29,16 @@ from experiments.experiment import (
     results,
 )
 from experiments.record import MARK, replacing
-from experiments.verdict import Finding, Verdict, deciding, verdict
+from experiments.verdict import VERDICTS, Finding, Verdict, deciding, verdict
 
 Entry = dict[str, Any]
 Store = Callable[[Experiment], Stored]
 
 HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
 """Attributes of a record that say nothing about where and with what it was computed."""
+
+
+TINY = {"size": "tiny (--quick): shows that everything runs, and is evidence of nothing"}
 
 
 def store(out: Path, quick: bool) -> Store:
@@ -79,7 +82,7 @@ def entry(claim: Claim, read: Store, quick: bool = False) -> Entry:
         "narrowest": narrower[0] if narrower and decided in ("refuted", "inconclusive") else None,
         "figures": list(claim.figures),
         "seconds": stored.seconds,
-        "provenance": {k: str(v) for k, v in attributes.items() if k not in HIDDEN},
+        "provenance": {k: str(v) for k, v in attributes.items() if k not in HIDDEN} | (TINY if quick else {}),
     }
 
 
@@ -102,7 +105,7 @@ def _finding(finding: Finding) -> Entry:
     return {
         "quantity": finding.quantity,
         "predicted": str(finding.band),
-        "band": _ends((finding.band.low, finding.band.high)),
+        "band": _ends(finding.band.ends),
         "measured": _number(finding.estimate.mean),
         "interval": _ends(finding.estimate[1:]),
         "tolerance": finding.band.why,
@@ -140,15 +143,9 @@ def check_controls(entries: Sequence[Mapping[str, Any]], quick: bool) -> None:
         raise ControlError(f"ledger: a control that must be refuted is not: {', '.join(broken)}")
 
 
-def counted(entries: Sequence[Mapping[str, Any]]) -> str:
-    """How many claims have each verdict."""
-    verdicts = [e["verdict"] for e in entries]
-    return ", ".join(f"{verdicts.count(v)} {v}" for v in get_args(Verdict))
-
-
 def by_verdict(entries: Sequence[Mapping[str, Any]]) -> str:
     """The ids of the claims under each verdict, as a Markdown table."""
-    rows = [(v, ", ".join(e["id"] for e in entries if e["verdict"] == v)) for v in get_args(Verdict)]
+    rows = [(v, ", ".join(e["id"] for e in entries if e["verdict"] == v)) for v in VERDICTS]
     return "\n".join(["| verdict | claims |", "|---|---|", *(f"| {v} | {ids} |" for v, ids in rows if ids)])
 
 

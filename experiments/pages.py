@@ -15,8 +15,7 @@ from markupsafe import Markup, escape
 
 from experiments.record import replacing
 from experiments.strips import WIDTH, strip
-
-VERDICTS = ("supported", "refuted", "inconclusive", "not run")
+from experiments.verdict import VERDICTS
 
 Entry = Mapping[str, Any]
 

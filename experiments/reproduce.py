@@ -15,6 +15,7 @@ from experiments import (
     ledger,
     magnitudes,
     optimizer_gauge,
+    pages,
     protocol_comparison,
     purification,
     rank_law,
@@ -77,8 +78,11 @@ def reproduce(options: Options) -> None:
         temporary.write_text(QUICK * options.quick + summary(reports), encoding="utf-8")
     entries = ledger.ledger(out, options.quick)
     ledger.write(entries, out)
-    print(f"\n{ledger.counted(entries)}")
-    written = ", ".join(str(out / name) for name in ("ledger.json", "summary.md", "figures"))
+    pages.write_pages(entries, out / "figures", out)
+    print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in pages.counts(entries).items()))
+    written = ", ".join(
+        str(out / name) for name in ("report.html", "report.md", "ledger.json", "summary.md", "figures")
+    )
     print(f"{written} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
     ledger.check_controls(entries, options.quick)
 

@@ -70,15 +70,16 @@ def _known(pair: Sequence[float | None] | None) -> tuple[float, float] | None:
 def _axis(low: float, high: float, seen: Sequence[float]) -> tuple[float, float]:
     """Centre and unit of the axis.
 
-    With no width to go by, the unit is the size of the edge, but at most twice the largest distance from it, so
-    that a measurement close to its bound can still be told from the bound.
+    With no width to go by, the unit is the size of the edge, unless that is zero to rounding, but at most twice the
+    largest distance from it, so that a measurement close to its bound can still be told from the bound.
     """
     finite = [x for x in (low, high) if math.isfinite(x)]
     if len(finite) == 2 and low < high:
         return low / 2 + high / 2, high / 2 - low / 2
     centre = finite[0] if finite else sum(seen) / max(len(seen), 1)
     farthest = max((abs(x - centre) for x in seen), default=0.0)
-    return centre, min(abs(centre) or farthest, 2 * farthest) or 1.0
+    size = abs(centre) if abs(centre) > 1e-9 * farthest else farthest
+    return centre, min(size, 2 * farthest) or 1.0
 
 
 def _log(value: float) -> float:

@@ -5,7 +5,7 @@ anything else. The margins below were fixed once for all claims, before any verd
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import scipy.stats
@@ -13,6 +13,7 @@ import scipy.stats
 from experiments.statistics import Estimate
 
 Verdict = Literal["supported", "refuted", "inconclusive", "not run"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 EXPONENT = 0.1
 """An exponent is stated to one decimal: over two decades 0.1 is a factor 1.6, what a log–log plot shows."""
@@ -33,15 +34,21 @@ class Band(NamedTuple):
         if self.low == self.high:
             return f"{self.low:.4g}"
         if np.isinf(self.high):
-            return f"> {round(self.low, 12):.4g}" if _open(self.low, np.inf) else f"≥ {self.low:.4g}"
+            return f"{'>' if _open(self.low, np.inf) else '≥'} {self.ends[0]:.4g}"
         if np.isinf(self.low):
-            return f"< {round(self.high, 12) + 0.0:.4g}" if _open(self.high, -np.inf) else f"≤ {self.high:.4g}"
+            return f"{'<' if _open(self.high, -np.inf) else '≤'} {self.ends[1]:.4g}"
         return f"{self.low:.4g} to {self.high:.4g}"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends as one writes them, whether they belong to the band or not."""
+        low = round(self.low, 12) if _open(self.low, np.inf) else self.low
+        return low, round(self.high, 12) + 0.0 if _open(self.high, -np.inf) else self.high
 
 
 def _open(end: float, towards: float) -> bool:
     """The end is the neighbour of a short number, which `above` and `below` leave out."""
-    short = round(end, 12)
+    short = round(end, 12) if np.isfinite(end) else end
     return end != short and end == np.nextafter(short, towards)
 
 
