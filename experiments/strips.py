@@ -78,7 +78,7 @@ def _axis(low: float, high: float, seen: Sequence[float]) -> tuple[float, float]
         return low / 2 + high / 2, high / 2 - low / 2
     centre = finite[0] if finite else sum(seen) / max(len(seen), 1)
     farthest = max((abs(x - centre) for x in seen), default=0.0)
-    size = abs(centre) if abs(centre) > 1e-9 * farthest else farthest
+    size = abs(centre) if abs(centre) > 1e-11 * farthest else farthest
     return centre, min(size, 2 * farthest) or 1.0
 
 
