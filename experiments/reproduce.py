@@ -9,6 +9,7 @@ import tyro
 from tqdm import tqdm
 
 from experiments import (
+    algebra,
     asymmetric_scaling,
     dynamics,
     gauge_breaking,
@@ -29,6 +30,7 @@ from experiments.record import MARK, replacing
 EXPERIMENTS = [
     module.EXPERIMENT
     for module in (
+        algebra,
         magnitudes,
         spectral_suppression,
         purification,

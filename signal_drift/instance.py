@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from signal_drift.check import Tolerance, largest, rounding
 from signal_drift.curvature import Decomposition, Loss, Point, decompose
 from signal_drift.lora import Adapters, Scaling, Weights, adjoint_product, effective_weights, per_layer
+from signal_drift.spectrum import eigenvalues
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,12 @@ class Instance:
     def curved(self) -> Mapping[str, bool]:
         """The assumption H_ℓ ≠ 0."""
         return {"H_ℓ ≠ 0": largest(self.dense["task"]) > 0}
+
+    @property
+    def convex(self) -> Mapping[str, bool]:
+        """The assumption H_ℓ ⪰ 0, to the rounding of its eigenvalues."""
+        spectrum = eigenvalues(self.dense["task"])
+        return {"H_ℓ ⪰ 0": bool(spectrum[0] >= -rounding(len(spectrum), largest(self.dense["task"])).value)}
 
     @property
     def descending(self) -> Mapping[str, bool]:

@@ -21,7 +21,7 @@ from signal_drift.propositions.landscape import (
     signal_is_semidefinite,
 )
 from signal_drift.propositions.optimizers import adam_has_a_gauge, alpha_is_the_rate_of_B, first_step_has_no_drift
-from signal_drift.propositions.stability import critical_rate_is_two_over_the_largest_eigenvalue
+from signal_drift.propositions.stability import critical_rate_is_two_over_lambda_max
 from signal_drift.propositions.traces import signal_trace, trace_is_preserved, trace_shrinks
 from signal_drift.propositions.updates import (
     RULES,
@@ -39,7 +39,7 @@ __all__ = [
     "adam_update_scales",
     "alpha_is_the_rate_of_B",
     "check_all",
-    "critical_rate_is_two_over_the_largest_eigenvalue",
+    "critical_rate_is_two_over_lambda_max",
     "drift_alignment",
     "drift_couples_one_layer",
     "drift_has_no_sign",
@@ -72,7 +72,7 @@ PROPOSITIONS: list[Callable[[Instance], Check]] = [
     trace_shrinks,
     signal_is_quadratic_in_alpha,
     adam_update_scales,
-    critical_rate_is_two_over_the_largest_eigenvalue,
+    critical_rate_is_two_over_lambda_max,
     trace_is_preserved,
     drift_spectrum,
     signal_trace,

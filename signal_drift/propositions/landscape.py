@@ -32,15 +32,14 @@ def hessian_splits(x: Instance) -> Check:
 
 def signal_is_semidefinite(x: Instance) -> Check:
     """H_ℓ ⪰ 0 implies H_Signal ⪰ 0 (P2-psd, Eq. 29)."""
-    task, signal, drift = (eigenvalues(x.dense[name]) for name in ("task", "signal", "drift"))
-    flatness = rounding(len(task), largest(task))
+    signal, drift = (eigenvalues(x.dense[name]) for name in ("signal", "drift"))
     return Check.bound(
         "P2-psd",
         "λ_min(H_Signal) ≥ 0",
         max(0.0, -float(signal[0])),
         x.hessian_tolerance,
         control=("λ_min(H_Drift) ≥ 0", max(0.0, -float(drift[0]))),
-        assumptions={"H_ℓ ⪰ 0": bool(task[0] >= -flatness.value), **x.sloped},
+        assumptions={**x.convex, **x.sloped},
     )
 
 
@@ -133,10 +132,10 @@ def gauss_newton_is_semidefinite(x: Instance) -> Check:
     """JᵀGJ ⪰ 0 for a criterion that is convex in the outputs, whatever the model (X6)."""
     point = (x.loss, x.base, x.adapters, x.scaling)
     halves = split(x.loss)
-    convex, excess, tolerance = False, np.nan, rounding(1, np.nan)
+    assumptions, excess, tolerance = {"the loss is composite": halves is not None}, np.nan, rounding(1, np.nan)
     if halves is not None:
         C = eigenvalues(criterion_curvature(*point))
-        convex = bool(C[0] >= -rounding(len(C), largest(C)).value)
+        assumptions["its criterion is convex"] = bool(C[0] >= -rounding(len(C), largest(C)).value)
         spectrum = eigenvalues(gauss_newton(*point).signal)
         excess = max(0.0, -float(spectrum[0]))
         reach = trace(gauss_newton(composite(halves[0], Partial(_half_square)), *point[1:]).task)
@@ -148,7 +147,7 @@ def gauss_newton_is_semidefinite(x: Instance) -> Check:
         excess,
         tolerance,
         control=("λ_min(H_Drift) ≥ 0", max(0.0, -float(eigenvalues(x.dense["drift"])[0]))),
-        assumptions={"the loss is composite": halves is not None, "its criterion is convex": convex, **x.sloped},
+        assumptions={**assumptions, **x.sloped},
     )
 
 
