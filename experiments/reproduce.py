@@ -9,6 +9,7 @@ import tyro
 from tqdm import tqdm
 
 from experiments import (
+    algebra,
     asymmetric_scaling,
     dynamics,
     gauge_breaking,
@@ -33,6 +34,7 @@ from experiments.record import replacing
 EXPERIMENTS = [
     module.EXPERIMENT
     for module in (
+        algebra,
         magnitudes,
         spectral_suppression,
         purification,

@@ -1,6 +1,7 @@
 """The outcome of holding one statement against one model."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,21 +12,32 @@ SAFETY = 16.0
 
 
 class Tolerance(NamedTuple):
-    """c·n·ε·scale, the rounding of n additions of terms that add up to `scale`."""
+    """How large an error is no evidence: the rule it is derived by, and the numbers put in."""
 
-    terms: int
-    scale: float
-
-    @property
-    def value(self) -> float:
-        return SAFETY * self.terms * float(np.finfo(float).eps) * self.scale
+    value: float
+    rule: str
+    numbers: str
 
     def __str__(self) -> str:
-        return f"{self.value:.2g} = {SAFETY:g}·n·ε·scale with n = {self.terms}, scale = {self.scale:.3g}"
+        return f"{self.value:.2g} ({self.rule}; {self.numbers})" if self.numbers else f"{self.value:.2g} ({self.rule})"
 
 
 def rounding(terms: int, scale: float) -> Tolerance:
-    return Tolerance(terms, float(scale))
+    """c·n·ε·scale, the rounding of n additions of terms that add up to `scale`."""
+    value = SAFETY * terms * float(np.finfo(float).eps) * float(scale)
+    return Tolerance(value, f"{SAFETY:g}·n·ε·scale", f"n = {terms}, scale = {scale:.3g}")
+
+
+def standard_errors(count: float, deviation: float, draws: int) -> Tolerance:
+    """`count` times σ/√N, for a mean of N draws of the known standard deviation σ."""
+    alarms = math.erfc(count / math.sqrt(2))
+    rule = f"{count:g} standard errors σ/√N: a true statement fails with probability {alarms:.0e}"
+    return Tolerance(count * deviation / math.sqrt(draws), rule, f"σ = {deviation:.3g}, N = {draws}")
+
+
+def exact(reason: str) -> Tolerance:
+    """0, where there is a reason for no rounding at all."""
+    return Tolerance(0.0, f"exact: {reason}", "")
 
 
 def largest(x: Any) -> float:
@@ -35,8 +47,14 @@ def largest(x: Any) -> float:
 
 def relative(x: Any, scale: float) -> float:
     """The largest entry over the size of the terms it comes from; 0 if it is exactly 0, whatever the size."""
-    size = largest(x)
-    return size / scale if scale > 0 else (np.inf if size else 0.0)
+    return over(largest(x), scale)
+
+
+def over(error: float, tolerance: float) -> float:
+    """error/tolerance; 0 if both are 0, and infinite if only the tolerance is."""
+    if tolerance == 0:
+        return 0.0 if error == 0 else error * np.inf
+    return error / tolerance
 
 
 @dataclass(frozen=True)
@@ -44,7 +62,8 @@ class Check:
     """Does the statement hold here? Assumptions are reported beside the conclusion, never folded into it.
 
     `error` is the largest deviation of `measured` from `predicted`; `control_error` the same for the statement
-    `control`, which is wrong on purpose and must be told from the right one where the assumptions are met.
+    `control`, which is wrong on purpose and must be told from the right one where the assumptions are met. All four
+    are NaN where an assumption that the conclusion cannot even be computed without is not met.
     """
 
     claim: str
@@ -102,9 +121,25 @@ class Check:
         """Every assumption is met here."""
         return all(self.assumptions.values())
 
+    @property
+    def ratio(self) -> float:
+        """The error in units of the tolerance: at most 1 where the statement holds."""
+        return over(self.error, self.tolerance.value)
+
+    @property
+    def control_ratio(self) -> float:
+        """The same for the control: above 1 where it is refuted."""
+        return over(self.control_error, self.tolerance.value)
+
     def __str__(self) -> str:
+        computed = self.applicable or not math.isnan(self.error)
+        verdict = ("holds" if self.holds else "FAILS") if computed else "was not computed"
         unmet = ", ".join(name for name, met in self.assumptions.items() if not met)
-        verdict = "holds" if self.holds else "FAILS"
         note = f"says nothing here (not met: {unmet}); its conclusion {verdict}" if unmet else verdict
         errors = f"error {self.error:.2g}, control {self.control_error:.2g}, tolerance {self.tolerance}"
-        return f"{self.claim} {note}: {self.statement}; {errors}"
+        return f"{self.claim} {note}: {self.statement}" + f"; {errors}" * computed
+
+
+def failures(checks: Iterable[Check]) -> list[str]:
+    """What a test asserts to be empty: the statements that fail although their assumptions are met, one line each."""
+    return [str(check) for check in checks if check.applicable and not check.holds]

@@ -35,10 +35,14 @@ def signal_trace(grams: Grams, adapters: Adapters, scaling: Scaling) -> Float[Ar
     return jnp.sum(jnp.stack([s[k] ** 2 * jnp.vdot(adapters[k].A @ M, adapters[k].A) for k, M in grams.items()]))
 
 
-def signal_trace_deviation(grams: Grams, rank: int, scaling: float, sigma_a: float) -> float:
-    """Std[Tr H_Signal] = √(2r) s² σ_A² √(Σ_l ‖M_l‖_F²) over Gaussian A at B = 0 (X2)."""
-    total = sum(float(jnp.sum(M**2)) for M in grams.values())
-    return float(np.sqrt(2 * rank * total) * scaling**2 * sigma_a**2)
+def signal_trace_deviation(
+    grams: Grams, rank: int | Mapping[str, int], scaling: Scaling, sigma_a: float | Mapping[str, float]
+) -> float:
+    """Std[Tr H_Signal] = √(Σ_l 2r_l s_l⁴ σ_l⁴ ‖M_l‖_F²) over Gaussian A at B = 0 (X2)."""
+    r, s = per_layer("rank", rank, grams), per_layer("scaling", scaling, grams)
+    sigma = per_layer("sigma_a", sigma_a, grams)
+    layers = [2 * r[k] * (float(s[k]) * sigma[k]) ** 4 * float(jnp.sum(M**2)) for k, M in grams.items()]
+    return float(np.sqrt(sum(layers)))
 
 
 def drift_eigenvalues(gradient: Weights, adapters: Adapters, scaling: Scaling) -> Float[np.ndarray, "p"]:

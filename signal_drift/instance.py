@@ -1,7 +1,7 @@
 """What a statement is held against: one loss at one point, and an update of its adapters."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import jax
@@ -10,8 +10,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from signal_drift.check import Tolerance, largest, rounding
-from signal_drift.curvature import Decomposition, Loss, decompose
-from signal_drift.lora import Adapters, Scaling, Weights, effective_weights, per_layer
+from signal_drift.curvature import Decomposition, Loss, Point, decompose
+from signal_drift.lora import Adapters, Scaling, Weights, adjoint_product, effective_weights, per_layer
+from signal_drift.spectrum import eigenvalues
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Instance:
     @cached_property
     def gradient(self) -> dict[str, Array]:
         """G_l = ∇_{W_l} ℓ."""
-        return jax.grad(self.loss)(effective_weights(self.base, self.adapters, self.scaling))
+        return _gradient(self.parts.task.point)
 
     @cached_property
     def s(self) -> dict[str, float]:
@@ -58,16 +59,36 @@ class Instance:
         """The assumption H_ℓ ≠ 0."""
         return {"H_ℓ ≠ 0": largest(self.dense["task"]) > 0}
 
-    def scaled(self, factor: float) -> dict[str, np.ndarray]:
-        """The dense matrices at s multiplied by `factor`, all else fixed."""
-        s = {k: factor * s for k, s in self.s.items()}
-        return Instance(self.loss, self.base, self.adapters, s, self.delta).dense
+    @property
+    def convex(self) -> Mapping[str, bool]:
+        """The assumption H_ℓ ⪰ 0, to the rounding of its eigenvalues."""
+        spectrum = eigenvalues(self.dense["task"])
+        return {"H_ℓ ⪰ 0": bool(spectrum[0] >= -rounding(len(spectrum), largest(self.dense["task"])).value)}
+
+    @property
+    def descending(self) -> Mapping[str, bool]:
+        """The assumption ∇_θℓ ≠ 0."""
+        return {"∇_θℓ ≠ 0": largest(flat(adjoint_product(self.adapters, self.gradient, self.scaling))) > 0}
+
+    def rescaled(self, scaling: Mapping[str, float]) -> "Instance":
+        """The same at other s, all else fixed."""
+        return replace(self, scaling=scaling)
+
+    @property
+    def hessian_scale(self) -> float:
+        """Entries of JᵀH_ℓJ are sums over D weights: max|H_ℓ|·D·max|J|² + max|H_Drift|."""
+        J, H = self.dense["jacobian"], self.dense["task"]
+        return largest(H) * largest(J) ** 2 * len(H) + largest(self.dense["drift"])
 
     @property
     def hessian_tolerance(self) -> Tolerance:
-        """Entries of JᵀH_ℓJ are sums over D weights: n = D, scale = max|H_ℓ|·D·max|J|² + max|H_Drift|."""
-        J, H = self.dense["jacobian"], self.dense["task"]
-        return rounding(len(H), largest(H) * largest(J) ** 2 * len(H) + largest(self.dense["drift"]))
+        """Rounding of D additions at the scale of such an entry."""
+        return rounding(len(self.dense["task"]), self.hessian_scale)
+
+
+@jax.jit
+def _gradient(point: Point) -> dict[str, Array]:
+    return jax.grad(point.loss)(point.weights())
 
 
 def flat(tree: object) -> np.ndarray:

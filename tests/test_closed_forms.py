@@ -233,6 +233,20 @@ def test_variance_of_signal_trace():
         assert abs(z(prediction)) > THRESHOLD, formula
 
 
+def test_deviation_of_the_trace_takes_everything_per_layer():
+    """X2's variance is a sum over layers, 2r s⁴σ⁴‖M‖_F² of each, summed here by hand."""
+    P = problem("psd-at-init")
+    grams = closed_forms.task_grams(jnp.asarray(dense("psd-at-init", "task")), P.base)
+    r, s, sigma = {"first": 2, "second": 5}, {"first": 3.0, "second": 0.5}, {"first": 0.7, "second": 2.0}
+    M = {k: np.asarray(gram) for k, gram in grams.items()}
+    variance = 2 * 2 * 3.0**4 * 0.7**4 * np.sum(M["first"] ** 2) + 2 * 5 * 0.5**4 * 2.0**4 * np.sum(M["second"] ** 2)
+    assert closed_forms.signal_trace_deviation(grams, r, s, sigma) == pytest.approx(np.sqrt(variance), rel=1e-14)
+    shared = closed_forms.signal_trace_deviation(grams, 2, 3.0, 0.7)
+    assert shared == pytest.approx(np.sqrt(4 * 3.0**4 * 0.7**4 * sum(np.sum(m**2) for m in M.values())), rel=1e-14)
+    with rejects("rank", "'second'"):
+        closed_forms.signal_trace_deviation(grams, {"first": 2}, 1.0, 1.0)
+
+
 def test_closed_forms_name_a_layer_that_does_not_fit():
     P = problem("psd-at-init")
     grams = closed_forms.task_grams(jnp.asarray(dense("psd-at-init", "task")), P.base)

@@ -1,14 +1,34 @@
-"""Every algebraic statement on drawn problems, its control refuted by the same comparison, and a counterexample."""
+"""Every algebraic statement on drawn problems, its control refuted by the same comparison; counterexamples; mutants."""
+
+from dataclasses import replace
+from importlib import import_module
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jax.tree_util import Partial
+from mutants import MUTANTS
 
+import signal_drift as sd
+from signal_drift.composite import composite, split
+from signal_drift.drawn import KINDS, instance
 from signal_drift.instance import Instance
-from signal_drift.propositions import PROPOSITIONS, check_all, signal_is_semidefinite, update_has_no_remainder
-from signal_drift.testing import KINDS, instance, problems
+from signal_drift.propositions import (
+    PROPOSITIONS,
+    check_all,
+    critical_rate_is_two_over_lambda_max,
+    drift_alignment,
+    drift_has_no_sign,
+    failures,
+    gauss_newton_is_semidefinite,
+    signal_is_semidefinite,
+    trace_is_preserved,
+    trace_shrinks,
+    update_has_no_remainder,
+)
+from signal_drift.testing import problems
 
 slow = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -18,10 +38,10 @@ def test_every_statement_holds_and_refutes_its_control(kind):
     @slow
     @given(problems([kind]))
     def every(x: Instance) -> None:
-        for check in check_all(x):
-            if check.applicable:
-                assert check.holds, str(check)
-                assert check.refutes_control, f"{check}; the control passes: {check.control}"
+        checks = check_all(x)
+        assert not failures(checks)
+        for check in checks:
+            assert check.refutes_control or not check.applicable, f"{check}; the control passes: {check.control}"
 
     every()
 
@@ -36,7 +56,7 @@ def test_every_statement_is_applicable_somewhere():
 
 def test_assumption_that_is_not_met_is_reported_beside_the_conclusion():
     """P2-psd says nothing about an indefinite H_ℓ, and there its conclusion is indeed false."""
-    check = signal_is_semidefinite(instance("indefinite quadratic, r > d", 0, 1.0, begins=True))
+    check = signal_is_semidefinite(instance("indefinite quadratic", 0, 1.0, begins=True))
     assert not check.applicable
     assert not check.holds
     assert "not met: H_ℓ ⪰ 0" in str(check)
@@ -67,3 +87,68 @@ def test_tolerance_is_rounding_and_no_more():
     assert not check.holds
     assert check.error < 1e-7
     assert np.isfinite(check.tolerance.value)
+
+
+def test_user_of_a_loss_that_is_not_composite_is_told_what_was_not_computed():
+    x = instance("MSE of an MLP", 0, 1.0, begins=False)
+    plain = replace(x, loss=Partial(x.loss))
+    check = gauss_newton_is_semidefinite(plain)
+    assert "(not met: the loss is composite); its conclusion was not computed" in str(check)
+    assert not failures([check])
+    assert gauss_newton_is_semidefinite(x).applicable
+
+
+def test_semidefiniteness_needs_a_convex_criterion():
+    """X6's premise: with the sign of the criterion turned, the conclusion is false and is not claimed."""
+    x = instance("MSE of an MLP", 0, 1.0, begins=False)
+    outputs, criterion = split(x.loss) or pytest.fail("not composite")
+    check = gauss_newton_is_semidefinite(replace(x, loss=composite(outputs, lambda y: -criterion(y))))
+    assert not check.applicable
+    assert not check.holds
+
+
+def test_no_rate_is_critical_where_the_hessian_is_indefinite():
+    check = critical_rate_is_two_over_lambda_max(instance("indefinite quadratic", 0, 1.0, begins=True))
+    assert not check.applicable
+    assert np.isnan(check.measured)
+    assert "was not computed" in str(check)
+
+
+def test_critical_rate_of_a_known_hessian():
+    """½Σλ_i w_i² with λ = 1, …, 6: η = 2/6, and not 2/5, within what the check says it resolves."""
+    base = {"only": jnp.ones((2, 3))}
+    loss = composite(lambda weights: weights["only"].ravel(), lambda w: jnp.sum(jnp.arange(1.0, 7.0) * w**2) / 2)
+    zero = {"only": sd.Adapter(jnp.ones((1, 3)), jnp.zeros((2, 1)))}
+    check = critical_rate_is_two_over_lambda_max(Instance(loss, base, zero, 1.0, zero))
+    assert check.applicable
+    assert abs(check.measured - 2 / 6) <= check.tolerance.value < 0.002 * 2 / 6
+
+
+@pytest.mark.parametrize("statement", [trace_shrinks, trace_is_preserved])
+def test_standard_errors_are_standard_errors(statement):
+    """z over N = 100 seeds: a mean square of 1 within 4 standard errors √(2/N); twice the deviation, ¼, is refuted."""
+    checks = [statement(instance("quadratic", seed, 1.0, begins=True)) for seed in range(100)]
+    z = np.array([(c.measured - c.predicted) / (c.tolerance.value / 5) for c in checks])
+    error = np.sqrt(2 / len(z))
+    assert abs(np.mean(z**2) - 1) < 4 * error
+    assert abs(np.mean((z / 2) ** 2) - 1) > 4 * error
+    assert abs(np.mean(z)) < 4 / np.sqrt(len(z))
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mistake_in_the_library_is_noticed_by_the_right_statements(name, monkeypatch):
+    mutant = MUTANTS[name]
+    seen = instance(mutant.kind, 3, 2.0, mutant.begins)
+    assert not failures(check_all(seen))
+    monkeypatch.setattr(import_module(mutant.module), mutant.name, mutant.wrong)
+    found = failures(check_all(instance(mutant.kind, 3, 2.0, mutant.begins)))
+    assert {line.split()[0] for line in found} == mutant.claims
+
+
+@pytest.mark.parametrize(("name", "sign"), [("Δw_Drift with |ΔB|", False), ("Δw_Drift without its ½", True)])
+def test_sign_of_the_drift_is_a_statement_of_its_own(name, sign, monkeypatch):
+    """Two statements carry the name P2-drift-alignment: a wrong factor is seen by one of them alone."""
+    x, mutant = instance("quadratic", 3, 2.0, begins=False), MUTANTS[name]
+    monkeypatch.setattr(import_module(mutant.module), mutant.name, mutant.wrong)
+    assert not drift_alignment(x).holds
+    assert drift_has_no_sign(x).holds == sign

@@ -35,7 +35,7 @@ def test_bisection_finds_a_threshold_and_says_when_the_bracket_misses_it():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_on_a_quadratic_the_critical_rate_is_two_over_the_largest_eigenvalue(seed):
+def test_on_a_quadratic_the_critical_rate_is_two_over_lambda_max(seed):
     """Within the interval proved in `_quadratic`; the second eigenvalue, or 1/λ instead of 2/λ, is refuted."""
     ratio, bound = stability._quadratic(QUICK, jax.random.key(seed))
     resolution = 1 + 1e-5  # of 24 halvings of 20 octaves

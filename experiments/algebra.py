@@ -1,0 +1,205 @@
+"""P1–P4, L1, K1 and X1–X7 as statements about matrices and updates: every check on drawn problems, and its control.
+
+Each statement of `signal_drift.propositions` is held against quadratics, regressions, classifiers and attention with
+everything drawn at random, and against the MLP of App. E at a small width, over α and at B = 0 and away from it. What
+is stored is the error, the tolerance and the error of the control, which is wrong on purpose.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from experiments import figures
+from experiments.experiment import Experiment, Report, Row, main
+from experiments.setting import Setting, adapters, problem
+from signal_drift.check import Check, over
+from signal_drift.drawn import KINDS, instance, instance_of
+from signal_drift.instance import Instance
+from signal_drift.propositions import PROPOSITIONS, check_all
+
+MLP = "App. E MLP"
+STARTS = {"B = 0": True, "B ≠ 0": False}
+FLOOR, CEILING = 1e-8, 1e20
+"""Where the figure puts a ratio of 0 and one without end."""
+
+
+@dataclass(frozen=True)
+class Config(Setting):
+    """Every check over kinds of problems, seeds, α and B; the sizes are those of the MLP of App. E."""
+
+    width: int = 6
+    """d of the MLP; small, since the matrices are dense and the statements hold at any size."""
+    samples: int = 20
+    """n of the MLP."""
+    rank: int = 3
+    """r of every adapter of the MLP."""
+    alphas: tuple[float, ...] = (1e-3, 1.0, 1e4)
+    """Values of α."""
+    kinds: tuple[str, ...] = (*KINDS, MLP)
+    """Problems, by the names of `signal_drift.drawn.KINDS`, and the MLP."""
+
+
+def points(config: Config) -> list[dict]:
+    return [{"kind": kind} for kind in config.kinds]
+
+
+def measure(config: Config, kind: str) -> xr.Dataset:
+    """Error, tolerance and control of every check on every instance of one kind."""
+    checks = [
+        [
+            [check_all(_instance(config, kind, seed, alpha, begins)) for begins in STARTS.values()]
+            for alpha in config.alphas
+        ]
+        for seed in range(config.seeds)
+    ]
+    dims = ("seed", "alpha", "start", "check")
+
+    def every(value: Callable[[Check], float]) -> tuple[tuple[str, ...], np.ndarray]:
+        return dims, np.array([[[[value(c) for c in here] for here in row] for row in table] for table in checks])
+
+    words = checks[0][0][0]
+    return xr.Dataset(
+        {
+            "error": every(lambda c: c.error),
+            "tolerance": every(lambda c: c.tolerance.value),
+            "control_error": every(lambda c: c.control_error),
+            "applicable": every(lambda c: c.applicable),
+        },
+        coords={
+            "seed": np.arange(config.seeds),
+            "alpha": list(config.alphas),
+            "start": list(STARTS),
+            "check": [_name(p) for p in PROPOSITIONS],
+            "claim": ("check", [c.claim for c in words]),
+            "statement": ("check", [c.statement for c in words]),
+            "control": ("check", [c.control for c in words]),
+            "rule": ("check", [c.tolerance.rule for c in words]),
+        },
+    )
+
+
+def _instance(config: Config, kind: str, seed: int, alpha: float, begins: bool) -> Instance:
+    if kind != MLP:
+        return instance(kind, seed, alpha, begins)
+    loss, base = problem(config, seed)
+    scaling = dict.fromkeys(base, config.scaling(alpha))
+    return instance_of(loss, base, adapters(config, base, seed), scaling, np.random.default_rng(seed), begins)
+
+
+def _name(proposition: Callable[[Instance], Check]) -> str:
+    """The words of its name, and what it is about if one function makes several checks."""
+    function = getattr(proposition, "func", proposition)
+    return ", ".join([function.__name__.replace("_", " "), *getattr(proposition, "keywords", {}).values()])
+
+
+class Margin(NamedTuple):
+    """The largest error over tolerance of a statement, the smallest of its control, and on how many instances."""
+
+    statement: float
+    control: float
+    instances: int
+
+    @property
+    def supported(self) -> bool:
+        """It was tried, it holds wherever it applies, and its control nowhere there."""
+        return self.instances > 0 and self.statement <= 1 < self.control
+
+
+def margin(data: xr.Dataset) -> Margin:
+    """Of all checks in the data, over the instances that meet their assumptions."""
+    met = data.applicable.values.astype(bool)
+    if not met.any():
+        return Margin(np.nan, np.nan, 0)
+    statement, control = (part.values[met] for part in ratios(data))
+    return Margin(float(np.max(statement)), float(np.min(control)), int(met.sum()))
+
+
+def margins(data: xr.Dataset) -> dict[str, Margin]:
+    """The margin of every claim, of all checks that carry its name together."""
+    return {claim: margin(data.isel(check=data.claim.values == claim)) for claim in dict.fromkeys(data.claim.values)}
+
+
+def ratios(data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """error/tolerance of the statements and of their controls."""
+    statement, control = (
+        xr.apply_ufunc(over, data[name], data.tolerance, vectorize=True) for name in ("error", "control_error")
+    )
+    return statement, control
+
+
+def report(config: Config, data: xr.Dataset) -> Report:
+    rows = [_row(data.isel(check=i)) for i in range(data.sizes["check"])]
+    return Report(rows, _sentences(data), {"algebra": partial(_figure, config, data)})
+
+
+def _row(check: xr.Dataset) -> Row:
+    """One check: by how much it holds, and by how much its control does not."""
+    here, of = margin(check), check.applicable.size
+    quantity = f"{check.claim.item():<4} {check.statement.item()} [control: {check.control.item()}], error / tolerance"
+    if not here.instances:
+        return Row(quantity, "≤ 1 [> 1]", f"applies to none of {of}", "–")
+    return Row(quantity, "≤ 1 [> 1]", f"{here.statement:.2g} [{here.control:.2g}] on {here.instances} of {of}", "–")
+
+
+def _sentences(data: xr.Dataset) -> list[str]:
+    found = margins(data)
+    tried = {claim: here for claim, here in found.items() if here.instances}
+    failed = [f"{claim} ({here.statement:.2g})" for claim, here in tried.items() if not here.statement <= 1]
+    passed = [f"{claim} ({here.control:.2g})" for claim, here in tried.items() if not here.control > 1]
+    untried = [claim for claim in found if claim not in tried]
+    return [
+        f"{len(tried) - len(failed)} of {len(tried)} claims hold on each of {data.applicable.isel(check=0).size} "
+        f"instances that meets their assumptions; they fail for: {', '.join(failed) or 'none'}.",
+        f"Every control is refuted wherever its statement applies, except for: {', '.join(passed) or 'none'}.",
+        f"Without an instance that meets their assumptions: {', '.join(untried) or 'none'}.",
+    ]
+
+
+def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+    """One line a check: every instance, the statement below its tolerance and the control above."""
+    count = data.sizes["check"]
+    figure, (panel,) = figures.panels(
+        1,
+        f"Every algebraic statement on {data.applicable.isel(check=0).size} instances, and its control",
+        height=1.8 + 0.33 * count,
+        width=11,
+    )
+    panel.axvspan(FLOOR / 30, 1, color=figures.COLOR["other"], alpha=0.18, lw=0, label="holds")
+    panel.axvline(1, ls="--", color=figures.COLOR["prediction"], label="tolerance")
+    for y in range(count):
+        check = data.isel(check=y)
+        met = check.applicable.values.astype(bool)
+        marks = (("o", "signal", "statement", np.max), ("D", "drift", "control", np.min))
+        for values, (mark, color, label, end) in zip(ratios(check), marks, strict=True):
+            x = np.clip(values.values[met], FLOOR, CEILING)
+            panel.plot(x, np.full(len(x), y), "|", ms=7, color=figures.COLOR[color], alpha=0.35)
+            if len(x):
+                panel.plot(end(x), y, mark, ms=8, color=figures.COLOR[color], label=None if y else label)
+    ticks = [FLOOR, 1e-4, 1, 1e4, 1e8, 1e12, 1e16, CEILING]
+    names = ["≤ $10^{-8}$", "$10^{-4}$", "1", "$10^4$", "$10^8$", "$10^{12}$", "$10^{16}$", "∞"]
+    panel.set(xscale="log", xlim=(FLOOR / 30, 30 * CEILING), xlabel="error / tolerance; the mark is the worst instance")
+    panel.set_xticks(ticks, names)
+    panel.minorticks_off()
+    labels = [f"{claim}  {name}" for claim, name in zip(data.claim.values, data.check.values, strict=True)]
+    panel.set(yticks=range(count), ylim=(count - 0.5, -0.5))
+    panel.set_yticklabels(labels)
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+EXPERIMENT = Experiment(
+    name="algebra",
+    title="P1–P4, L1, K1, X1–X7: every algebraic statement on drawn problems, and its control.",
+    paper=Config(),
+    quick=replace(Config(), width=4, depth=3, rank=2, seeds=1, alphas=(1.0,), kinds=("quadratic", MLP)),
+    points=points,
+    measure=measure,
+    report=report,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,90 @@
+"""The algebraic statements of the paper as functions: does it hold for this loss, these weights and these adapters?
+
+Every function takes an `Instance` and returns a `Check`. They build dense matrices in float64 and are meant for models
+of a few thousand parameters. What they compare comes from different definitions, never twice from the same code.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from signal_drift.check import Check, failures
+from signal_drift.instance import Instance
+from signal_drift.propositions.landscape import (
+    drift_couples_one_layer,
+    drift_is_indefinite,
+    drift_spectrum,
+    gauge_directions,
+    gauss_newton_is_semidefinite,
+    hessian_splits,
+    jacobian_gram,
+    signal_is_quadratic_in_alpha,
+    signal_is_semidefinite,
+)
+from signal_drift.propositions.optimizers import adam_has_a_gauge, alpha_is_the_rate_of_B, first_step_has_no_drift
+from signal_drift.propositions.stability import critical_rate_is_two_over_lambda_max
+from signal_drift.propositions.traces import signal_trace, trace_is_preserved, trace_shrinks
+from signal_drift.propositions.updates import (
+    RULES,
+    adam_update_scales,
+    drift_alignment,
+    drift_has_no_sign,
+    signal_descends,
+    update_has_no_remainder,
+)
+
+__all__ = [
+    "PROPOSITIONS",
+    "RULES",
+    "adam_has_a_gauge",
+    "adam_update_scales",
+    "alpha_is_the_rate_of_B",
+    "check_all",
+    "critical_rate_is_two_over_lambda_max",
+    "drift_alignment",
+    "drift_couples_one_layer",
+    "drift_has_no_sign",
+    "drift_is_indefinite",
+    "drift_spectrum",
+    "failures",
+    "first_step_has_no_drift",
+    "gauge_directions",
+    "gauss_newton_is_semidefinite",
+    "hessian_splits",
+    "jacobian_gram",
+    "signal_descends",
+    "signal_is_quadratic_in_alpha",
+    "signal_is_semidefinite",
+    "signal_trace",
+    "trace_is_preserved",
+    "trace_shrinks",
+    "update_has_no_remainder",
+]
+
+PROPOSITIONS: list[Callable[[Instance], Check]] = [
+    update_has_no_remainder,
+    hessian_splits,
+    *(partial(signal_descends, rule=rule) for rule in RULES),
+    signal_is_semidefinite,
+    drift_is_indefinite,
+    drift_couples_one_layer,
+    drift_alignment,
+    drift_has_no_sign,
+    trace_shrinks,
+    signal_is_quadratic_in_alpha,
+    adam_update_scales,
+    critical_rate_is_two_over_lambda_max,
+    trace_is_preserved,
+    drift_spectrum,
+    signal_trace,
+    first_step_has_no_drift,
+    adam_has_a_gauge,
+    alpha_is_the_rate_of_B,
+    gauge_directions,
+    gauss_newton_is_semidefinite,
+    jacobian_gram,
+]
+
+
+def check_all(x: Instance) -> list[Check]:
+    """Every statement about one instance, in the order of the paper."""
+    return [proposition(x) for proposition in PROPOSITIONS]
