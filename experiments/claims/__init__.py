@@ -1,6 +1,9 @@
 """The registry: every claim of the paper and of our own, in the order of the theory, then of the experiments."""
 
-from experiments.claims import hessians, protocol, steps, traces, trajectories, tuning
+from dataclasses import replace
+
+from experiments.claim import Claim
+from experiments.claims import algebra, hessians, protocol, steps, traces, trajectories, tuning
 
 ORDER = (
     *("P1-update", "P1-hessian", "P2-descent", "P2-psd", "P2-premise", "P2-drift-indefinite", "P2-drift-alignment"),
@@ -10,7 +13,21 @@ ORDER = (
     *("V1", "V2", "T6-magnitudes", "V-protocol", "X1", "X2", "X3", "X4", "X5", "X6", "X7"),
 )
 
+DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4")
+"""Claims on expectations and trajectories that the checks of `signal_drift.propositions` hold on drawn problems too."""
+
+
+def _also_drawn(claim: Claim) -> Claim:
+    if claim.id not in DRAWN:
+        return claim
+    return replace(claim, readings=(*claim.readings, algebra.on_drawn_problems(claim.id, claim.plain.statement)))
+
+
 CLAIMS = sorted(
-    (claim for module in (traces, hessians, steps, trajectories, tuning, protocol) for claim in module.CLAIMS),
+    (
+        _also_drawn(claim)
+        for module in (algebra, traces, hessians, steps, trajectories, tuning, protocol)
+        for claim in module.CLAIMS
+    ),
     key=lambda claim: ORDER.index(claim.id),
 )
