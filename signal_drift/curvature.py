@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial, register_dataclass
@@ -220,6 +221,17 @@ def _chunk(op: LinearOperator, apply: LinearMap) -> int:
     equations = jax.make_jaxpr(apply)(jax.ShapeDtypeStruct(op.shape[1:], op.dtype)).jaxpr.eqns
     written = sum(x.aval.size * op.dtype.itemsize for e in equations for x in e.outvars)
     return max(1, min(CHUNK, CACHE // max(written, 1)))
+
+
+def layer_of(op: LinearOperator, row: int) -> str:
+    """Where in the model a row of the operator lies."""
+    trees = [dict(op.point.base), {k: adapter._asdict() for k, adapter in op.point.adapters.items()}]
+    for tree in trees:
+        places = [(path, x.size) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
+        if sum(size for _, size in places) == op.shape[0]:
+            ends = np.cumsum([size for _, size in places])
+            return jax.tree_util.keystr(places[int(np.searchsorted(ends, row, side="right"))][0])
+    return f"row {row}"
 
 
 def _basis(op: LinearOperator, i: Array) -> Array:
