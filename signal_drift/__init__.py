@@ -8,6 +8,7 @@ update; `eigenvalues`, `extreme_eigenvalues` and `trace` read spectra.
 from signal_drift.composite import composite
 from signal_drift.curvature import Decomposition, LinearOperator, SymmetricOperator, decompose
 from signal_drift.errors import InputError
+from signal_drift.extremes import ExtremeEigenvalues, extreme_eigenvalues
 from signal_drift.gauss_newton import GaussNewton, gauss_newton
 from signal_drift.lora import (
     Adapter,
@@ -20,7 +21,7 @@ from signal_drift.lora import (
 )
 from signal_drift.models import MLP, base_and_forward
 from signal_drift.protocol import alpha_base, empirical_alpha_base, kaiming_sigma
-from signal_drift.spectrum import ExtremeEigenvalues, eigenvalues, extreme_eigenvalues, trace
+from signal_drift.spectrum import eigenvalues, trace
 from signal_drift.training import Run, pad_rank, separate_rates, train
 from signal_drift.updates import UpdateParts, alignment, decompose_update
 

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array, Float, Inexact
 
 from signal_drift.errors import InputError
+from signal_drift.factored import composed_loss
 from signal_drift.lora import (
     Adapter,
     Adapters,
@@ -33,7 +35,9 @@ Vector = Float[Array, "_n"]
 LinearMap = Callable[[Vector], Vector]
 
 CHUNK = 128
-"""Columns built at a time by `dense` and `diagonal`: enough to fill the matrix units, small beside the result."""
+"""Columns built at a time at most: enough to fill the matrix units, small beside the result."""
+CACHE = 2**26
+"""On a CPU, bytes that the columns built at a time may write: about four times what lives at once, so 16 MB."""
 
 
 @register_dataclass
@@ -184,7 +188,7 @@ def lora_hessian(point: Point) -> LinearMap:
     theta, unravel = ravel_pytree(point.adapters)
 
     def loss(theta: Vector) -> Array:
-        return point.loss(effective_weights(point.base, unravel(theta), point.scaling))
+        return composed_loss(point.loss, point.base, unravel(theta), point.scaling)
 
     return jax.linearize(jax.grad(loss), theta)[1]
 
@@ -192,20 +196,42 @@ def lora_hessian(point: Point) -> LinearMap:
 @jax.jit
 def _product(op: LinearOperator, v: Array) -> Array:
     apply = op.linearise(op.point)
-    return apply(v) if v.ndim == 1 else jax.vmap(apply, in_axes=1, out_axes=1)(v)
+    if v.ndim == 1:
+        return apply(v)
+    return jax.lax.map(apply, v.T, batch_size=_chunk(op, apply)).T
 
 
 @jax.jit
 def _columns(op: LinearOperator) -> Array:
     """Row i of the result is column i of the operator."""
     apply, n = op.linearise(op.point), op.shape[1]
-    return jax.lax.map(lambda i: apply(_basis(op, i)), jnp.arange(n), batch_size=CHUNK)
+    return jax.lax.map(lambda i: apply(_basis(op, i)), jnp.arange(n), batch_size=_chunk(op, apply))
 
 
 @jax.jit
 def _diagonal(op: LinearOperator) -> Array:
     apply, n = op.linearise(op.point), op.shape[1]
-    return jax.lax.map(lambda i: apply(_basis(op, i))[i], jnp.arange(n), batch_size=CHUNK)
+    return jax.lax.map(lambda i: apply(_basis(op, i))[i], jnp.arange(n), batch_size=_chunk(op, apply))
+
+
+def _chunk(op: LinearOperator, apply: LinearMap) -> int:
+    """How many vectors to map at a time: they join the sample axis of each product, but must not leave the cache."""
+    if jax.default_backend() != "cpu":
+        return CHUNK
+    equations = jax.make_jaxpr(apply)(jax.ShapeDtypeStruct(op.shape[1:], op.dtype)).jaxpr.eqns
+    written = sum(x.aval.size * op.dtype.itemsize for e in equations for x in e.outvars)
+    return max(1, min(CHUNK, CACHE // max(written, 1)))
+
+
+def layer_of(op: LinearOperator, row: int) -> str:
+    """Where in the model a row of the operator lies."""
+    trees = [dict(op.point.base), {k: adapter._asdict() for k, adapter in op.point.adapters.items()}]
+    for tree in trees:
+        places = [(path, x.size) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
+        if sum(size for _, size in places) == op.shape[0]:
+            ends = np.cumsum([size for _, size in places])
+            return jax.tree_util.keystr(places[int(np.searchsorted(ends, row, side="right"))][0])
+    return f"row {row}"
 
 
 def _basis(op: LinearOperator, i: Array) -> Array:

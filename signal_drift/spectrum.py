@@ -1,13 +1,12 @@
 """Eigenvalues that stay right on LoRA's degenerate spectra: exactly zero blocks, r-fold ties, ±λ pairs."""
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from signal_drift.curvature import SymmetricOperator
 from signal_drift.errors import InputError
@@ -69,99 +68,3 @@ def _lapack_eigenvalues(H: SymmetricMatrix) -> Float[np.ndarray, "n"]:
 def _device_eigenvalues(H: SymmetricMatrix) -> Float[np.ndarray, "n"]:
     """The same on the accelerator that JAX found."""
     return np.asarray(jnp.linalg.eigvalsh(H, symmetrize_input=False))
-
-
-class ExtremeEigenvalues(NamedTuple):
-    """Ascending eigenvalues at the end(s) asked for; an eigenvalue of H lies within `residuals[i]` of `values[i]`.
-
-    `converged` says that every residual met the tolerance.
-    """
-
-    values: Float[np.ndarray, "m"]
-    residuals: Float[np.ndarray, "m"]
-    converged: bool
-
-
-def extreme_eigenvalues(
-    op: SymmetricOperator,
-    k: int = 1,
-    which: Literal["largest", "smallest", "both"] = "largest",
-    *,
-    key: Key[Array, ""] | None = None,
-    max_products: int = 4000,
-) -> ExtremeEigenvalues:
-    """The k largest and/or smallest eigenvalues, matrix-free: ‖Hy − θy‖ ≤ √n·ε·‖H‖·100 when converged.
-
-    Rayleigh–Ritz on a space grown by blocks of residuals and orthogonalised twice against itself. A direction
-    that breaks down is replaced by a random one, so invariant subspaces (H_Signal's zero block, tied
-    eigenvalues) do not stop the search; a full space is restarted from its best Ritz vectors. The block is four
-    wider than what is asked for, and ties up to that width are found with their multiplicity.
-    """
-    n = op.shape[0]
-    if not 1 <= k <= n:
-        raise InputError(f"k: must be between 1 and n = {n}, got {k}")
-    if which not in ("largest", "smallest", "both"):
-        raise InputError(f"which: must be 'largest', 'smallest' or 'both', got {which!r}")
-    ends = (2 if which == "both" else 1) * k
-    width = min(ends + 4, n)
-    capacity = min(n, 20 * width)
-    draws = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0) if key is None else key)))
-    Q, HQ = np.zeros((n, 0)), np.zeros((n, 0))
-    new, products = draws.standard_normal((n, width)), 0
-    while True:
-        new = _orthonormal_extension(Q, new, draws, min(width, capacity - Q.shape[1]))
-        Q, HQ = np.hstack([Q, new]), np.hstack([HQ, _image(op, new)])
-        products += new.shape[1]
-        T = Q.T @ HQ
-        theta, S = np.linalg.eigh((T + T.T) / 2)
-        order = _outermost_first(len(theta), which)
-        wanted, best = np.sort(order[:ends]), order[:width]
-        residual = HQ @ S[:, best] - (Q @ S[:, best]) * theta[best]
-        norms = dict(zip(best, np.linalg.norm(residual, axis=0), strict=True))
-        bound = 100 * np.sqrt(n) * np.finfo(op.dtype).eps * np.max(np.abs(theta))
-        converged = bool(all(norms[i] <= bound for i in wanted))
-        if converged or Q.shape[1] == n or products >= max_products:
-            return _certified(op, Q @ S[:, wanted], theta[wanted], converged or Q.shape[1] == n)
-        if Q.shape[1] >= capacity:
-            keep = order[: capacity // 2]
-            Q, HQ = Q @ S[:, keep], HQ @ S[:, keep]
-        new = residual
-
-
-def _outermost_first(m: int, which: str) -> np.ndarray:
-    """Positions in an ascending list of length m, the most wanted first."""
-    ascending, descending = np.arange(m), np.arange(m)[::-1]
-    if which == "both":
-        return np.stack([ascending, descending], axis=1).ravel()[:m]
-    return descending if which == "largest" else ascending
-
-
-def _orthonormal_extension(Q: np.ndarray, X: np.ndarray, draws: np.random.Generator, width: int) -> np.ndarray:
-    """`width` orthonormal columns orthogonal to Q, from X as far as X reaches and from random draws beyond."""
-    columns = np.zeros((len(Q), 0))
-    candidates = np.hstack([X, draws.standard_normal((len(Q), width))])
-    for x in candidates.T:
-        if columns.shape[1] == width:
-            break
-        size = np.linalg.norm(x)
-        for _ in range(2):
-            x = x - Q @ (Q.T @ x)  # noqa: PLW2901
-            x = x - columns @ (columns.T @ x)  # noqa: PLW2901
-        if np.linalg.norm(x) > 1e-10 * size > 0:
-            columns = np.hstack([columns, (x / np.linalg.norm(x))[:, None]])
-    return columns
-
-
-def _image(op: SymmetricOperator, X: np.ndarray) -> np.ndarray:
-    """H X in float64; a Hessian may be infinite where the loss is not."""
-    image = np.asarray(op @ jnp.asarray(X, op.dtype), float)
-    if not np.all(np.isfinite(image)):
-        raise InputError(f"op: must be finite, but a product with it has the entry {image[~np.isfinite(image)][0]}")
-    return image
-
-
-def _certified(op: SymmetricOperator, Y: np.ndarray, theta: np.ndarray, converged: bool) -> ExtremeEigenvalues:
-    """Residuals of the normalised Ritz vectors, recomputed from the operator itself."""
-    Y = Y / np.linalg.norm(Y, axis=0)
-    residuals = np.linalg.norm(_image(op, Y) - Y * theta, axis=0)
-    return ExtremeEigenvalues(theta, residuals, converged)

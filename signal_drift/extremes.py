@@ -1,0 +1,151 @@
+"""The outermost eigenvalues, matrix-free, with what is known about their error."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from signal_drift.curvature import SymmetricOperator
+from signal_drift.errors import InputError
+from signal_drift.lanczos import Lanczos, Ritz
+from signal_drift.products import Products
+
+End = Literal["largest", "smallest", "both"]
+SIGNS = {"largest": (1,), "smallest": (-1,), "both": (-1, 1)}
+
+CAPACITY = 128
+"""Basis vectors kept beyond four for each eigenvalue asked for."""
+
+
+class ExtremeEigenvalues(NamedTuple):
+    """Ascending eigenvalues at the end(s) asked for; an eigenvalue of H lies within `residuals[i]` of `values[i]`.
+
+    `converged` says that the i-th value is the i-th eigenvalue of H within its residual, multiplicity counted.
+    `missed` says how far beyond the last value at an end a further eigenvalue may lie that is not listed. Both but
+    for a probability of 1e-6 for each run of `extreme_eigenvalues`' search.
+    """
+
+    values: Float[np.ndarray, "m"]
+    residuals: Float[np.ndarray, "m"]
+    converged: bool
+    missed: float
+    products: int
+
+
+def extreme_eigenvalues(
+    op: SymmetricOperator,
+    k: int = 1,
+    which: End = "largest",
+    *,
+    key: Key[Array, ""] | None = None,
+    tolerance: float | None = None,
+    max_products: int = 4000,
+) -> ExtremeEigenvalues:
+    """The k largest and/or smallest eigenvalues, matrix-free: ‖Hy − θy‖ ≤ tolerance·‖H‖ when converged.
+
+    Runs of Lanczos, each from a random start in the complement of the Ritz vectors Y found so far, until one finds
+    nothing that belongs among the k outermost. With R = HY − YΘ and C the rest of H, Weyl and Cauchy give
+    θ_i ≤ λ_i ≤ max(θ_i, λ_max(C)) + ‖R‖ for the i-th largest, and the last run bounds λ_max(C) (`lanczos`). A tie
+    is therefore counted, a zero block is no obstacle, and a value is missed only if a random vector is as good as
+    orthogonal to its eigenvector. The tolerance is 100·√n·ε unless told, ε that of the operator's dtype.
+
+    Raises `InputError` for a k beyond n, an operator that is not symmetric, and one that is not finite.
+    """
+    n = op.shape[0]
+    if not 1 <= k <= n:
+        raise InputError(f"k: must be between 1 and n = {n}, got {k}")
+    if which not in SIGNS:
+        raise InputError(f"which: must be 'largest', 'smallest' or 'both', got {which!r}")
+    eps = float(np.finfo(op.dtype).eps)
+    if tolerance is not None and not eps <= tolerance < 1:
+        raise InputError(f"tolerance: must be at least ε = {eps:.1e} and below 1, got {tolerance}")
+    draws = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0) if key is None else key)))
+    search = _Search(Products(op), k, SIGNS[which], 100 * n**0.5 * eps if tolerance is None else tolerance)
+    search.scale = search.product.check_symmetry(draws)
+    done = search.small()
+    while not done and (search.product.count < max_products or len(search.Y) < k * len(SIGNS[which])):
+        done = search.run(draws.standard_normal(n), max_products)
+    return search.result(done)
+
+
+class _Search:
+    """The Ritz pairs locked so far, rows of `Y` with values `theta`."""
+
+    def __init__(self, product: Products, k: int, signs: tuple[int, ...], tolerance: float) -> None:
+        self.product, self.k, self.signs, self.tolerance = product, k, signs, tolerance
+        self.Y, self.theta, self.missed, self.scale = np.zeros((0, product.n)), np.zeros(0), np.inf, 0.0
+
+    def small(self) -> bool:
+        """All of the spectrum at once where little less is asked for."""
+        n = self.product.n
+        if n > 2 * self.k * len(self.signs) + 8:
+            return False
+        H = np.stack([self.product(row) for row in np.eye(n)])
+        self.theta, S = np.linalg.eigh((H + H.T) / 2)
+        self.Y, self.missed, self.scale = S.T, 0.0, float(np.max(np.abs(self.theta)))
+        return True
+
+    def run(self, start: np.ndarray, max_products: int) -> bool:
+        """One run from `start`, whose contribution is locked. True if nothing can be missing any more."""
+        ends = self.k * len(self.signs)
+        negligible = self.product.noise * self.scale
+        lanczos = Lanczos(self.product, self.Y, start, CAPACITY + 4 * ends, negligible)
+        while True:
+            lanczos.step()
+            spent = self.product.count >= max_products and len(self.Y) + lanczos.size >= ends
+            stop = spent or lanczos.invariant
+            if not stop and lanczos.size < lanczos.capacity and lanczos.size % 8:
+                continue
+            ritz = lanczos.ritz()
+            self.scale = max(self.scale, float(np.max(np.abs(ritz.values))))
+            wanted = [self.wanted(ritz, sign) for sign in self.signs]
+            new = np.unique(np.concatenate(wanted))
+            self.missed = max(self.beyond(lanczos, ritz, w, sign) for w, sign in zip(wanted, self.signs, strict=True))
+            slack = self.tolerance * self.scale
+            found = bool(np.all(ritz.residuals[new] <= slack / 2))
+            complete = bool(self.missed <= slack)
+            if stop or (found and (complete or not np.isfinite(self.missed))):
+                self.lock(ritz.vectors[:, new].T @ lanczos.basis, ritz.values[new])
+                return found and complete
+            if lanczos.size == lanczos.capacity:
+                lanczos.restart(ritz, outermost(lanczos.size, self.signs, lanczos.capacity // 2 // len(self.signs)))
+
+    def wanted(self, ritz: Ritz, sign: int) -> np.ndarray:
+        """Positions of the Ritz values that belong among the k outermost, locked ones first among equals."""
+        order = np.argsort(-sign * ritz.values, kind="stable")
+        slack = self.tolerance * self.scale
+        ahead = np.sum(sign * self.theta >= sign * ritz.values[order][:, None] - slack, axis=1)
+        return order[np.arange(len(order)) + ahead < self.k]
+
+    def beyond(self, lanczos: Lanczos, ritz: Ritz, wanted: np.ndarray, sign: int) -> float:
+        """How far beyond the k-th value an eigenvalue may lie that is neither locked nor about to be.
+
+        Infinite if this run finds more than the last of the k: another of its values might be a tie.
+        """
+        values = np.sort(sign * np.append(self.theta, ritz.values[wanted]))[::-1]
+        outermost_here = float(np.max(sign * ritz.values))
+        if len(values) < self.k or (len(wanted) and outermost_here > values[self.k - 1]):
+            return np.inf
+        return max(0.0, outermost_here + lanczos.reach(ritz, sign) - values[self.k - 1])
+
+    def lock(self, Y: np.ndarray, theta: np.ndarray) -> None:
+        self.Y, self.theta = np.vstack([self.Y, Y]), np.append(self.theta, theta)
+
+    def result(self, done: bool) -> ExtremeEigenvalues:
+        """Residuals of the normalised Ritz vectors, computed from the operator itself, and the error of doing so."""
+        order = np.argsort(self.theta, kind="stable")
+        positions = outermost(len(order), self.signs, self.k)
+        chosen = order[np.unique(positions) if len(order) == self.product.n else positions]
+        Y = self.Y[chosen] / np.linalg.norm(self.Y[chosen], axis=1, keepdims=True)
+        theta = self.theta[chosen]
+        residuals = np.linalg.norm(np.stack([self.product(y) for y in Y]) - theta[:, None] * Y, axis=1)
+        rounding = self.product.rounding * self.scale
+        converged = done and bool(np.all(residuals <= self.tolerance * self.scale))
+        return ExtremeEigenvalues(theta, residuals + rounding, converged, self.missed, self.product.count)
+
+
+def outermost(m: int, signs: tuple[int, ...], k: int) -> Int[np.ndarray, "_"]:
+    """The positions of the k outermost of m ascending values at each end, ascending; a position may serve both ends."""
+    ends = {-1: np.arange(min(k, m)), 1: np.arange(max(m - k, 0), m)}
+    return np.sort(np.concatenate([ends[sign] for sign in signs]))

@@ -1,0 +1,184 @@
+"""ℓ(W₀ + s·BA) without forming W: x Wᵀ = x W₀ᵀ + s (x Aᵀ) Bᵀ wherever the loss does nothing but multiply by W.
+
+The loss is written for whole matrices and stays untouched. It is traced once, and its equations are evaluated one by
+one: a product with a weight is taken factor by factor, its transpose is the transpose of the factors, and anything
+else gets the merged matrix. Under differentiation neither a tangent nor a cotangent of shape (d_out, d_in) then arises.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+from jaxtyping import Array, Float
+
+from signal_drift.lora import Adapters, Weights
+
+
+class Factored(NamedTuple):
+    """W = W0 + L R."""
+
+    W0: Float[Array, "m n"]
+    L: Float[Array, "m r"]
+    R: Float[Array, "r n"]
+
+    def merged(self) -> Float[Array, "m n"]:
+        return self.W0 + self.L @ self.R
+
+    @property
+    def T(self) -> "Factored":
+        return Factored(self.W0.T, self.R.T, self.L.T)
+
+
+def composed_loss(loss: Callable, base: Weights, adapters: Adapters, scaling: Mapping[str, Any]) -> Float[Array, ""]:
+    """ℓ(w(θ)), w = W₀ + s·BA, each layer in the form in which its products are cheaper."""
+    return evaluate(loss, {k: _cheaper(Factored(base[k], scaling[k] * B, A)) for k, (A, B) in adapters.items()})
+
+
+def _cheaper(W: Factored) -> Factored | Array:
+    """Two products with the factors cost r(m + n) a row, which saves a tangent product of mn: worth it below half."""
+    return W if 2 * (W.L.size + W.R.size) <= W.W0.size else W.merged()
+
+
+def evaluate(loss: Callable, weights: Mapping[str, Factored | Array]) -> Float[Array, ""]:
+    """The value of a loss of the dict of merged weights, at weights some of which are factored.
+
+    Differentiable in reverse mode, and the gradient in either mode.
+    """
+    shapes = {
+        k: jax.ShapeDtypeStruct(jnp.shape(W.W0 if isinstance(W, Factored) else W), jnp.result_type(*jax.tree.leaves(W)))
+        for k, W in weights.items()
+    }
+    return _run(jax.make_jaxpr(loss)(shapes), [weights[k] for k in sorted(weights)])[0]
+
+
+def _run(traced: Any, arguments: list) -> list:
+    """The outputs of the traced function; only a weight that is passed through may come out factored."""
+    jaxpr = getattr(traced, "jaxpr", traced)
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*getattr(traced, "consts", ()), *arguments], strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(atom) for atom in equation.invars]
+        if any(isinstance(x, Factored) for x in inputs):
+            outputs = RULES.get(equation.primitive.name, _merge_and_bind)(equation, inputs)
+        else:
+            outputs = _merge_and_bind(equation, inputs)
+        values |= zip(equation.outvars, outputs, strict=True)
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _merged(x: Any) -> Any:
+    return x.merged() if isinstance(x, Factored) else x
+
+
+def _merge_and_bind(equation: Any, inputs: list) -> list:
+    """What JAX itself does with the equation, at merged weights."""
+    with equation.ctx.manager:
+        outputs = equation.primitive.bind(*map(_merged, inputs), **equation.primitive.get_bind_params(equation.params))
+    return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def _transpose(equation: Any, inputs: list[Factored]) -> list:
+    W, permutation = inputs[0], equation.params["permutation"]
+    return [W.T if permutation == (1, 0) else W]
+
+
+def _overwrite(equation: Any, inputs: list) -> list:
+    """`kernel[...] = W`, as flax modules take their weights: a scatter that leaves nothing of its array."""
+    array, indices, W = inputs
+    whole = isinstance(W, Factored) and array.shape == W.W0.shape and array.dtype == W.W0.dtype and indices.size == 0
+    return [W] if whole and equation.params["update_jaxpr"] is None else _merge_and_bind(equation, inputs)
+
+
+def _dot_general(equation: Any, inputs: list) -> list:
+    """A contraction of x with one axis of W, in two steps for L R."""
+    (contract, batch), (x, W) = equation.params["dimension_numbers"], inputs
+    mixed = jnp.result_type(*jax.tree.leaves(inputs)) != equation.params["preferred_element_type"]
+    if isinstance(W, Factored) == isinstance(x, Factored) or any(batch) or len(contract[0]) != 1 or mixed:
+        return _merge_and_bind(equation, inputs)
+
+    def dot(a: Array, b: Array, i: int, j: int) -> Array:
+        return jax.lax.dot_general(a, b, **{**equation.params, "dimension_numbers": (((i,), (j,)), ((), ()))})
+
+    (i,), (j,) = contract
+    if isinstance(W, Factored):
+        near, far = (W.L, W.R) if j == 0 else (W.R.T, W.L.T)
+        return [dot(x, W.W0, i, j) + _times(dot(x, near, i, 0), far, equation.params["precision"])]
+    W, x = x, W
+    near, far = (W.L.T, W.R.T) if i == 0 else (W.R, W.L)
+    return [dot(W.W0, x, i, j) + dot(far, dot(near, x, 1, j), 1, 0)]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _times(t: Float[Array, "*rows r"], R: Float[Array, "r n"], precision: Any) -> Float[Array, "*rows n"]:
+    """The product t R, whose cotangent tᵀȳ is taken in this order.
+
+    JAX's own rule takes (ȳᵀt)ᵀ: a block of tangents ȳ would be copied into another layout, at the cost of the product.
+    """
+    return jnp.tensordot(t, R, 1, precision=precision)
+
+
+def _times_forward(t: Array, R: Array, precision: Any) -> tuple[Array, tuple[Array, Array]]:
+    return jnp.tensordot(t, R, 1, precision=precision), (t, R)
+
+
+def _times_backward(precision: Any, saved: tuple[Array, Array], y: Array) -> tuple[Array, Array]:
+    t, R = saved
+    rows = list(range(t.ndim - 1))
+    return jnp.tensordot(y, R.T, 1, precision=precision), jnp.tensordot(t, y, (rows, rows), precision=precision)
+
+
+_times.defvjp(_times_forward, _times_backward)
+
+
+def _call(equation: Any, inputs: list) -> list:
+    """A function compiled by the loss itself, inlined."""
+    return _run(equation.params["jaxpr"], inputs)
+
+
+def _scan(equation: Any, inputs: list) -> list:
+    """Weights that every iteration sees stay factored (a loss streamed over batches); those that iterate are merged."""
+    p = equation.params
+    constants, carry, rows = _scan_arguments(p, inputs)
+
+    def body(carry: list, row: list) -> tuple[list, list]:
+        outputs = [_merged(x) for x in _run(p["jaxpr"], [*constants, *carry, *row])]
+        return outputs[: len(carry)], outputs[len(carry) :]
+
+    options = {name: p[name] for name in ("length", "reverse", "unroll")}
+    carry, rows = jax.lax.scan(body, [*map(_merged, carry)], [*map(_merged, rows)], **options)
+    return [*carry, *rows]
+
+
+def _scan_arguments(p: Mapping[str, Any], inputs: list) -> list[list]:
+    """(constants, carry, rows), as JAX before 0.11 and since then tells them apart."""
+    if "ft_in" in p:
+        return [list(part) for part in p["ft_in"].update(inputs).unpack()]
+    start = p["num_consts"] + p["num_carry"]
+    return [inputs[: p["num_consts"]], inputs[p["num_consts"] : start], inputs[start:]]
+
+
+def _checkpoint(equation: Any, inputs: list) -> list:
+    p = equation.params
+    run = jax.checkpoint(
+        lambda x: [_merged(y) for y in _run(p["jaxpr"], x)],
+        prevent_cse=p["prevent_cse"],
+        policy=p["policy"],
+    )
+    return run(inputs)
+
+
+RULES = {
+    "transpose": _transpose,
+    "dot_general": _dot_general,
+    "scatter": _overwrite,
+    "jit": _call,
+    "scan": _scan,
+    "remat2": _checkpoint,
+}
+"""What is done with a factored weight, by primitive."""

@@ -1,0 +1,60 @@
+"""Products of a symmetric operator with host vectors: linearised once, checked to be finite, counted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from signal_drift.curvature import LinearOperator, SymmetricOperator, layer_of
+from signal_drift.errors import InputError
+
+
+class Products:
+    """v ↦ Hv in float64, computed in the operator's dtype. What does not depend on v is computed once."""
+
+    def __init__(self, op: SymmetricOperator) -> None:
+        self.op, self.n, self.count = op, op.shape[0], 0
+        self.linear = _linearised(op)
+
+    @property
+    def rounding(self) -> float:
+        """n·ε: what a product in the operator's dtype may err by, relative to ‖H‖."""
+        return self.n * float(np.finfo(self.op.dtype).eps)
+
+    @property
+    def noise(self) -> float:
+        """10·√n·ε: what a product errs by where roundings add up like random ones, relative to ‖H‖."""
+        return 10 * self.n**0.5 * float(np.finfo(self.op.dtype).eps)
+
+    def __call__(self, v: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        self.count += 1
+        image = np.asarray(_applied(self.linear, jnp.asarray(v, self.op.dtype)), float)
+        if not np.isfinite(image @ image):
+            self._refuse(image)
+        return image
+
+    def _refuse(self, image: np.ndarray) -> None:
+        odd = np.flatnonzero(~np.isfinite(image))
+        if len(odd):
+            where = layer_of(self.op, int(odd[0]))
+            raise InputError(f"op: must be finite, but a product with it has the entry {image[odd[0]]} at {where}")
+
+    def check_symmetry(self, draws: np.random.Generator) -> float:
+        """⟨u, Hv⟩ = ⟨v, Hu⟩ for one random unit pair, to ten times the noise. Returns a lower bound on ‖H‖."""
+        u, v = (x / np.linalg.norm(x) for x in draws.standard_normal((2, self.n)))
+        Hu, Hv = self(u), self(v)
+        apart, size = abs(u @ Hv - v @ Hu), float(max(np.linalg.norm(Hu), np.linalg.norm(Hv)))
+        if apart > 10 * self.noise * size:
+            raise InputError(f"op: must be symmetric, got |⟨u, Hv⟩ − ⟨v, Hu⟩| = {apart:.3g} where ‖Hu‖ is {size:.3g}")
+        return size
+
+
+@jax.jit
+def _linearised(op: LinearOperator) -> jax.tree_util.Partial:
+    """The linear map itself, with all that does not depend on its argument already computed."""
+    return jax.linearize(op.linearise(op.point), jnp.zeros(op.shape[1], op.dtype))[1]
+
+
+@jax.jit
+def _applied(linear: jax.tree_util.Partial, v: Array) -> Array:
+    return linear(v)

@@ -1,0 +1,150 @@
+"""A loss evaluated at factored weights: equal to the same loss at merged ones, whatever it does with them."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from problems import SMALL, problem, rounding
+
+import signal_drift as sd
+from signal_drift import factored
+from signal_drift.factored import Factored, composed_loss, evaluate
+from signal_drift.testing import KINDS, instance
+
+X = jnp.asarray(np.random.default_rng(0).standard_normal((5, 4)))
+Z = jnp.asarray(np.random.default_rng(1).standard_normal((2, 5, 3)))
+
+
+@jax.custom_jvp
+def bilinear(W):
+    return jnp.sum(jnp.tanh(X @ W.T))
+
+
+@bilinear.defjvp
+def _bilinear_jvp(primals, tangents):
+    (W,), (dW,) = primals, tangents
+    y = X @ W.T
+    return jnp.sum(jnp.tanh(y)), jnp.sum((1 - jnp.tanh(y) ** 2) * (X @ dW.T))
+
+
+def streamed(W, body=lambda f: f):
+    """The mean over batches, one after the other."""
+    return jax.lax.scan(lambda total, x: (total + body(lambda x: jnp.sum(jnp.tanh(W @ x)))(x), None), 0.0, X)[0]
+
+
+def two_modes(W):
+    """A loss that contains a gradient and a Jacobian product of its own."""
+    f = lambda x: jnp.sum(jnp.tanh(x @ W.T) ** 2)  # noqa: E731
+    return jnp.sum(jax.grad(f)(X) ** 2) + jax.jvp(f, (X,), (X,))[1]
+
+
+USES = {
+    # of one weight W (3, 4)
+    "x Wᵀ": lambda W: jnp.sum(jnp.tanh(X @ W.T)),
+    "W x": lambda W: jnp.sum(jnp.tanh(W @ X.T)),
+    "Wᵀ x": lambda W: jnp.sum(jnp.tanh(W.T @ Z[0].T)),
+    "x W, three axes": lambda W: jnp.sum(jnp.tanh(Z @ W)),
+    "vector": lambda W: jnp.sum(jnp.tanh(W @ X[0])) + jnp.sum(jnp.tanh(Z[0, 0] @ W)),
+    "einsum": lambda W: jnp.sum(jnp.tanh(jnp.einsum("abo,oi->iab", Z, W))),
+    "einsum of two": lambda W: jnp.sum(jnp.einsum("ni,oi,pi->nop", X, W, W) ** 2),
+    "vmap": lambda W: jnp.sum(jax.vmap(lambda x: jnp.tanh(W @ x))(X)),
+    "W Wᵀ": lambda W: jnp.sum(jnp.tanh(W @ W.T)),
+    "both axes": lambda W: jnp.tensordot(W, X[:3], 2) ** 2,
+    "batch axis": lambda W: jnp.sum(jnp.tanh(jnp.einsum("oi,no->noi", W, Z[0]))),
+    "entries": lambda W: jnp.sum(jnp.sin(W)) + W[0, 1] * W[2, 3],
+    "reshape": lambda W: jnp.sum(jnp.tanh(X @ W.T.reshape(4, 3, 1)[..., 0])),
+    "cast": lambda W: jnp.sum(jnp.tanh(X @ W.astype(jnp.complex128).real.T)),
+    "overwritten": lambda W: jnp.sum(jnp.tanh(X @ jnp.zeros((4, 3)).at[...].set(W.T))),
+    "overwritten in part": lambda W: jnp.sum(jnp.tanh(X @ jnp.ones((4, 5)).at[:, 1:4].set(W.T))),
+    "added to": lambda W: jnp.sum(jnp.tanh(X @ jnp.ones((4, 3)).at[...].add(W.T))),
+    "jit": jax.jit(lambda W: jnp.sum(jnp.tanh(X @ W.T))),
+    "jit of the weight": lambda W: jnp.sum(jnp.tanh(X @ jax.jit(jnp.transpose)(W))),
+    "silu, logsumexp": lambda W: jnp.sum(jax.nn.logsumexp(jax.nn.silu(X @ W.T), axis=1)),
+    "scan": streamed,
+    "scan, checkpointed": lambda W: streamed(W, jax.checkpoint),
+    "scan carrying W": lambda W: jnp.sum(jax.lax.scan(lambda V, x: (V * 0.9, jnp.tanh(V @ x)), W, X)[1]),
+    "scan over W": lambda W: jax.lax.scan(lambda y, row: (jnp.tanh(y + row @ X[0]), None), 0.0, W)[0],
+    "cond": lambda W: jax.lax.cond(jnp.sum(W) > 0, lambda W: jnp.sum(W**3), lambda W: jnp.sum(jnp.tanh(X @ W.T)), W),
+    "fori_loop": lambda W: jnp.sum(jax.lax.fori_loop(0, 3, lambda i, y: jnp.tanh(y @ W.T @ X[:3]), X)),
+    "custom_jvp": bilinear,
+    "grad and jvp inside": two_modes,
+    "constant": lambda W: jnp.sum(X),
+    "the entry itself": lambda W: W[0, 0],
+}
+
+
+@pytest.fixture(scope="module")
+def point():
+    rng = np.random.default_rng(2)
+    return tuple(jnp.asarray(rng.standard_normal(shape)) for shape in ((3, 4), (3, 2), (2, 4)))
+
+
+def orders(f, theta):
+    """The value, the gradient and a product with the Hessian."""
+    v = jnp.asarray(np.random.default_rng(3).standard_normal(theta.shape))
+    gradient, product = jax.jvp(jax.grad(f), (theta,), (v,))
+    return f(theta), gradient, product
+
+
+def agree(f, g, theta):
+    """To rounding of a chain of products of inner length at most 20, relative to the largest entry or 1."""
+    for x, y in zip(*jax.jit(lambda theta: (orders(f, theta), orders(g, theta)))(theta), strict=True):
+        size = max(1.0, float(jnp.max(jnp.abs(y))))
+        assert np.allclose(x, y, rtol=0, atol=rounding(20) * size * 20)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_factored_weights_give_what_merged_ones_give(use, point):
+    """Under jit, a loss that uses its weight in every way one can think of."""
+    theta, unravel = ravel_pytree(Factored(*point))
+    agree(
+        lambda theta: evaluate(lambda w: USES[use](w["W"]), {"W": unravel(theta)}),
+        lambda theta: USES[use](unravel(theta).merged()),
+        theta,
+    )
+
+
+def merges(f, point):
+    """How often a weight is merged while f is evaluated."""
+    count = []
+    original = Factored.merged
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Factored, "merged", lambda W: count.append(1) or original(W))
+        evaluate(lambda w: f(w["W"]), {"W": Factored(*point)})
+    return len(count)
+
+
+def test_products_never_merge(point):
+    """And everything else does (negative control)."""
+    kept = ["x Wᵀ", "W x", "Wᵀ x", "x W, three axes", "vector", "einsum", "vmap", "overwritten", "jit", "fori_loop"]
+    kept += ["jit of the weight", "silu, logsumexp", "scan", "scan, checkpointed", "grad and jvp inside", "constant"]
+    assert {use for use in USES if merges(USES[use], point) == 0} == set(kept)
+
+
+LOSSES = {name: partial(problem, name) for name in SMALL}
+LOSSES |= {kind: partial(instance, kind, 3, 4.0, begins=False) for kind in KINDS}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_composed_loss_equals_the_loss_of_the_composition(name, monkeypatch):
+    """Every loss of the tests and of the strategies, with all layers factored."""
+    monkeypatch.setattr(factored, "_cheaper", lambda W: W)
+    x = LOSSES[name]()
+    theta, unravel = ravel_pytree(x.adapters)
+    s = x.scaling if isinstance(x.scaling, dict) else dict.fromkeys(x.base, x.scaling)
+    agree(
+        lambda theta: composed_loss(x.loss, x.base, unravel(theta), s),
+        lambda theta: x.loss(sd.effective_weights(x.base, unravel(theta), s)),
+        theta,
+    )
+
+
+def test_adapters_wider_than_half_the_weight_are_merged():
+    """2 r (d_in + d_out) > d_in d_out: products with the factors would cost more than they save."""
+    cheap = Factored(jnp.zeros((16, 16)), jnp.zeros((16, 4)), jnp.zeros((4, 16)))
+    dear = Factored(jnp.zeros((16, 16)), jnp.zeros((16, 5)), jnp.zeros((5, 16)))
+    assert factored._cheaper(cheap) is cheap
+    assert isinstance(factored._cheaper(dear), jax.Array)
