@@ -4,6 +4,7 @@
 operators; `decompose_update` splits an update; `eigenvalues`, `extreme_eigenvalues` and `trace` read spectra.
 """
 
+from signal_drift.bridge import LoRAModel, base_and_forward, lora_and_forward
 from signal_drift.curvature import Decomposition, LinearOperator, SymmetricOperator, decompose
 from signal_drift.errors import InputError
 from signal_drift.lora import (
@@ -15,7 +16,7 @@ from signal_drift.lora import (
     kaiming_uniform,
     normal_fan_in,
 )
-from signal_drift.models import MLP, base_and_forward
+from signal_drift.models import MLP
 from signal_drift.protocol import alpha_base, empirical_alpha_base, kaiming_sigma
 from signal_drift.spectrum import ExtremeEigenvalues, eigenvalues, extreme_eigenvalues, trace
 from signal_drift.training import Run, pad_rank, separate_rates, train
@@ -28,6 +29,7 @@ __all__ = [
     "ExtremeEigenvalues",
     "InputError",
     "LinearOperator",
+    "LoRAModel",
     "Run",
     "SymmetricOperator",
     "UpdateParts",
@@ -45,6 +47,7 @@ __all__ = [
     "jacobian_product",
     "kaiming_sigma",
     "kaiming_uniform",
+    "lora_and_forward",
     "normal_fan_in",
     "pad_rank",
     "separate_rates",

@@ -12,9 +12,10 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key
 
+from signal_drift.bridge import Forward, base_and_forward
 from signal_drift.errors import InputError
 from signal_drift.lora import Weights
-from signal_drift.models import MLP, Forward, base_and_forward
+from signal_drift.models import MLP
 from signal_drift.training import train
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key
 
+from signal_drift.bridge import Forward
 from signal_drift.errors import InputError
 from signal_drift.lora import Weights
-from signal_drift.models import Forward
 
 Reduction = Literal["mean", "sum"]
 
