@@ -4,9 +4,12 @@
 operators; `decompose_update` splits an update; `eigenvalues`, `extreme_eigenvalues` and `trace` read spectra.
 """
 
+from signal_drift.attention import exact_attention
+from signal_drift.batches import mean_over_batches
 from signal_drift.bridge import LoRAModel, base_and_forward, lora_and_forward
 from signal_drift.curvature import Decomposition, LinearOperator, SymmetricOperator, decompose
 from signal_drift.errors import InputError
+from signal_drift.layers import Block, LayerView, decompose_layer, layer_views
 from signal_drift.lora import (
     Adapter,
     adjoint_product,
@@ -25,9 +28,11 @@ from signal_drift.updates import UpdateParts, alignment, decompose_update
 __all__ = [
     "MLP",
     "Adapter",
+    "Block",
     "Decomposition",
     "ExtremeEigenvalues",
     "InputError",
+    "LayerView",
     "LinearOperator",
     "LoRAModel",
     "Run",
@@ -38,16 +43,20 @@ __all__ = [
     "alpha_base",
     "base_and_forward",
     "decompose",
+    "decompose_layer",
     "decompose_update",
     "effective_weights",
     "eigenvalues",
     "empirical_alpha_base",
+    "exact_attention",
     "extreme_eigenvalues",
     "init_adapters",
     "jacobian_product",
     "kaiming_sigma",
     "kaiming_uniform",
+    "layer_views",
     "lora_and_forward",
+    "mean_over_batches",
     "normal_fan_in",
     "pad_rank",
     "separate_rates",

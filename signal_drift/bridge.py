@@ -4,6 +4,7 @@ A layer is a module with a kernel that is the matrix of one linear map: nnx.Line
 projections of nnx.MultiHeadAttention) and nnx.Einsum. It goes by its path in the model ("blocks.0.attention.query").
 A module in two places is one layer, under the first of its paths. Everything else is frozen at its values: biases,
 norms, embeddings. The model runs as `model.eval()` has it, on a copy: no dropout, BatchNorm by its running averages.
+In float64 the softmax of nnx.MultiHeadAttention is float64 as well; flax's own is float32 (see `exact_attention`).
 """
 
 from collections.abc import Callable
@@ -12,10 +13,12 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.tree_util import register_dataclass
 from jaxtyping import Array
 
+from signal_drift.attention import exact_attention
 from signal_drift.errors import InputError
 from signal_drift.kernels import Layout, has_kernel, layout
 from signal_drift.lora import Adapter, Weights
@@ -55,6 +58,9 @@ def base_and_forward(model: nnx.Module, layers: Selection = None) -> tuple[dict[
     frozen = nnx.clone(model)
     frozen.eval()
     modules = _modules(frozen)
+    for module in modules.values():
+        if _rounds_to_float32(module):
+            module.attention_fn = exact_attention
     layouts = _selected(modules, layers)
     _check_unshared(frozen, modules, layouts)
     base = {name: found.matrix(modules[name].kernel[...]) for name, found in layouts.items()}
@@ -119,6 +125,11 @@ def _silence(lora: nnx.LoRA) -> None:
     lora.lora_b.set_value(lora.lora_b[...][:0])
 
 
+def _rounds_to_float32(module: nnx.Module) -> bool:
+    plain = isinstance(module, nnx.MultiHeadAttention) and module.attention_fn is nnx.dot_product_attention
+    return plain and module.query.kernel.dtype == jnp.float64
+
+
 def _modules(model: nnx.Module) -> dict[str, Any]:
     return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
 
@@ -135,7 +146,7 @@ def _selected(modules: dict[str, Any], layers: Selection) -> dict[str, Layout]:
         chosen = {name: place for name, place in found.items() if layers(name, modules[name])}
     refused = {name: place for name, place in (chosen or found).items() if isinstance(place, str)}
     reasons = "".join(f"; {name!r} ({type(modules[name]).__name__}): {why}" for name, why in refused.items())
-    if not known:
+    if layers is None and not known:
         raise InputError(f"model: has no kernel that is a matrix, got {type(modules['']).__name__}{reasons}")
     if not chosen:
         raise InputError(f"layers: {layers!r} selects none of {known}{reasons}")

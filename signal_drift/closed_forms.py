@@ -35,10 +35,19 @@ def signal_trace(grams: Grams, adapters: Adapters, scaling: Scaling) -> Float[Ar
     return jnp.sum(jnp.stack([s[k] ** 2 * jnp.vdot(adapters[k].A @ M, adapters[k].A) for k, M in grams.items()]))
 
 
-def signal_trace_deviation(grams: Grams, rank: int, scaling: float, sigma_a: float) -> float:
-    """Std[Tr H_Signal] = √(2r) s² σ_A² √(Σ_l ‖M_l‖_F²) over Gaussian A at B = 0 (X2)."""
-    total = sum(float(jnp.sum(M**2)) for M in grams.values())
-    return float(np.sqrt(2 * rank * total) * scaling**2 * sigma_a**2)
+def expected_signal_trace(
+    grams: Grams, rank: int, scaling: float, sigma_a: float | Mapping[str, float]
+) -> Float[Array, ""]:
+    """E[Tr H_Signal] = r s² Σ_l σ_l² Tr M_l at B = 0: P3-trace with a standard deviation of A for each layer."""
+    sigma = per_layer("sigma_a", sigma_a, grams)
+    return rank * scaling**2 * jnp.sum(jnp.stack([sigma[k] ** 2 * jnp.trace(M) for k, M in grams.items()]))
+
+
+def signal_trace_deviation(grams: Grams, rank: int, scaling: float, sigma_a: float | Mapping[str, float]) -> float:
+    """Std[Tr H_Signal] = √(2r) s² √(Σ_l σ_l⁴ ‖M_l‖_F²) over Gaussian A at B = 0 (X2)."""
+    sigma = per_layer("sigma_a", sigma_a, grams)
+    total = sum(sigma[k] ** 4 * float(jnp.sum(M**2)) for k, M in grams.items())
+    return float(np.sqrt(2 * rank * total) * scaling**2)
 
 
 def drift_eigenvalues(gradient: Weights, adapters: Adapters, scaling: Scaling) -> Float[np.ndarray, "p"]:

@@ -51,8 +51,6 @@ def layout(module: nnx.Module) -> Layout | str:
 
 def _einsum_layout(module: nnx.Einsum) -> Layout | str:
     """Kernel letters of the result and not of the input are outputs, those of the input and not the result inputs."""
-    if module.einsum_str is None:
-        return "its einsum_str is given only when it is called"
     operands, result = module.einsum_str.split("->")
     x, kernel = operands.split(",")
     if "." in kernel or len(set(kernel)) < len(kernel):

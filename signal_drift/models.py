@@ -10,6 +10,7 @@ from jax.nn.initializers import variance_scaling
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from signal_drift.attention import exact_attention
 from signal_drift.errors import InputError
 
 
@@ -57,7 +58,9 @@ class TransformerBlock(nnx.Module):
 
     def __init__(self, width: int, heads: int, hidden: int, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
         self.attention_norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
-        self.attention = nnx.MultiHeadAttention(heads, width, decode=False, param_dtype=dtype, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(
+            heads, width, decode=False, attention_fn=exact_attention, param_dtype=dtype, rngs=rngs
+        )
         self.norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
         self.expand = nnx.Linear(width, hidden, param_dtype=dtype, rngs=rngs)
         self.contract = nnx.Linear(hidden, width, param_dtype=dtype, rngs=rngs)
