@@ -48,7 +48,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
     draws, deviations = [], []
     for r in config.ranks:
         key, s_r = jax.random.fold_in(jax.random.key(seed), 1000 + r), config.scaling(config.alpha, r)
-        draws.append(_trace_draws(key, base, grams, s_r, r, config.draws))
+        draws.append(trace_draws(key, base, grams, s_r, r, config.draws))
         deviations.append(closed_forms.signal_trace_deviation(grams, r, s_r, config.sigma_a))
     return xr.Dataset(
         {
@@ -63,7 +63,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
 
 
 @partial(jax.jit, static_argnames=("rank", "draws"))
-def _trace_draws(key, base, grams, scaling, rank: int, draws: int) -> Array:
+def trace_draws(key, base, grams, scaling, rank: int, draws: int) -> Array:
     """Tr H_Signal = s²Σ_l Tr(A_l M_l A_lᵀ), exactly, for independent draws of A."""
 
     def draw(key):
@@ -84,8 +84,12 @@ def predicted_traces(config: Config, data: xr.Dataset) -> np.ndarray:
 
 def z_scores(config: Config, data: xr.Dataset) -> np.ndarray:
     """(mean over draws − prediction) / (X2's deviation / √draws), for every seed and rank."""
-    standard_error = data.deviation.values / np.sqrt(config.draws)
-    return (data.draws.values.mean(2) - predicted_traces(config, data)) / standard_error
+    return standard_scores(data.draws.values, predicted_traces(config, data), data.deviation.values)
+
+
+def standard_scores(draws: np.ndarray, predicted: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """(mean over the last axis − prediction) / (deviation of one draw / √draws)."""
+    return (draws.mean(-1) - predicted) / (deviation / np.sqrt(draws.shape[-1]))
 
 
 def spectral_ratios(config: Config, data: xr.Dataset) -> dict[str, np.ndarray]:
@@ -98,7 +102,7 @@ def spectral_ratios(config: Config, data: xr.Dataset) -> dict[str, np.ndarray]:
     }
 
 
-def _largest_normal(n: int) -> float:
+def largest_normal(n: int) -> float:
     """The value that the largest of n independent absolute z exceeds with probability 5%."""
     return float(scipy.stats.norm.isf((1 - 0.95 ** (1 / n)) / 2))
 
@@ -119,7 +123,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     ]
     for r, ratio in zip(config.ranks, map(mean_interval, by_rank.T), strict=True):
         rows.append(Row(f"F8b  Tr H_Signal / prediction, r = {r}", "1", str(ratio), ratio.interval()))
-    limit = f"< {_largest_normal(z.size):.2f} at 95%"
+    limit = f"< {largest_normal(z.size):.2f} at 95%"
     rows += [
         Row(f"F8b  largest abs z of {z.size} (seed, rank) means", limit, f"{np.max(np.abs(z)):.2f}", "–"),
         Row("X2   Σλ(H_Signal) against the closed form, relative error", "rounding", f"{identity:.1e}", "–"),
@@ -185,7 +189,7 @@ def _traces(config: Config, data: xr.Dataset) -> figures.Figure:
     figures.log_axis(left, "rank r", r"$\mathrm{Tr}\,H_{Signal}$")
     left.set_title("(a) seed 0")
     z = z_scores(config, data)
-    limit = _largest_normal(z.size)
+    limit = largest_normal(z.size)
     right.axhspan(-limit, limit, **band, label=f"95% of the largest of {z.size}")
     right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="prediction")
     for seed, scores in enumerate(z):
