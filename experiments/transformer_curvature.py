@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 import xarray as xr
+from jax import Array
 
 import signal_drift as sd
 from experiments import figures
@@ -49,21 +50,21 @@ def measure(config: Config, seed: int) -> xr.Dataset:
     start, s = adapters(config, base, seed), config.scaling(config.alpha)
     run = trained_run(loss, base, start, s, config.learning_rate, config.steps)
     initial = sd.decompose(loss, base, start, s)
-    initial = initial._replace(task=initial.task.dense())
     trained = sd.decompose(loss, base, run.trained, s)
-    states = [_state(initial, start), _state(trained._replace(task=trained.task.dense()), run.trained)]
+    task = initial.task.dense()
+    states = [_state(initial, task, start), _state(trained, trained.task.dense(), run.trained)]
     return xr.merge(
         [
             xr.concat(states, xr.IndexVariable("state", list(STATES))),
-            _traces(config, closed_forms.task_grams(initial.task, base), base, seed),
+            _traces(config, closed_forms.task_grams(task, base), base, seed),
             {"final_loss": float(run.loss[-1] / run.loss[0])},
         ]
     )
 
 
-def _state(parts: sd.Decomposition, theta) -> xr.Dataset:
-    spectrum = sd.eigenvalues(parts.task)
-    views = sd.layer_views(parts, theta)
+def _state(parts: sd.Decomposition, task: Array, theta) -> xr.Dataset:
+    spectrum = sd.eigenvalues(task)
+    views = sd.layer_views({**parts._asdict(), "task": task}, theta)
     blocks = [[getattr(view, name) for name in OPERATORS] for view in views]
     return xr.Dataset(
         {

@@ -82,7 +82,7 @@ class _Host:
 def _sum(loss: BatchLoss, batches: Any, weights: Weights) -> Float[Array, ""]:
     """Σ_b ℓ_b(w) in a scan that keeps nothing of a batch but its place."""
     once = jax.checkpoint(loss, prevent_cse=False)
-    return jax.lax.scan(lambda total, batch: (total + once(weights, batch), None), 0.0, batches)[0]
+    return jax.lax.scan(lambda total, batch: (total + once(weights, batch), None), jnp.asarray(0.0), batches)[0]
 
 
 def _weighted_mean(sums: Iterable[Array], sizes: Sequence[tuple[int, int]]) -> Float[Array, ""]:

@@ -126,8 +126,9 @@ def _silence(lora: nnx.LoRA) -> None:
 
 
 def _rounds_to_float32(module: nnx.Module) -> bool:
-    plain = isinstance(module, nnx.MultiHeadAttention) and module.attention_fn is nnx.dot_product_attention
-    return plain and module.query.kernel.dtype == jnp.float64
+    if not isinstance(module, nnx.MultiHeadAttention) or module.attention_fn is not nnx.dot_product_attention:
+        return False
+    return module.query.kernel.dtype == jnp.float64
 
 
 def _modules(model: nnx.Module) -> dict[str, Any]:

@@ -98,8 +98,10 @@ def rotated_digit_rows(
     """
     shuffle, weights = jax.random.split(key)
     parts = _parts(shuffle, angle, samples, pretraining)
-    sizes = {"tokens": SIDE, "width": width, "heads": heads, "blocks": blocks}
-    graphdef, start = nnx.split(TransformerClassifier(PIXELS, CLASSES, **sizes, rngs=nnx.Rngs(weights)))
+    model = TransformerClassifier(
+        PIXELS, CLASSES, tokens=SIDE, width=width, heads=heads, blocks=blocks, rngs=nnx.Rngs(weights)
+    )
+    graphdef, start = nnx.split(model)
     trained = _pretrained_whole(graphdef, start, parts["pretraining"], learning_rate, steps)
     return Adaptation(*base_and_forward(nnx.merge(graphdef, trained), "blocks.*"), **parts)
 

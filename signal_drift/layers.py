@@ -64,18 +64,21 @@ def _with_fixed(loss: Loss, fixed: Weights, weights: Weights) -> Float[Array, ""
 
 
 def layer_views(
-    parts: Decomposition, adapters: Adapters, sigma_a: float | Mapping[str, float] | None = None
+    parts: Decomposition | Mapping[str, SymmetricOperator | Array],
+    adapters: Adapters,
+    sigma_a: float | Mapping[str, float] | None = None,
 ) -> list[LayerView]:
     """Every layer's block of H_ℓ, H_Signal, H_Drift and H_LoRA, and its own V2 α = √r/σ_A.
 
     `sigma_a` is the standard deviation that A was drawn with, by default 1/√d_in as in `init_adapters`. From the dense
-    matrices, which may stand in the place of the operators in `parts`.
+    matrices, which may stand in the place of the operators in a dict of what `decompose` returns.
     """
+    operators = parts if isinstance(parts, Mapping) else parts._asdict()
     fan_in = {k: A.shape[1] ** -0.5 for k, (A, _) in sorted(adapters.items())}
     sigma = fan_in if sigma_a is None else per_layer("sigma_a", sigma_a, adapters)
     weights = [len(adapters[k].B) * adapters[k].A.shape[1] for k in fan_in]
     theta = [sum(x.size for x in adapters[k]) for k in fan_in]
-    blocks = {k: _blocks(getattr(parts, k), weights if k == "task" else theta) for k in OPERATORS}
+    blocks = {k: _blocks(operators[k], weights if k == "task" else theta) for k in OPERATORS}
     return [
         LayerView(
             layer=k,

@@ -78,7 +78,9 @@ def test_memory_of_a_product_does_not_grow_with_the_number_of_batches(place):
         def products(loss, theta, v):
             return [jax.jvp(jax.grad(f), (theta,), (v,)) for f in (lambda t: loss(sd.effective_weights(base, t, 0.7)),)]
 
-        return jax.jit(products).lower(loss, theta, theta).compile().memory_analysis().temp_size_in_bytes
+        analysis = jax.jit(products).lower(loss, theta, theta).compile().memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
 
     def drawn(count):
         X = jax.random.normal(jax.random.key(0), (64 * count, WIDTHS[0]), jnp.float64)

@@ -19,6 +19,11 @@ def general(features, out, **options):
     return nnx.LinearGeneral(features, out, bias_init=NORMAL, rngs=nnx.Rngs(1), **options, **D)
 
 
+def bias_of(layer):
+    assert layer.bias is not None
+    return layer.bias[...]
+
+
 def einsum(equation, kernel, bias=None):
     return nnx.Einsum(equation, kernel, bias, rngs=nnx.Rngs(1), **D)
 
@@ -52,8 +57,8 @@ class Shared(nnx.Module):
 
 
 def transformer():
-    sizes = {"tokens": 3, "width": 4, "heads": 2, "blocks": 2}
-    return Chain(lambda x: x.reshape(5, -1), TransformerClassifier(24, 3, **sizes, rngs=nnx.Rngs(4)))
+    model = TransformerClassifier(24, 3, tokens=3, width=4, heads=2, blocks=2, rngs=nnx.Rngs(4))
+    return Chain(lambda x: x.reshape(5, -1), model)
 
 
 MODELS = {
@@ -118,12 +123,12 @@ def test_the_matrix_of_a_layer_computes_it():
     """y = W x + b of the flattened features, in NumPy, for three axes of the kernel."""
     layer = general(4, (2, 3))
     (W,) = sd.base_and_forward(Chain(layer))[0].values()
-    y = np.asarray(X) @ np.asarray(W).T + np.asarray(layer.bias[...]).ravel()
+    y = np.asarray(X) @ np.asarray(W).T + np.asarray(bias_of(layer)).ravel()
     np.testing.assert_allclose(np.asarray(layer(X)).reshape(5, 6, 6), y, rtol=0, atol=100 * EPS)
     layer = general((2, 3), 5, axis=(-2, -1))
     (W,) = sd.base_and_forward(Chain(layer))[0].values()
     x = np.asarray(X)[:, :, :3].reshape(5, 1, 18)[:, :, :6].reshape(5, 2, 3)
-    y = x.reshape(5, 6) @ np.asarray(W).T + np.asarray(layer.bias[...])
+    y = x.reshape(5, 6) @ np.asarray(W).T + np.asarray(bias_of(layer))
     np.testing.assert_allclose(layer(jnp.asarray(x)), y, rtol=0, atol=100 * EPS)
 
 
@@ -317,6 +322,6 @@ def test_lora_that_cannot_be_converted_is_named(module, words):
 
 @pytest.mark.parametrize("wrong", [{"tokens": 5}, {"heads": 3}, {"blocks": 0}], ids=str)
 def test_sizes_that_make_no_transformer_are_named(wrong):
-    sizes = {"tokens": 3, "width": 4, "heads": 2, "blocks": 1} | wrong
+    sizes: dict = {"tokens": 3, "width": 4, "heads": 2, "blocks": 1} | wrong
     with rejects("tokens", *wrong.values()):
         TransformerClassifier(24, 3, **sizes, rngs=nnx.Rngs(0))
