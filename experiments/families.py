@@ -122,6 +122,7 @@ def draw_families(config, title: str, values: xr.DataArray, name: str, summary: 
         panel.set(title=f"({letter}) {family}-scaling, {other}", xlabel="step", ylabel=name, yscale="log")
         panel.legend(ncols=2)
     axes[1].sharey(axes[0])
+    axes[0].autoscale(axis="y")  # to both families
     for family, color in zip(FAMILIES, ("drift", "signal"), strict=True):
         m, y = config.multipliers(family), summary.sel(run=labels(config, family)).transpose("run", "seed").values
         axes[2].plot(m, y, "o", color=figures.COLOR[color], alpha=0.5)

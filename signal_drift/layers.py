@@ -9,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from signal_drift.curvature import Decomposition, Loss, SymmetricOperator, decompose
+from signal_drift.curvature import Decomposition, LinearOperator, Loss, decompose
 from signal_drift.errors import InputError
 from signal_drift.lora import Adapters, Scaling, Weights, effective_weights, per_layer
 from signal_drift.protocol import alpha_base
@@ -64,7 +64,7 @@ def _with_fixed(loss: Loss, fixed: Weights, weights: Weights) -> Float[Array, ""
 
 
 def layer_views(
-    parts: Decomposition | Mapping[str, SymmetricOperator | Array],
+    parts: Decomposition | Mapping[str, LinearOperator | Array],
     adapters: Adapters,
     sigma_a: float | Mapping[str, float] | None = None,
 ) -> list[LayerView]:
@@ -92,8 +92,8 @@ def layer_views(
     ]
 
 
-def _blocks(op: SymmetricOperator | Array, sizes: list[int]) -> list[Block]:
-    H = np.asarray(op.dense() if isinstance(op, SymmetricOperator) else op)
+def _blocks(op: LinearOperator | Array, sizes: list[int]) -> list[Block]:
+    H = np.asarray(op.dense() if isinstance(op, LinearOperator) else op)
     ends = np.cumsum([0, *sizes])
     trace, norm = np.trace(H), np.sum(H**2)
     return [_block(H[i:j, i:j], float(trace), float(norm)) for i, j in pairwise(ends)]
