@@ -16,8 +16,8 @@ import signal_drift as sd
 from experiments import setting
 from experiments.errors import OptionError
 from experiments.sweep import Best, best_point
+from signal_drift.bridge import Forward
 from signal_drift.digits import Classification, cross_entropy, rotated_digits
-from signal_drift.models import Forward
 
 Dtype = Literal["float32", "float64"]
 

@@ -48,7 +48,7 @@ def measure(config: Config, seed: int, alpha: float) -> xr.Dataset:
     """The extremes of the three operators at the initial and at the trained adapters of one α."""
     loss, base = problem(config, seed)
     start, s = adapters(config, base, seed), config.scaling(alpha)
-    run = _trained(loss, base, start, s, config.learning_rate, config.steps)
+    run = trained_run(loss, base, start, s, config.learning_rate, config.steps)
     states = [_extremes(loss, base, theta, s) for theta in (start, run.trained)]
     return xr.concat(states, xr.IndexVariable("state", list(STATES))).assign(
         final_loss=float(run.loss[-1] / run.loss[0])
@@ -56,7 +56,7 @@ def measure(config: Config, seed: int, alpha: float) -> xr.Dataset:
 
 
 @partial(jax.jit, static_argnames="steps")
-def _trained(loss, base, start, s, learning_rate, steps: int) -> sd.Run:
+def trained_run(loss, base, start, s, learning_rate, steps: int) -> sd.Run:
     return sd.train(loss, base, start, s, optax.adam(learning_rate), steps)
 
 
@@ -82,16 +82,7 @@ def fitted(data: xr.Dataset, name: str, state: str) -> Estimate:
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
-    rows = []
-    for state in STATES:
-        for name, predicted in QUANTITIES.items():
-            slope = fitted(data, name, state)
-            stated = str(predicted) if predicted else "–"
-            rows.append(Row(f"F8d  exponent of {PLAIN[name]} in α, {state}", stated, str(slope), slope.interval()))
-        last = data.sel(state=state).isel(alpha=-1)
-        ratio = mean_interval((last.lora_max / last.signal_max).values)
-        name = f"F8d  λmax[H_LoRA] / λmax[H_Signal] at α = {config.alphas[-1]:g}, {state}"
-        rows.append(Row(name, "→ 1", str(ratio), ratio.interval()))
+    rows = exponent_rows(config.alphas, data)
     closed = float(abs(data.drift_min / data.drift_closed - 1).max())
     rows.append(Row("X1   λmin[H_Drift] against −s·max σ(G), largest relative error", "rounding", f"{closed:.1e}", "–"))
     rows.append(
@@ -102,32 +93,48 @@ def report(config: Config, data: xr.Dataset) -> Report:
             "–",
         )
     )
-    return Report(rows, _sentences(config, data), {"asymmetric_scaling": partial(_figure, config, data)})
+    return Report(
+        rows, sentences(data), {"asymmetric_scaling": partial(draw_states, config, data, "F8d  Asymmetric scaling")}
+    )
 
 
-def _sentences(config: Config, data: xr.Dataset) -> list[str]:
+def exponent_rows(alphas: tuple[float, ...], data: xr.Dataset) -> list[Row]:
+    """The exponents of α in each quantity and the ratio at the largest α, in both states."""
+    rows = []
+    for state in STATES:
+        for name, predicted in QUANTITIES.items():
+            slope = fitted(data, name, state)
+            stated = str(predicted) if predicted else "–"
+            rows.append(Row(f"F8d  exponent of {PLAIN[name]} in α, {state}", stated, str(slope), slope.interval()))
+        last = data.sel(state=state).isel(alpha=-1)
+        ratio = mean_interval((last.lora_max / last.signal_max).values)
+        name = f"F8d  λmax[H_LoRA] / λmax[H_Signal] at α = {alphas[-1]:g}, {state}"
+        rows.append(Row(name, "→ 1", str(ratio), ratio.interval()))
+    return rows
+
+
+def sentences(data: xr.Dataset) -> list[str]:
     """Which of the stated exponents the 95% intervals contain, before and after training."""
     verdicts = []
     for state in STATES:
-        inside = {PLAIN[k]: _contains(fitted(data, k, state), e) for k, e in QUANTITIES.items() if e}
+        inside = {PLAIN[k]: contains(fitted(data, k, state), e) for k, e in QUANTITIES.items() if e}
         verdicts.append(f"{state}: " + ", ".join(f"{k} {'yes' if v else 'no'}" for k, v in inside.items()))
     return [f"Does the fitted interval contain the exponent stated by Eq. 6–7? {'; '.join(verdicts)}."]
 
 
-def _contains(estimate: Estimate, value: float) -> bool:
+def contains(estimate: Estimate, value: float) -> bool:
     """To rounding: at B = 0 the exponents are exact and the interval has no width."""
     return estimate.low - 1e-9 <= value <= estimate.high + 1e-9
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
-    figure, axes = figures.panels(
-        3,
-        f"F8d  Asymmetric scaling: d = {config.width}, r = {config.rank}, {config.seeds} seeds (dots)",
-    )
+def draw_states(config, data: xr.Dataset, title: str) -> figures.Figure:
+    """The powers of α in both states, and how near the largest eigenvalues come to each other."""
+    sizes = f"d = {config.width}, r = {config.rank}, {config.seeds} seeds (dots)"
+    figure, axes = figures.panels(3, f"{title}: {sizes}")
     titles = ("(a) at initialisation, B = 0", f"(b) after {config.steps} steps of Adam, η = {config.learning_rate:g}")
-    for panel, state, title in zip(axes, STATES, titles, strict=False):
-        _draw_powers(panel, data.sel(state=state).transpose("alpha", "seed"))
-        panel.set_title(title)
+    for panel, state, when in zip(axes, STATES, titles, strict=False):
+        draw_powers(panel, data.sel(state=state).transpose("alpha", "seed"))
+        panel.set_title(when)
     axes[0].sharey(axes[1])
     axes[0].legend()
     for state, color in zip(STATES, ("signal", "band"), strict=True):
@@ -141,7 +148,7 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
     return figure
 
 
-def _draw_powers(panel: figures.Axes, data: xr.Dataset) -> None:
+def draw_powers(panel: figures.Axes, data: xr.Dataset) -> None:
     """Measured eigenvalues, and dashed the stated power of α through the first point's mean."""
     alpha = data.alpha.values
     for name, exponent in QUANTITIES.items():

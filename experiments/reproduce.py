@@ -25,6 +25,10 @@ from experiments import (
     signal_descent,
     spectral_suppression,
     stability,
+    transformer_curvature,
+    transformer_dynamics,
+    transformer_scaling,
+    transformer_updates,
     update_scaling,
 )
 from experiments.experiment import Device, Report, default_out, exit_on_bad_input, prepare, run, table
@@ -49,6 +53,10 @@ EXPERIMENTS = [
         gauge_breaking,
         rank_law,
         protocol_comparison,
+        transformer_curvature,
+        transformer_scaling,
+        transformer_dynamics,
+        transformer_updates,
     )
 ]
 

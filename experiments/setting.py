@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.errors import check_positive
-from signal_drift.models import Forward
+from signal_drift.bridge import Forward
 from signal_drift.tasks import Reduction, Regression, squared_error, teacher_regression
 
 

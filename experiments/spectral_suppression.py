@@ -49,7 +49,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
     draws, deviations = [], []
     for r in config.ranks:
         key, s_r = jax.random.fold_in(jax.random.key(seed), 1000 + r), config.scaling(config.alpha, r)
-        draws.append(_trace_draws(key, base, grams, s_r, r, config.draws))
+        draws.append(trace_draws(key, base, grams, s_r, r, config.draws))
         deviations.append(closed_forms.signal_trace_deviation(grams, r, s_r, config.sigma_a))
     return xr.Dataset(
         {
@@ -64,7 +64,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
 
 
 @partial(jax.jit, static_argnames=("rank", "draws"))
-def _trace_draws(key, base, grams, scaling, rank: int, draws: int) -> Array:
+def trace_draws(key, base, grams, scaling, rank: int, draws: int) -> Array:
     """Tr H_Signal = s²Σ_l Tr(A_l M_l A_lᵀ), exactly, for independent draws of A."""
 
     def draw(key):
@@ -89,8 +89,12 @@ def predicted_traces(config: Config, data: xr.Dataset, law: Law = factor) -> np.
 
 def z_scores(config: Config, data: xr.Dataset, law: Law = factor) -> np.ndarray:
     """(mean over draws − prediction) / (X2's deviation / √draws), for every seed and rank."""
-    standard_error = data.deviation.values / np.sqrt(config.draws)
-    return (data.draws.values.mean(2) - predicted_traces(config, data, law)) / standard_error
+    return standard_scores(data.draws.values, predicted_traces(config, data, law), data.deviation.values)
+
+
+def standard_scores(draws: np.ndarray, predicted: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """(mean over the last axis − prediction) / (deviation of one draw / √draws)."""
+    return (draws.mean(-1) - predicted) / (deviation / np.sqrt(draws.shape[-1]))
 
 
 def spectral_ratios(config: Config, data: xr.Dataset) -> dict[str, np.ndarray]:

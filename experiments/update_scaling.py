@@ -5,6 +5,7 @@ With G = ∇_W ℓ, ∇_A ℓ = s BᵀG and ∇_B ℓ = s G Aᵀ. An optimizer t
 From B = 0 its first step leaves B = Θ(sη) and so its second has ΔA = Θ(s²η²): signal α²η, drift α⁴η³.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -65,11 +66,9 @@ def expected(optimizer: str, state: str) -> dict[str, tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Config(Setting):
-    """The first two steps of every optimizer over α and over η."""
+class Grid:
+    """α and η of the steps."""
 
-    width: int = 256
-    """d, inputs, outputs and hidden units of every layer."""
     learning_rate: float = 1e-4
     """η₀."""
     alpha: float = 1.0
@@ -83,6 +82,14 @@ class Config(Setting):
         return [(m * eta, alpha) if family == "η" else (eta, m * alpha) for m in self.multipliers]
 
 
+@dataclass(frozen=True)
+class Config(Grid, Setting):
+    """The first two steps of every optimizer over α and over η."""
+
+    width: int = 256
+    """d, inputs, outputs and hidden units of every layer."""
+
+
 def points(config: Config) -> list[dict]:
     return [{"seed": seed} for seed in range(config.seeds)]
 
@@ -90,12 +97,16 @@ def points(config: Config) -> list[dict]:
 def measure(config: Config, seed: int) -> xr.Dataset:
     """‖Δw_Signal‖ and ‖Δw_Drift‖ of the first two steps from B = 0 and from B ≠ 0, over η and over α."""
     loss, base = problem(config, seed)
-    start = adapters(config, base, seed)
+    return step_norms(config, loss, base, adapters(config, base, seed), config.scaling, seed)
+
+
+def step_norms(config: Grid, loss, base, start, scaling: Callable[[float], float], seed: int) -> xr.Dataset:
+    """The norms of both steps of every optimizer, in both states and along both families; `scaling` is α ↦ s."""
     generic = _away_from_zero(start, jax.random.fold_in(jax.random.key(seed), 5))
     pairs = [config.along(family) for family in FAMILIES]
     values = [
         [
-            [[_steps(loss, base, theta, config.scaling(a), e, name) for e, a in along] for along in pairs]
+            [[_steps(loss, base, theta, scaling(a), e, name) for e, a in along] for along in pairs]
             for theta in (start, generic)
         ]
         for name in OPTIMIZERS
@@ -144,9 +155,9 @@ def distance(data: xr.Dataset, optimizer: str, state: str) -> float:
     return max(abs(measured - stated) for measured, stated in pairs)
 
 
-def report(config: Config, data: xr.Dataset) -> Report:
+def report(config, data: xr.Dataset, figure: str = "update_scaling") -> Report:
     rows = [_row(data, name, state, family) for state in STATES for name in OPTIMIZERS for family in FAMILIES]
-    return Report([*rows, *_first_rows(data)], _sentences(data), {"update_scaling": partial(_figure, config, data)})
+    return Report([*rows, *_first_rows(data)], _sentences(data), {figure: partial(_figure, config, data)})
 
 
 def _row(data: xr.Dataset, name: str, state: str, family: str) -> Row:
@@ -179,7 +190,7 @@ def _sentences(data: xr.Dataset) -> list[str]:
     ]
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config, data: xr.Dataset) -> figures.Figure:
     figure, axes = figures.panels(
         3, f"P4  One step: d = {config.width}, r = {config.rank}, {config.seeds} seeds, 95% intervals", height=5.6
     )

@@ -35,6 +35,15 @@ def signal_trace(grams: Grams, adapters: Adapters, scaling: Scaling) -> Float[Ar
     return jnp.sum(jnp.stack([s[k] ** 2 * jnp.vdot(adapters[k].A @ M, adapters[k].A) for k, M in grams.items()]))
 
 
+def expected_signal_trace(
+    grams: Grams, rank: int | Mapping[str, int], scaling: Scaling, sigma_a: float | Mapping[str, float]
+) -> float:
+    """E[Tr H_Signal] = Σ_l r_l s_l² σ_l² Tr M_l at B = 0: P3-trace with rank, scaling and σ_A of each layer."""
+    r, s = per_layer("rank", rank, grams), per_layer("scaling", scaling, grams)
+    sigma = per_layer("sigma_a", sigma_a, grams)
+    return sum(r[k] * (float(s[k]) * sigma[k]) ** 2 * float(jnp.trace(M)) for k, M in grams.items())
+
+
 def signal_trace_deviation(
     grams: Grams, rank: int | Mapping[str, int], scaling: Scaling, sigma_a: float | Mapping[str, float]
 ) -> float:

@@ -1,19 +1,17 @@
-"""The paper's MLP in flax.nnx, and the bridge from any nnx model to (base weights, forward)."""
+"""The models of the experiments in flax.nnx: the paper's MLP and a small transformer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import variance_scaling
-from jax.tree_util import Partial, register_dataclass
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from signal_drift.attention import exact_attention
 from signal_drift.errors import InputError
-from signal_drift.lora import Weights
 
 
 class MLP(nnx.Module):
@@ -55,49 +53,52 @@ class MLP(nnx.Module):
         return self.activation(x) if self.activate_output else x
 
 
-@register_dataclass
-@dataclass(frozen=True, eq=False)
-class Forward:
-    """(weights, *inputs) ↦ the model's output with its linear layers replaced by `weights`; all else is frozen."""
+class TransformerBlock(nnx.Module):
+    """x ↦ y + φ(LN(y) W_inᵀ) W_outᵀ with y = x + attention(LN(x)), φ = GELU."""
 
-    graphdef: nnx.GraphDef = field(metadata={"static": True})
-    state: nnx.State
+    def __init__(self, width: int, heads: int, hidden: int, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        self.attention_norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(
+            heads, width, decode=False, attention_fn=exact_attention, param_dtype=dtype, rngs=rngs
+        )
+        self.norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
+        self.expand = nnx.Linear(width, hidden, param_dtype=dtype, rngs=rngs)
+        self.contract = nnx.Linear(hidden, width, param_dtype=dtype, rngs=rngs)
 
-    def __call__(self, weights: Weights, *inputs: Array) -> Array:
-        model = nnx.merge(self.graphdef, self.state, copy=True)
-        layers = _linear_layers(model)
-        for name, W in weights.items():
-            if name not in layers:
-                raise InputError(f"weights: unknown layer {name!r}; the layers are {sorted(layers)}")
-            if W.T.shape != layers[name].kernel.shape:
-                wanted = layers[name].kernel.shape[::-1]
-                raise InputError(f"weights[{name!r}]: must be (d_out, d_in) = {wanted}, got {W.shape}")
-            layers[name].kernel[...] = W.T
-        return model(*inputs)
+    def __call__(self, x: Float[Array, "n tokens width"]) -> Float[Array, "n tokens width"]:
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.contract(jax.nn.gelu(self.expand(self.norm(x))))
 
 
-def base_and_forward(model: nnx.Module) -> tuple[dict[str, Array], Forward]:
-    """(base, forward) such that forward(base, *inputs) = model(*inputs), for every `nnx.Linear` in the model.
+class TransformerClassifier(nnx.Module):
+    """A sample's features in `tokens` equal parts → embedding + position → blocks → mean over tokens → class head."""
 
-    `base` holds each layer's W₀ of shape (d_out, d_in), which is the transpose of flax's kernel, under the
-    layer's path ("layers.0"). Biases and all other parameters stay frozen at their values.
-    """
-    base = {name: layer.kernel[...].T for name, layer in _linear_layers(model).items()}
-    if not base:
-        raise InputError(f"model: has no nnx.Linear layer, got {type(model).__name__}")
-    return base, Forward(*nnx.split(model))
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        *,
+        tokens: int,
+        width: int,
+        heads: int,
+        blocks: int,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float64,
+    ) -> None:
+        if min(features, classes, tokens, width, heads, blocks) < 1 or features % tokens or width % heads:
+            raise InputError(
+                f"tokens: must divide the features, and heads the width, all of them positive, got {tokens} tokens of "
+                f"{features} features, {heads} heads of width {width}, {classes} classes, {blocks} blocks"
+            )
+        self.tokens = tokens
+        self.embed = nnx.Linear(features // tokens, width, param_dtype=dtype, rngs=rngs)
+        self.position = nnx.Param(jax.random.normal(rngs.params(), (tokens, width), dtype) / width**0.5)
+        self.blocks = nnx.List(TransformerBlock(width, heads, 2 * width, rngs=rngs, dtype=dtype) for _ in range(blocks))
+        self.norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
+        self.head = nnx.Linear(width, classes, param_dtype=dtype, rngs=rngs)
 
-
-def predictor(forward: Forward, *inputs: Array) -> Partial:
-    """The map weights ↦ forward(weights, *inputs), with the inputs as data."""
-    return Partial(_predict, forward, inputs)
-
-
-def _predict(forward: Forward, inputs: tuple[Array, ...], weights: Weights) -> Array:
-    return forward(weights, *inputs)
-
-
-def _linear_layers(model: nnx.Module) -> dict[str, nnx.Linear]:
-    return {
-        ".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, nnx.Linear)
-    }
+    def __call__(self, x: Float[Array, "n features"]) -> Float[Array, "n classes"]:
+        x = self.embed(x.reshape(len(x), self.tokens, -1)) + self.position[...]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(axis=1))

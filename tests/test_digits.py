@@ -7,8 +7,16 @@ import pytest
 from flax import nnx
 
 from signal_drift import InputError
-from signal_drift.digits import Adaptation, Classification, accuracy, cross_entropy, rotated_digits
-from signal_drift.models import MLP, base_and_forward
+from signal_drift.bridge import base_and_forward
+from signal_drift.digits import (
+    Adaptation,
+    Classification,
+    accuracy,
+    cross_entropy,
+    rotated_digit_rows,
+    rotated_digits,
+)
+from signal_drift.models import MLP
 
 
 def drawn(seed: int = 0, angle: float = 45.0, steps: int = 150) -> Adaptation:
@@ -70,3 +78,26 @@ def test_cross_entropy_is_the_mean_negative_log_probability() -> None:
 def test_parts_that_leave_nothing_are_named(samples: int) -> None:
     with pytest.raises(InputError, match=f"samples: {samples}"):
         rotated_digits(jax.random.key(0), samples=samples, pretraining=600)
+
+
+def test_transformer_learns_upright_digits_and_rotation_undoes_it() -> None:
+    """On the images that the MLP sees; adapted are the twelve layers of two blocks, D = 2(4·16² + 2·16·32)."""
+    task, mlp = (make(jax.random.key(0), samples=50) for make in (rotated_digit_rows, drawn_with))
+    np.testing.assert_array_equal(task.validation.X, mlp.validation.X)
+    assert float(accuracy(task.forward, task.pretraining, task.base)) > 0.95
+    assert float(accuracy(task.forward, task.validation, task.base)) < 0.5
+    assert all(name.startswith("blocks.") for name in task.base)
+    assert (len(task.base), sum(W.size for W in task.base.values())) == (12, 4096)
+
+
+def drawn_with(key: jax.Array, samples: int) -> Adaptation:
+    return rotated_digits(key, hidden=(4,), samples=samples, steps=1)
+
+
+def test_transformer_follows_from_its_key() -> None:
+    one, same, other = (
+        rotated_digit_rows(jax.random.key(seed), width=4, blocks=1, samples=5, steps=3) for seed in (0, 0, 1)
+    )
+    for name, W0 in one.base.items():
+        np.testing.assert_array_equal(W0, same.base[name])
+        assert np.any(other.base[name] != W0)

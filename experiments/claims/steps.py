@@ -8,6 +8,7 @@ import xarray as xr
 from experiments import dynamics, gauge_breaking, optimizer_gauge, signal_descent, stability, update_scaling
 from experiments.behaviour import CRITERIA
 from experiments.claim import Claim, Reading
+from experiments.families import purity, slope
 from experiments.statistics import mean_interval
 from experiments.update_scaling import FAMILIES, FORGETFUL, STATES, fitted
 from experiments.verdict import Band, Finding, at_most, below, exactly, extent, magnitude, near, power
@@ -34,12 +35,12 @@ DRIFT_LIKE_SIGNAL = {"signal": (1, 1), "drift": (1, 1), "ratio": (0, 0)}
 
 def ratio_along_training(config, data: xr.Dataset) -> list[Finding]:
     """The exponents of the geometric mean of the signal-to-drift ratio over all steps."""
-    ratio = dynamics.purity(data.drop_sel(run="FFT"))
+    ratio = purity(data.drop_sel(run="FFT"))
     return [
         Finding(
             f"exponent of {family} in the signal-to-drift ratio, all steps",
             power(stated),
-            dynamics.slope(config, ratio, family),
+            slope(config, ratio, family),
         )
         for family, stated in zip(FAMILIES, FORGETFUL["ratio"], strict=True)
     ]

@@ -7,11 +7,12 @@ import xarray as xr
 from experiments import dynamics, readings
 from experiments.behaviour import behaviour, final, jitter, per_run
 from experiments.claim import Claim, Reading
-from experiments.dynamics import EARLY, MATCHED, STATED, label, labels, purity, slope
+from experiments.dynamics import EARLY, STATED
+from experiments.families import FAMILIES, MATCHED, label, labels, purity, slope
 from experiments.statistics import exponents, mean_interval
 from experiments.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, near, share
 
-ETA, ALPHA = dynamics.FAMILIES
+ETA, ALPHA = FAMILIES
 
 
 def does(data: xr.Dataset, run: str, word: str) -> Finding:
@@ -37,7 +38,7 @@ def start_alike(config, data: xr.Dataset) -> list[Finding]:
 
 def deeper(config, data: xr.Dataset) -> Finding:
     level = final(data.loss)
-    best = {family: level.sel(run=labels(config, family)).min("run") for family in dynamics.FAMILIES}
+    best = {family: level.sel(run=labels(config, family)).min("run") for family in FAMILIES}
     ratio = mean_interval((best[ALPHA] / best[ETA]).values)
     return Finding("deepest final loss, α-scaling over η-scaling", below(1.0), ratio)
 
@@ -64,7 +65,7 @@ def noise(config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
     values = per_run(jitter, data.drop_sel(run="FFT").drift)
     return [
         Finding(f"exponent of {family} in the jitter of ‖Δw_Drift‖", bands[family], slope(config, values, family))
-        for family in dynamics.FAMILIES
+        for family in FAMILIES
     ]
 
 
@@ -73,7 +74,7 @@ def noisier(config, data: xr.Dataset) -> list[Finding]:
     values = per_run(jitter, data.drop_sel(run="FFT").drift)
     per_seed = [
         exponents(config.multipliers(family), values.sel(run=labels(config, family)).transpose("seed", "run").values)
-        for family in dynamics.FAMILIES
+        for family in FAMILIES
     ]
     name = "exponent of η less that of α in the jitter of ‖Δw_Drift‖"
     return [Finding(name, above(0.0), mean_interval(per_seed[0] - per_seed[1]))]

@@ -17,6 +17,7 @@ from experiments import (
     record,
     reproduce,
     spectral_suppression,
+    transformer_curvature,
 )
 from experiments.experiment import Experiment, main, results
 from signal_drift.propositions import PROPOSITIONS
@@ -89,7 +90,9 @@ def test_script_runs_from_the_command_line(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "magnitudes.svg").exists()
 
 
-@pytest.mark.parametrize("module", [spectral_suppression, purification, asymmetric_scaling, magnitudes])
+@pytest.mark.parametrize(
+    "module", [spectral_suppression, purification, asymmetric_scaling, magnitudes, transformer_curvature]
+)
 def test_help_explains_every_option(module, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
         main(module.EXPERIMENT, ["--help"])
@@ -104,6 +107,7 @@ def test_help_explains_every_option(module, capsys: pytest.CaptureFixture) -> No
     [
         (purification, ["--rank", "0"], "error: rank: must be at least 1, got 0"),
         (purification, ["--width", "-3"], "error: width: must be at least 1, got -3"),
+        (transformer_curvature, ["--heads", "3"], "error: heads: must divide the width 4, got 3"),
         (magnitudes, ["--d-in", "0"], "error: d_in: must be at least 1, got 0"),
         (magnitudes, ["--ranks", "4", "0"], "error: ranks: must be at least 1, got 0"),
         (magnitudes, ["--device", "cuda"], "error: device: JAX finds no 'cuda' on this machine"),

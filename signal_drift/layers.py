@@ -1,0 +1,110 @@
+"""The decomposition layer by layer: what each layer's own curvature is, and how much of the whole it carries."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from signal_drift.curvature import Decomposition, LinearOperator, Loss, decompose
+from signal_drift.errors import InputError
+from signal_drift.lora import Adapters, Scaling, Weights, effective_weights, per_layer
+from signal_drift.protocol import alpha_base
+from signal_drift.spectrum import eigenvalues
+
+OPERATORS = ("task", "signal", "drift", "lora")
+
+
+class Block(NamedTuple):
+    """One layer's diagonal block of an operator H: the ends of its spectrum, its trace, and its shares of the whole.
+
+    `trace_share` is Tr H_ll / Tr H, NaN where Tr H = 0 (the drift); `norm_share` is ‖H_ll‖_F² / ‖H‖_F², of which the
+    blocks between layers have the rest.
+    """
+
+    largest: float
+    smallest: float
+    trace: float
+    trace_share: float
+    norm_share: float
+
+
+class LayerView(NamedTuple):
+    """One line of the table. V2's α = √r/σ_A is given for σ_A as it was set and as it is in A, its root mean square."""
+
+    layer: str
+    shape: tuple[int, int]
+    rank: int
+    task: Block
+    signal: Block
+    drift: Block
+    lora: Block
+    alpha_set: float
+    alpha_measured: float
+
+
+def decompose_layer(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling, layer: str) -> Decomposition:
+    """The diagonal blocks of one layer: the decomposition of ℓ as a function of that layer's weights alone.
+
+    Matrix-free like `decompose`, at any size; the other layers are held at their effective weights.
+    """
+    fixed = effective_weights(base, adapters, scaling)
+    if layer not in fixed:
+        raise InputError(f"layer: unknown layer {layer!r}; the layers are {sorted(fixed)}")
+    alone = Partial(_with_fixed, loss if isinstance(loss, Partial) else Partial(loss), fixed)
+    s = per_layer("scaling", scaling, base)
+    return decompose(alone, {layer: base[layer]}, {layer: adapters[layer]}, {layer: s[layer]})
+
+
+def _with_fixed(loss: Loss, fixed: Weights, weights: Weights) -> Float[Array, ""]:
+    return loss({**fixed, **weights})
+
+
+def layer_views(
+    parts: Decomposition | Mapping[str, LinearOperator | Array],
+    adapters: Adapters,
+    sigma_a: float | Mapping[str, float] | None = None,
+) -> list[LayerView]:
+    """Every layer's block of H_ℓ, H_Signal, H_Drift and H_LoRA, and its own V2 α = √r/σ_A.
+
+    `sigma_a` is the standard deviation that A was drawn with, by default 1/√d_in as in `init_adapters`. From the dense
+    matrices, which may stand in the place of the operators in a dict of what `decompose` returns.
+    """
+    operators = parts if isinstance(parts, Mapping) else parts._asdict()
+    fan_in = {k: A.shape[1] ** -0.5 for k, (A, _) in sorted(adapters.items())}
+    sigma = fan_in if sigma_a is None else per_layer("sigma_a", sigma_a, adapters)
+    weights = [len(adapters[k].B) * adapters[k].A.shape[1] for k in fan_in]
+    theta = [sum(x.size for x in adapters[k]) for k in fan_in]
+    blocks = {k: _blocks(operators[k], weights if k == "task" else theta) for k in OPERATORS}
+    return [
+        LayerView(
+            layer=k,
+            shape=(len(B), A.shape[1]),
+            rank=len(A),
+            **{name: blocks[name][i] for name in OPERATORS},
+            alpha_set=alpha_base(len(A), sigma[k]),
+            alpha_measured=alpha_base(len(A), float(jnp.sqrt(jnp.mean(A**2)))),
+        )
+        for i, (k, (A, B)) in enumerate(sorted(adapters.items()))
+    ]
+
+
+def _blocks(op: LinearOperator | Array, sizes: list[int]) -> list[Block]:
+    H = np.asarray(op.dense() if isinstance(op, LinearOperator) else op)
+    ends = np.cumsum([0, *sizes])
+    trace, norm = np.trace(H), np.sum(H**2)
+    return [_block(H[i:j, i:j], float(trace), float(norm)) for i, j in pairwise(ends)]
+
+
+def _block(H: Float[np.ndarray, "n n"], trace: float, norm: float) -> Block:
+    spectrum = eigenvalues(H)
+    return Block(
+        largest=float(spectrum[-1]),
+        smallest=float(spectrum[0]),
+        trace=float(np.trace(H)),
+        trace_share=float(np.trace(H)) / trace if trace else np.nan,
+        norm_share=float(np.sum(H**2)) / norm if norm else np.nan,
+    )
