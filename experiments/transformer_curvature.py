@@ -179,8 +179,9 @@ def _curvature(config: Config, data: xr.Dataset) -> figures.Figure:
     means = data.draws.mean("draw").transpose("seed", "rank")
     error = data.deviation.transpose("seed", "rank").values / np.sqrt(config.draws)
     for i, seed in enumerate(data.seed.values):
-        once = {"color": blue, "label": "r · mean of draws ± 2σ (X2)"} if i == 0 else {"color": blue}
-        left.errorbar(ranks, ranks * means.sel(seed=seed), 2 * ranks * error[i], fmt="o", mfc="white", **once)
+        label = None if i else "r · mean of draws ± 2σ (X2)"
+        values = ranks * means.sel(seed=seed)
+        left.errorbar(ranks, values, 2 * ranks * error[i], fmt="o", mfc="white", color=blue, label=label)
         left.plot(ranks, ranks * data.predicted.sel(seed=seed), "--", color=figures.COLOR["prediction"])
     left.plot([], [], "--", color=figures.COLOR["prediction"], label=r"prediction $\sum_l\sigma_l^2\,\mathrm{Tr}\,M_l$")
     left.set_xscale("log", base=2)
@@ -195,22 +196,11 @@ def _curvature(config: Config, data: xr.Dataset) -> figures.Figure:
     for x, state in enumerate(STATES):
         for name, color in (("task_max", "task"), ("task_min", "drift")):
             values = data[name].sel(state=state).values
-            right.plot(
-                [x] * len(values),
-                values,
-                "o",
-                color=figures.COLOR[color],
-                alpha=0.6,
-                label=None if x else name.replace("task_", "λ"),
-            )
+            label = None if x else name.replace("task_", "λ")
+            right.plot([x] * len(values), values, "o", color=figures.COLOR[color], alpha=0.6, label=label)
     right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="premise of P2: λmin ≥ 0")
-    right.set(
-        xticks=[0, 1],
-        xticklabels=STATES,
-        xlim=(-0.5, 1.5),
-        ylabel=r"eigenvalue of $H_\ell$",
-        title="(c) ends of the spectrum",
-    )
+    right.set(xticks=[0, 1], xticklabels=STATES, xlim=(-0.5, 1.5))
+    right.set(ylabel=r"eigenvalue of $H_\ell$", title="(c) ends of the spectrum")
     for panel in (left, middle, right):
         panel.legend()
     return figure
