@@ -70,7 +70,6 @@ def _state(parts: sd.Decomposition, task: Array, theta) -> xr.Dataset:
         {
             "task_min": spectrum[0],
             "task_max": spectrum[-1],
-            "negative": float(np.mean(spectrum < -figures.zero_threshold(spectrum))),
             "block": (("layer", "operator", "field"), np.array(blocks)),
             "alpha_set": ("layer", [view.alpha_set for view in views]),
             "alpha_measured": ("layer", [view.alpha_measured for view in views]),
@@ -104,28 +103,28 @@ def z_scores(data: xr.Dataset) -> np.ndarray:
 
 
 def estimates(data: xr.Dataset) -> dict[str, Estimate]:
-    """P3-trace: measured over predicted trace, stated 1. P2-premise: λmin/λmax of H_ℓ in each state, stated ≥ 0."""
-    ratio = (data.draws.mean("draw") / data.predicted).mean("rank")
-    premise = (data.task_min / data.task_max).transpose("state", "seed")
-    return {"Tr H_Signal / prediction": mean_interval(ratio.values)} | {
-        f"λmin/λmax[H_ℓ], {state}": mean_interval(premise.sel(state=state).values) for state in STATES
+    """P3-trace: the mean z-score, stated 0. P2-premise: λmin/‖H_ℓ‖ in each state, stated ≥ 0.
+
+    A z-score and no ratio: H_ℓ is indefinite here, and its trace is close to zero or below.
+    """
+    norm = np.maximum(abs(data.task_min), abs(data.task_max))
+    premise = (data.task_min / norm).transpose("state", "seed")
+    return {"z of Tr H_Signal": mean_interval(z_scores(data))} | {
+        f"λmin/‖H_ℓ‖, {state}": mean_interval(premise.sel(state=state).values) for state in STATES
     }
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
-    measured, z = estimates(data), z_scores(data)
-    by_rank = (data.draws.mean("draw") / data.predicted).transpose("rank", "seed")
-    rows = []
-    for r in config.ranks:
-        ratio = mean_interval(by_rank.sel(rank=r).values)
-        rows.append(Row(f"P3   Tr H_Signal / prediction, r = {r}", "1", str(ratio), ratio.interval()))
+    measured, z, rows = estimates(data), z_scores(data), []
+    for r, scores in zip(config.ranks, z.T, strict=True):
+        mean = mean_interval(scores)
+        name = f"P3   (Tr H_Signal − prediction) / standard error by X2, r = {r}"
+        rows.append(Row(name, "0", str(mean), mean.interval()))
     limit = f"< {largest_normal(z.size):.2f} at 95%"
-    rows.append(
-        Row(f"P3   largest abs z of {z.size} (seed, rank) means", limit, f"{np.max(np.abs(z)):.2f}", "–"),
-    )
+    rows.append(Row(f"P3   largest abs z of {z.size} (seed, rank) means", limit, f"{np.max(np.abs(z)):.2f}", "–"))
     for state in STATES:
-        premise = measured[f"λmin/λmax[H_ℓ], {state}"]
-        rows.append(Row(f"P2-premise  λmin/λmax of H_ℓ, {state}", "≥ 0", str(premise), premise.interval()))
+        premise = measured[f"λmin/‖H_ℓ‖, {state}"]
+        rows.append(Row(f"P2-premise  λmin/‖H_ℓ‖, {state}", "≥ 0", str(premise), premise.interval()))
     drawn = {"transformer_curvature": partial(_curvature, config, data), "layers": partial(_layers, config, data)}
     return Report([*rows, *_layer_rows(data)], _sentences(data), drawn)
 
@@ -151,8 +150,8 @@ def _layer_rows(data: xr.Dataset) -> list[Row]:
 
 
 COLUMNS = (
-    ("task", "trace_share", "share of Tr H_ℓ"),
-    ("signal", "trace_share", "share of Tr H_Signal"),
+    ("task", "norm_share", "share of ‖H_ℓ‖²"),
+    ("signal", "norm_share", "share of ‖H_Signal‖²"),
     ("signal", "largest", "λmax[H_Signal]"),
     ("drift", "largest", "λmax[H_Drift]"),
 )
@@ -160,34 +159,33 @@ COLUMNS = (
 
 
 def _sentences(data: xr.Dataset) -> list[str]:
-    below = [int((data.task_min.sel(state=state) < 0).sum()) for state in STATES]
+    seeds, trace = data.sizes["seed"], data.block.sel(operator="task", field="trace").sum("layer")
+    below, lost = ([int((x.sel(state=state) < 0).sum()) for state in STATES] for x in (data.task_min, trace))
     within = float(data.block.sel(operator="task", field="norm_share", state="initial").sum("layer").mean())
-    share = layer_estimates(data, "signal", "trace_share", "initial")
+    share = layer_estimates(data, "signal", "norm_share", "initial")
     top = max(share, key=lambda k: share[k].mean)
     return [
-        f"P2-premise on the transformer: λmin of H_ℓ is negative at {below[0]} of {data.sizes['seed']} seeds at "
-        f"initialisation and at {below[1]} after training.",
-        f"The layers' own blocks carry {within:.0%} of ‖H_ℓ‖_F², the blocks between layers the rest; the largest share "
-        f"of Tr H_Signal is that of {top}, {share[top].mean:.0%}.",
+        f"P2-premise on the transformer: H_ℓ has a negative eigenvalue at {below[0]} of {seeds} seeds before and at "
+        f"{below[1]} after training, and a negative trace at {lost[0]} and {lost[1]}.",
+        f"At initialisation the layers' own blocks carry {within:.0%} of ‖H_ℓ‖_F², the blocks between layers the rest; "
+        f"the largest share of ‖H_Signal‖_F² is that of {top}, {share[top].mean:.0%}.",
     ]
 
 
 def _curvature(config: Config, data: xr.Dataset) -> figures.Figure:
-    sizes = f"{config.draws} draws of A per rank, {config.seeds} seeds, α = 1"
+    sizes = f"{config.draws} draws of A per rank, {config.seeds} seeds"
     figure, (left, middle, right) = figures.panels(3, f"P3, P2-premise  Transformer: {sizes}")
     ranks, blue, z = np.array(config.ranks), figures.COLOR["signal"], z_scores(data)
     means = data.draws.mean("draw").transpose("seed", "rank")
+    error = data.deviation.transpose("seed", "rank").values / np.sqrt(config.draws)
     for i, seed in enumerate(data.seed.values):
-        left.plot(
-            ranks,
-            data.predicted.sel(seed=seed),
-            "--",
-            color=figures.COLOR["prediction"],
-            label=None if i else "prediction",
-        )
-        left.plot(ranks, means.sel(seed=seed), "o", mfc="white", color=blue, label=None if i else "mean of draws")
-    figures.log_axis(left, "rank r", r"$\mathrm{Tr}\,H_{Signal}$")
-    left.set_title("(a) each seed")
+        label = None if i else "r · mean of draws ± 2σ (X2)"
+        values = ranks * means.sel(seed=seed)
+        left.errorbar(ranks, values, 2 * ranks * error[i], fmt="o", mfc="white", color=blue, label=label)
+        left.plot(ranks, ranks * data.predicted.sel(seed=seed), "--", color=figures.COLOR["prediction"])
+    left.plot([], [], "--", color=figures.COLOR["prediction"], label=r"prediction $\sum_l\sigma_l^2\,\mathrm{Tr}\,M_l$")
+    left.set_xscale("log", base=2)
+    left.set(xlabel="rank r", ylabel=r"$r\,\mathrm{Tr}\,H_{Signal}$", title="(a) each seed, α = 1")
     limit = largest_normal(z.size)
     middle.axhspan(-limit, limit, color=figures.COLOR["band"], alpha=0.25, label=f"95% of the largest of {z.size}")
     middle.axhline(0, color=figures.COLOR["prediction"], ls="--", label="prediction")
@@ -198,29 +196,17 @@ def _curvature(config: Config, data: xr.Dataset) -> figures.Figure:
     for x, state in enumerate(STATES):
         for name, color in (("task_max", "task"), ("task_min", "drift")):
             values = data[name].sel(state=state).values
-            right.plot(
-                [x] * len(values),
-                values,
-                "o",
-                color=figures.COLOR[color],
-                alpha=0.6,
-                label=None if x else name.replace("task_", "λ"),
-            )
+            label = None if x else name.replace("task_", "λ")
+            right.plot([x] * len(values), values, "o", color=figures.COLOR[color], alpha=0.6, label=label)
     right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="premise of P2: λmin ≥ 0")
-    right.set(
-        xticks=[0, 1],
-        xticklabels=STATES,
-        xlim=(-0.5, 1.5),
-        ylabel=r"eigenvalue of $H_\ell$",
-        title="(c) ends of the spectrum",
-    )
+    right.set(xticks=[0, 1], xticklabels=STATES, xlim=(-0.5, 1.5))
+    right.set(ylabel=r"eigenvalue of $H_\ell$", title="(c) ends of the spectrum")
     for panel in (left, middle, right):
         panel.legend()
     return figure
 
 
 def _layers(config: Config, data: xr.Dataset) -> figures.Figure:
-    """Four columns of the table, initial and trained, one line a layer."""
     figure, axes = figures.panels(
         4, f"Layers  α = {config.alpha:g}, r = {config.rank}, {config.seeds} seeds (dots)", 5.2, 4.4
     )
@@ -236,7 +222,7 @@ def _layers(config: Config, data: xr.Dataset) -> figures.Figure:
         if field == "largest":
             panel.set_xscale("log")
         else:
-            panel.axvline(1 / len(y), ls="--", color=figures.COLOR["prediction"], label="equal shares")
+            panel.set_xlim(left=0)
         panel.legend()
     return figure
 

@@ -24,8 +24,6 @@ from experiments.transformer_setting import TINY, Setting, adapters, problem
 class Config(Setting):
     """Extreme eigenvalues over α, before and after training with Adam at each α."""
 
-    rank: int = 2
-    """r of every adapter; half of elsewhere, for fifty spectra in full."""
     alphas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0, 256.0)
     """Values of α."""
     learning_rate: float = 1e-4

@@ -28,7 +28,7 @@ class Setting:
     """Rotation of the digits, in degrees."""
     pretraining: int = 600
     """Steps of pre-training."""
-    rank: int = 4
+    rank: int = 2
     """r of every adapter."""
     seeds: int = 5
     """Independent draws of images, pre-trained weights and A."""

@@ -20,6 +20,7 @@ def stored(module, folder):
 def test_trace_follows_the_law_and_refutes_it_without_the_rank(folder):
     """Of six z-scores none exceeds 4 (chance 4·10⁻⁴); without 1/r those at r = 8 are tens of standard errors off."""
     data = stored(transformer_curvature, folder)
+    assert abs(transformer_curvature.estimates(data)["z of Tr H_Signal"].mean) < 4 / 6**0.5
     assert np.max(np.abs(transformer_curvature.z_scores(data))) < 4
     wrong = data.assign(predicted=data.predicted * data["rank"])
     assert np.min(np.abs(transformer_curvature.z_scores(wrong)[:, -1])) > 4
@@ -28,11 +29,12 @@ def test_trace_follows_the_law_and_refutes_it_without_the_rank(folder):
 def test_estimates_of_the_curvature_follow_the_store(folder):
     data = stored(transformer_curvature, folder)
     measured = transformer_curvature.estimates(data)
-    assert measured["λmin/λmax[H_ℓ], initial"].mean == pytest.approx(
-        float((data.task_min / data.task_max).sel(state="initial").mean())
+    ends = [data[name].sel(state="initial").values for name in ("task_min", "task_max")]
+    assert measured["λmin/‖H_ℓ‖, initial"].mean == pytest.approx(
+        np.mean([low / max(-low, high) for low, high in zip(*ends, strict=True)])
     )
     definite = transformer_curvature.estimates(data.assign(task_min=0 * data.task_min))
-    assert definite["λmin/λmax[H_ℓ], initial"].mean == 0
+    assert definite["λmin/‖H_ℓ‖, initial"].mean == 0
     shares = transformer_curvature.layer_estimates(data, "signal", "trace_share", "initial")
     assert sum(share.mean for share in shares.values()) == pytest.approx(1, rel=1e-9)
     assert len(shares) == 6
