@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from experiments.claim import Claim
-from experiments.claims import algebra, hessians, protocol, steps, traces, trajectories, tuning
+from experiments.claims import algebra, hessians, protocol, steps, traces, trajectories, transformer, tuning
 
 ORDER = (
     *("P1-update", "P1-hessian", "P2-descent", "P2-psd", "P2-premise", "P2-drift-indefinite", "P2-drift-alignment"),
@@ -16,18 +16,17 @@ ORDER = (
 DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4")
 """Claims on expectations and trajectories that the checks of `signal_drift.propositions` hold on drawn problems too."""
 
+MODULES = (algebra, traces, hessians, steps, trajectories, tuning, protocol)
 
-def _also_drawn(claim: Claim) -> Claim:
-    if claim.id not in DRAWN:
-        return claim
-    return replace(claim, readings=(*claim.readings, algebra.on_drawn_problems(claim.id, claim.plain.statement)))
+
+def _extended(claim: Claim) -> Claim:
+    """With the readings on other models: on a transformer and on drawn problems."""
+    more = [transformer.READINGS[claim.id]] if claim.id in transformer.READINGS else []
+    more += [algebra.on_drawn_problems(claim.id, claim.plain.statement)] if claim.id in DRAWN else []
+    return replace(claim, readings=(*claim.readings, *more))
 
 
 CLAIMS = sorted(
-    (
-        _also_drawn(claim)
-        for module in (algebra, traces, hessians, steps, trajectories, tuning, protocol)
-        for claim in module.CLAIMS
-    ),
+    (_extended(claim) for module in MODULES for claim in module.CLAIMS),
     key=lambda claim: ORDER.index(claim.id),
 )
