@@ -1,10 +1,12 @@
 """The laboratory in which LoRA's theory is tested exactly.
 
 `decompose` gives the Jacobian, the task, signal, drift and LoRA Hessians of any loss over adapted weights as
-operators; `decompose_update` splits an update; `eigenvalues`, `extreme_eigenvalues` and `trace` read spectra.
+operators; `decompose_update` splits an update; `eigenvalues`, `extreme_eigenvalues`, `trace`,
+`estimate_trace` and `spectral_density` read spectra.
 """
 
 from signal_drift.curvature import Decomposition, LinearOperator, SymmetricOperator, decompose
+from signal_drift.density import Estimate, SpectralDensity, estimate_trace, spectral_density
 from signal_drift.errors import InputError
 from signal_drift.extremes import ExtremeEigenvalues, extreme_eigenvalues
 from signal_drift.lora import (
@@ -26,10 +28,12 @@ __all__ = [
     "MLP",
     "Adapter",
     "Decomposition",
+    "Estimate",
     "ExtremeEigenvalues",
     "InputError",
     "LinearOperator",
     "Run",
+    "SpectralDensity",
     "SymmetricOperator",
     "UpdateParts",
     "adjoint_product",
@@ -41,6 +45,7 @@ __all__ = [
     "effective_weights",
     "eigenvalues",
     "empirical_alpha_base",
+    "estimate_trace",
     "extreme_eigenvalues",
     "init_adapters",
     "jacobian_product",
@@ -49,6 +54,7 @@ __all__ = [
     "normal_fan_in",
     "pad_rank",
     "separate_rates",
+    "spectral_density",
     "trace",
     "train",
 ]
