@@ -2,7 +2,7 @@
 
 `decompose` gives the Jacobian, the task, signal, drift and LoRA Hessians of any loss over adapted weights as
 operators, `gauss_newton` the part of the curvature that the criterion alone puts there; `decompose_update` splits an
-update; `eigenvalues`, `extreme_eigenvalues` and `trace` read spectra.
+update; `eigenvalues`, `extreme_eigenvalues`, `trace`, `estimate_trace` and `spectral_density` read spectra.
 """
 
 from signal_drift.attention import exact_attention
@@ -10,6 +10,7 @@ from signal_drift.batches import mean_over_batches
 from signal_drift.bridge import LoRAModel, base_and_forward, lora_and_forward
 from signal_drift.composite import composite
 from signal_drift.curvature import Decomposition, LinearOperator, SymmetricOperator, decompose
+from signal_drift.density import Estimate, SpectralDensity, estimate_trace, spectral_density
 from signal_drift.errors import InputError
 from signal_drift.extremes import ExtremeEigenvalues, extreme_eigenvalues
 from signal_drift.gauss_newton import GaussNewton, gauss_newton
@@ -34,6 +35,7 @@ __all__ = [
     "Adapter",
     "Block",
     "Decomposition",
+    "Estimate",
     "ExtremeEigenvalues",
     "GaussNewton",
     "InputError",
@@ -41,6 +43,7 @@ __all__ = [
     "LinearOperator",
     "LoRAModel",
     "Run",
+    "SpectralDensity",
     "SymmetricOperator",
     "UpdateParts",
     "adjoint_product",
@@ -54,6 +57,7 @@ __all__ = [
     "effective_weights",
     "eigenvalues",
     "empirical_alpha_base",
+    "estimate_trace",
     "exact_attention",
     "extreme_eigenvalues",
     "gauss_newton",
@@ -67,6 +71,7 @@ __all__ = [
     "normal_fan_in",
     "pad_rank",
     "separate_rates",
+    "spectral_density",
     "trace",
     "train",
 ]

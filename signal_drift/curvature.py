@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial, register_dataclass
@@ -29,6 +28,7 @@ from signal_drift.lora import (
     jacobian_product,
     per_layer,
 )
+from signal_drift.memory import check_room
 
 Loss = Callable[[dict[str, Array]], Array]
 Vector = Float[Array, "_n"]
@@ -80,7 +80,8 @@ class LinearOperator:
         return _product(self, v)
 
     def dense(self) -> Float[Array, "m n"]:
-        """The matrix itself, in float64. Raises `TypeError` for lower precision."""
+        """The matrix itself, in float64. Raises `TypeError` for lower precision, `InputError` if it does not fit."""
+        check_room(self.shape, 16 * self.shape[0] * self.shape[1])
         return _columns(self._exact()).T
 
     def _exact(self) -> "LinearOperator":
@@ -98,7 +99,11 @@ class SymmetricOperator(LinearOperator):
     """A square operator equal to its transpose."""
 
     def dense(self) -> Float[Array, "n n"]:
-        """The matrix itself, in float64, in the memory of one copy. Raises `TypeError` for lower precision."""
+        """The matrix itself, in float64, in the memory of one copy.
+
+        Raises `TypeError` for lower precision, `InputError` if it does not fit into memory.
+        """
+        check_room(self.shape, 8 * self.shape[0] * self.shape[1])
         return _columns(self._exact())
 
     def diagonal(self) -> Float[Array, "n"]:
@@ -221,17 +226,6 @@ def _chunk(op: LinearOperator, apply: LinearMap) -> int:
     equations = jax.make_jaxpr(apply)(jax.ShapeDtypeStruct(op.shape[1:], op.dtype)).jaxpr.eqns
     written = sum(x.aval.size * op.dtype.itemsize for e in equations for x in e.outvars)
     return max(1, min(CHUNK, CACHE // max(written, 1)))
-
-
-def layer_of(op: LinearOperator, row: int) -> str:
-    """Where in the model a row of the operator lies."""
-    trees = [dict(op.point.base), {k: adapter._asdict() for k, adapter in op.point.adapters.items()}]
-    for tree in trees:
-        places = [(path, x.size) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
-        if sum(size for _, size in places) == op.shape[0]:
-            ends = np.cumsum([size for _, size in places])
-            return jax.tree_util.keystr(places[int(np.searchsorted(ends, row, side="right"))][0])
-    return f"row {row}"
 
 
 def _basis(op: LinearOperator, i: Array) -> Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from signal_drift.curvature import LinearOperator, SymmetricOperator, layer_of
+from signal_drift.curvature import LinearOperator, SymmetricOperator
 from signal_drift.errors import InputError
 
 
@@ -58,3 +58,14 @@ def _linearised(op: LinearOperator) -> jax.tree_util.Partial:
 @jax.jit
 def _applied(linear: jax.tree_util.Partial, v: Array) -> Array:
     return linear(v)
+
+
+def layer_of(op: LinearOperator, row: int) -> str:
+    """Where in the model a row of the operator lies."""
+    trees = [dict(op.point.base), {k: adapter._asdict() for k, adapter in op.point.adapters.items()}]
+    for tree in trees:
+        places = [(path, x.size) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
+        if sum(size for _, size in places) == op.shape[0]:
+            ends = np.cumsum([size for _, size in places])
+            return jax.tree_util.keystr(places[int(np.searchsorted(ends, row, side="right"))][0])
+    return f"row {row}"

@@ -1,0 +1,32 @@
+"""What fits: the memory that is left where arrays are made."""
+
+import os
+from pathlib import Path
+
+import jax
+
+from signal_drift.errors import InputError
+
+GIB = 2**30
+
+
+def available_bytes() -> int:
+    """On the default device: of an accelerator what JAX may still take, of the host what Linux calls available."""
+    stats = None if jax.default_backend() == "cpu" else jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    table = Path("/proc/meminfo")
+    if table.exists():
+        lines = dict(line.split(":") for line in table.read_text(encoding="ascii").splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_room(shape: tuple[int, int], size: int) -> None:
+    """A dense matrix of this shape, taking `size` bytes in all, fits; or `InputError` before it is begun."""
+    left = available_bytes()
+    if size > left:
+        raise InputError(
+            f"op: as a dense matrix {shape} it needs {size / GIB:.3g} GiB, but {left / GIB:.3g} GiB are available; "
+            "extreme_eigenvalues, estimate_trace and spectral_density need no matrix"
+        )
