@@ -52,7 +52,8 @@ class Products:
 @jax.jit
 def _linearised(op: LinearOperator) -> jax.tree_util.Partial:
     """The linear map itself, with all that does not depend on its argument already computed."""
-    return jax.tree_util.Partial(jax.linearize(op.linearise(op.point), jnp.zeros(op.shape[1], op.dtype))[1])
+    linear = jax.linearize(op.linearise(op.point), jnp.zeros(op.shape[1], op.dtype))[1]
+    return linear  # pyright: ignore[reportReturnType] (a Partial, which JAX annotates as any callable)
 
 
 @jax.jit
