@@ -1,6 +1,7 @@
 """A loss evaluated at factored weights: equal to the same loss at merged ones, whatever it does with them."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ USES = {
     "scan": streamed,
     "scan, checkpointed": lambda W: streamed(W, jax.checkpoint),
     "scan carrying W": lambda W: jnp.sum(jax.lax.scan(lambda V, x: (V * 0.9, jnp.tanh(V @ x)), W, X)[1]),
-    "scan over W": lambda W: jax.lax.scan(lambda y, row: (jnp.tanh(y + row @ X[0]), None), 0.0, W)[0],
+    "scan over W": lambda W: jax.lax.scan(lambda y, row: (jnp.tanh(y + row @ X[0]), None), jnp.zeros(()), W)[0],
     "cond": lambda W: jax.lax.cond(jnp.sum(W) > 0, lambda W: jnp.sum(W**3), lambda W: jnp.sum(jnp.tanh(X @ W.T)), W),
     "fori_loop": lambda W: jnp.sum(jax.lax.fori_loop(0, 3, lambda i, y: jnp.tanh(y @ W.T @ X[:3]), X)),
     "custom_jvp": bilinear,
@@ -134,7 +135,7 @@ def test_composed_loss_equals_the_loss_of_the_composition(name, monkeypatch):
     monkeypatch.setattr(factored, "_cheaper", lambda W: W)
     x = LOSSES[name]()
     theta, unravel = ravel_pytree(x.adapters)
-    s = x.scaling if isinstance(x.scaling, dict) else dict.fromkeys(x.base, x.scaling)
+    s: Any = x.scaling if isinstance(x.scaling, dict) else dict.fromkeys(x.base, x.scaling)
     agree(
         lambda theta: composed_loss(x.loss, x.base, unravel(theta), s),
         lambda theta: x.loss(sd.effective_weights(x.base, unravel(theta), s)),
