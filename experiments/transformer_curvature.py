@@ -201,8 +201,9 @@ def _curvature(config: Config, data: xr.Dataset) -> figures.Figure:
     right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="premise of P2: λmin ≥ 0")
     right.set(xticks=[0, 1], xticklabels=STATES, xlim=(-0.5, 1.5))
     right.set(ylabel=r"eigenvalue of $H_\ell$", title="(c) ends of the spectrum")
-    for panel, place in ((left, "best"), (middle, "upper right"), (right, "center")):
-        panel.legend(loc=place)
+    left.legend()
+    middle.legend(loc="upper right")
+    right.legend(loc="center")
     return figure
 
 

@@ -108,7 +108,7 @@ def _dot_general(equation: Any, inputs: list) -> list:
     (i,), (j,) = contract
     if isinstance(W, Factored):
         near, far = (W.L, W.R) if j == 0 else (W.R.T, W.L.T)
-        low_rank: Array = _times(dot(x, near, i, 0), far, equation.params["precision"])  # pyright: ignore
+        low_rank: Any = _times(dot(x, near, i, 0), far, equation.params["precision"])
         return [dot(x, W.W0, i, j) + low_rank]
     W, x = x, W
     near, far = (W.L.T, W.R.T) if i == 0 else (W.R, W.L)

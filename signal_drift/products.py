@@ -1,5 +1,7 @@
 """Products of a symmetric operator with host vectors: linearised once, checked to be finite, counted."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,14 +52,13 @@ class Products:
 
 
 @jax.jit
-def _linearised(op: LinearOperator) -> jax.tree_util.Partial:
+def _linearised(op: LinearOperator) -> Callable[[Array], Array]:
     """The linear map itself, with all that does not depend on its argument already computed."""
-    linear = jax.linearize(op.linearise(op.point), jnp.zeros(op.shape[1], op.dtype))[1]
-    return linear  # pyright: ignore[reportReturnType] (a Partial, which JAX annotates as any callable)
+    return jax.linearize(op.linearise(op.point), jnp.zeros(op.shape[1], op.dtype))[1]
 
 
 @jax.jit
-def _applied(linear: jax.tree_util.Partial, v: Array) -> Array:
+def _applied(linear: Callable[[Array], Array], v: Array) -> Array:
     return linear(v)
 
 

@@ -68,7 +68,7 @@ KINDS = {
     "one outlier": lambda rng: conjugated([1e6, *rng.standard_normal(N - 1)], rng),
     "tiny": lambda rng: conjugated(1e-30 * rng.standard_normal(N), rng),
 }
-CALLS = [(1, "largest"), (1, "both"), (2, "smallest"), (4, "both")]
+CALLS: list[tuple[int, extremes.End]] = [(1, "largest"), (1, "both"), (2, "smallest"), (4, "both")]
 
 
 @cache
