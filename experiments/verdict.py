@@ -37,7 +37,8 @@ class Band(NamedTuple):
             return f"{'>' if _open(self.low, np.inf) else '≥'} {self.ends[0]:.4g}"
         if np.isinf(self.low):
             return f"{'<' if _open(self.high, -np.inf) else '≤'} {self.ends[1]:.4g}"
-        return f"{self.low:.4g} to {self.high:.4g}"
+        digits = next((n for n in range(4, 12) if f"{self.low:.{n}g}" != f"{self.high:.{n}g}"), 12)
+        return f"{self.low:.{digits}g} to {self.high:.{digits}g}"
 
     @property
     def ends(self) -> tuple[float, float]:
