@@ -33,6 +33,13 @@ class Config(Setting):
     """η of Adam; the paper's η₀."""
     steps: int = 100
     """Training steps; the paper's number."""
+    probes: int = 10
+    """Random vectors of every density."""
+    nodes: int = 80
+    """Nodes of the quadrature for every vector."""
+
+    tolerance: float = 1e-6
+    """Residual of an eigenvalue over ‖H‖ at which the search stops."""
 
 
 def points(config: Config) -> list[dict]:
@@ -40,26 +47,27 @@ def points(config: Config) -> list[dict]:
 
 
 def measure(config: Config, seed: int, state: str) -> xr.Dataset:
-    """All eigenvalues of H_ℓ, the ends of the other spectra, and the loss."""
+    """The ends of all five spectra, the density of that of H_ℓ, and the loss."""
     loss, base = problem(config, seed)
     theta, s = adapters(config, base, seed), config.scaling(config.alpha)
     if state == "trained":
         theta = _trained(loss, base, theta, s, config.learning_rate, config.steps).trained
     parts, whole = sd.gauss_newton(loss, base, theta, s), sd.decompose(loss, base, theta, s)
     ends = {
-        name: (("end",), sd.extreme_eigenvalues(op, which="both").values)
+        name: (("end",), sd.extreme_eigenvalues(op, which="both", tolerance=config.tolerance).values)
         for name, op in (
+            ("task", whole.task),
             ("signal", whole.signal),
             ("G", parts.task),
             ("G_signal", parts.signal),
             ("R", parts.residual),
         )
     }
-    spectrum = sd.eigenvalues(whole.task)
+    density = sd.spectral_density(whole.task, probes=config.probes, steps=config.nodes)
     return xr.Dataset(
         {
-            "spectrum": ("index", spectrum),
-            "task": ("end", spectrum[[0, -1]]),
+            "nodes": (("probe", "node"), density.nodes),
+            "weights": (("probe", "node"), density.weights),
             **ends,
             "loss": float(loss(sd.effective_weights(base, theta, s))),
         },
@@ -79,9 +87,12 @@ def lowest_over_highest(data: xr.Dataset, name: str, state: str) -> np.ndarray:
 
 
 def negative_share(data: xr.Dataset, state: str) -> Estimate:
-    """Σ_{λ<0}|λ| / Σ|λ| of H_ℓ."""
-    spectrum = data.spectrum.sel(state=state)
-    return mean_interval((abs(spectrum.where(spectrum < 0, 0)).sum("index") / abs(spectrum).sum("index")).values)
+    """Σ_{λ<0}|λ| / Σ|λ| of H_ℓ, by quadrature."""
+    here = data.sel(state=state)
+    curvature = abs(here.nodes) * here.weights
+    return mean_interval(
+        (curvature.where(here.nodes < 0, 0).sum(["probe", "node"]) / curvature.sum(["probe", "node"])).values
+    )
 
 
 def surviving(data: xr.Dataset, state: str) -> Estimate:
@@ -124,10 +135,12 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
     )
     figure, (left, right) = figures.panels(2, title)
     for state, color in zip(STATES, ("signal", "band"), strict=True):
-        spectra = data.spectrum.sel(state=state).transpose("seed", "index").values
-        for k, spectrum in enumerate(spectra):
-            style = {"color": figures.COLOR[color], "alpha": 0.5, "label": state if k == 0 else None}
-            figures.draw_sorted(left, spectrum / spectrum[-1], **style)
+        for k in range(config.seeds):
+            here = data.sel(state=state).isel(seed=k)
+            order = np.argsort(here.nodes.values.ravel())[::-1]
+            share = np.cumsum(here.weights.values.ravel()[order]) / config.probes
+            top, label = float(here.task.sel(end="max")), state if k == 0 else None
+            left.plot(share, here.nodes.values.ravel()[order] / top, color=figures.COLOR[color], alpha=0.5, label=label)
         for x, name in enumerate(LABEL):
             ends = data[name].sel(state=state)
             y = ends.sel(end="min") / data.task.sel(state=state, end="max")
@@ -136,7 +149,11 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
         right.plot([], [], "o", color=figures.COLOR[color], label=state)
     figures.symlog(left, "y", 1e-9)
     left.axhline(0, color=figures.COLOR["prediction"], ls="--", label="P2-premise: none below")
-    left.set(xlabel="position, share of all eigenvalues", ylabel="λ[H_ℓ] / λmax[H_ℓ]", title="(a) H_ℓ, each seed")
+    left.set(
+        xlabel="position, share of all eigenvalues",
+        ylabel="λ[H_ℓ] / λmax[H_ℓ]",
+        title="(a) H_ℓ, each seed, by quadrature",
+    )
     right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="positive semi-definite")
     right.set(xticks=range(len(LABEL)), ylabel="λmin / λmax[H_ℓ]", title="(b) most negative eigenvalue, each seed")
     right.set_xticklabels(list(LABEL.values()))
@@ -149,7 +166,7 @@ EXPERIMENT = Experiment(
     name="residual_curvature",
     title="P2-premise: the negative curvature of H_ℓ and H_Signal, and the residual term that it comes from.",
     paper=Config(),
-    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, seeds=2, steps=10),
+    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, seeds=2, steps=10, probes=3, nodes=20),
     points=points,
     measure=measure,
     report=report,

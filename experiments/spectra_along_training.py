@@ -32,7 +32,7 @@ EDGE = 2 * (1 + BETA_1) / (1 - BETA_1)
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Two η-scaled and two α-scaled trajectories of F2."""
+    """η-scaled and α-scaled trajectories of F2."""
 
     width: int = 256
     """d, inputs, outputs and hidden units of every layer."""
@@ -40,10 +40,10 @@ class Config(Setting):
     """Independent draws of W₀, A, teacher and data."""
     learning_rate: float = 1e-4
     """η₀ of Adam."""
-    eta_multipliers: tuple[float, ...] = (64.0, 128.0)
-    """η/η₀ of the trajectories at α = 1."""
-    alpha_multipliers: tuple[float, ...] = (128.0, 256.0)
-    """α of the trajectories at η₀."""
+    eta_multipliers: tuple[float, ...] = (128.0,)
+    """η/η₀ of the trajectories at α = 1; by default the largest of F2."""
+    alpha_multipliers: tuple[float, ...] = (256.0,)
+    """α of the trajectories at η₀; by default the largest of F2."""
     steps: tuple[int, ...] = (0, 10, 30, 100)
     """Steps at which a trajectory is looked at."""
     tolerance: float = 1e-6

@@ -43,7 +43,7 @@ def mostly_negative(config, data: xr.Dataset) -> list[Finding]:
 
 def definite(config, data: xr.Dataset, names: tuple[str, ...], state: str) -> list[Finding]:
     """λmin/λmax of the named matrices at the seed where it is lowest."""
-    band = at_least(-data.sizes["index"] * EPS, "0, less n·ε of rounding")
+    band = at_least(-config.tolerance, "0, less the tolerance of the eigenvalues")
     return [
         Finding(
             f"λmin/λmax of {LABEL[name]}, {state}, range over seeds",
