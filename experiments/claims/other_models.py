@@ -1,4 +1,4 @@
-"""The same claims on a transformer that reads real digits: one more reading each."""
+"""The same claims on a transformer that reads real digits, and on the MLP at d = 256: more readings of each."""
 
 from functools import partial
 
@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from experiments import (
+    spectra_at_scale,
     transformer_curvature,
     transformer_dynamics,
     transformer_scaling,
@@ -16,9 +17,10 @@ from experiments.claims.hessians import EPS, asymmetric
 from experiments.claims.steps import SCALES, depends_on_alpha, scaling_of
 from experiments.claims.trajectories import purer
 from experiments.spectral_suppression import largest_normal
-from experiments.verdict import Band, Finding, at_least, point
+from experiments.statistics import mean_interval
+from experiments.verdict import Band, Finding, at_least, equal, point, power
 
-NAME = "on a transformer"
+NAME, LARGE = "on a transformer", "at d = 256"
 
 
 def trace_law(config, data: xr.Dataset) -> list[Finding]:
@@ -35,7 +37,25 @@ def premise(config, data: xr.Dataset) -> list[Finding]:
     return [Finding(name, band, found[name]) for name in found if name.startswith("λmin")]
 
 
-READINGS = {
+def premise_at_scale(config, data: xr.Dataset) -> list[Finding]:
+    ratio = mean_interval(spectra_at_scale.lowest_over_highest(data, "task").isel(alpha=0).values)
+    return [Finding("λmin/λmax of H_ℓ", at_least(-config.tolerance, "0, less the tolerance of the eigenvalues"), ratio)]
+
+
+def asymmetric_at_scale(config, data: xr.Dataset) -> list[Finding]:
+    last = data.ends.sel(end="max").isel(alpha=-1)
+    ratio = mean_interval((last.sel(operator="lora") / last.sel(operator="signal")).values)
+    exponent = partial(spectra_at_scale.exponent, config, data)
+    return [
+        Finding("exponent of α in λmax[H_Signal]", power(2), exponent("signal", "max")),
+        Finding("exponent of α in |λmin[H_Drift]|", power(1), exponent("drift", "min")),
+        Finding(f"λmax[H_LoRA]/λmax[H_Signal], α = {config.alphas[-1]:g}", equal(1.0), ratio),
+    ]
+
+
+SCALE = spectra_at_scale.EXPERIMENT
+
+ON_TRANSFORMER = {
     "P3-trace": Reading(
         NAME, "E[Tr H_Signal] = Σ_l s²rσ_l² Tr H_ℓ of the layer's block.", transformer_curvature.EXPERIMENT, trace_law
     ),
@@ -67,3 +87,17 @@ READINGS = {
         depends_on_alpha,
     ),
 }
+
+AT_SCALE = {
+    "P2-premise": Reading(LARGE, "H_ℓ ⪰ 0 on the MLP at d = 256, at initialisation.", SCALE, premise_at_scale),
+    "F8d-asymmetry": Reading(
+        LARGE,
+        "At d = 256: λmax[H_Signal] = Θ(α²), |λmin[H_Drift]| = Θ(α), λmax[H_LoRA]/λmax[H_Signal] → 1.",
+        SCALE,
+        asymmetric_at_scale,
+    ),
+}
+
+
+def readings(claim: str) -> list[Reading]:
+    return [here[claim] for here in (AT_SCALE, ON_TRANSFORMER) if claim in here]
