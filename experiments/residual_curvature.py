@@ -130,10 +130,8 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 
 def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
-    title = (
-        f"P2-premise  H_ℓ = G + R: d = {config.width}, r = {config.rank}, α = {config.alpha:g}, {config.seeds} seeds"
-    )
-    figure, (left, right) = figures.panels(2, title)
+    size = f"d = {config.width}, r = {config.rank}, α = {config.alpha:g}, {config.seeds} seeds"
+    figure, (left, right) = figures.panels(2, rf"P2-premise  $H_\ell = G + R$: {size}")
     for state, color in zip(STATES, ("signal", "band"), strict=True):
         for k in range(config.seeds):
             here = data.sel(state=state).isel(seed=k)
@@ -142,8 +140,7 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
             top, label = float(here.task.sel(end="max")), state if k == 0 else None
             left.plot(share, here.nodes.values.ravel()[order] / top, color=figures.COLOR[color], alpha=0.5, label=label)
         for x, name in enumerate(LABEL):
-            ends = data[name].sel(state=state)
-            y = ends.sel(end="min") / data.task.sel(state=state, end="max")
+            y = lowest_over_highest(data, name, state)
             shift = -0.12 if state == "initial" else 0.12
             right.plot(np.full(config.seeds, x + shift), y, "o", color=figures.COLOR[color], alpha=0.7, label=None)
         right.plot([], [], "o", color=figures.COLOR[color], label=state)
@@ -151,14 +148,18 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
     left.axhline(0, color=figures.COLOR["prediction"], ls="--", label="P2-premise: none below")
     left.set(
         xlabel="position, share of all eigenvalues",
-        ylabel="λ[H_ℓ] / λmax[H_ℓ]",
-        title="(a) H_ℓ, each seed, by quadrature",
+        ylabel=r"$\lambda\,/\,\lambda_{max}$",
+        title=r"(a) $H_\ell$, each seed, by quadrature",
     )
     right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="positive semi-definite")
-    right.set(xticks=range(len(LABEL)), ylabel="λmin / λmax[H_ℓ]", title="(b) most negative eigenvalue, each seed")
-    right.set_xticklabels(list(LABEL.values()))
+    right.set(
+        xticks=range(len(LABEL)),
+        ylabel=r"$\lambda_{min}/\lambda_{max}$ of the same matrix",
+        title="(b) most negative eigenvalue, each seed",
+    )
+    right.set_xticklabels([r"$H_\ell$", "$H_{Signal}$", "$G$", "$J^TGJ$", "$R$"])
     left.legend()
-    right.legend(loc="lower left")
+    right.legend(loc="lower center")
     return figure
 
 

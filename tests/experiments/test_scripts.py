@@ -1,5 +1,6 @@
 """Every script at its tiny size: results, figures and table; a second run computes nothing; bad input is one line."""
 
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from experiments import (
     asymmetric_scaling,
     benchmark,
     figures,
+    ledger,
     magnitudes,
     purification,
     record,
@@ -19,6 +21,7 @@ from experiments import (
     spectral_suppression,
     transformer_curvature,
 )
+from experiments.claims import ORDER
 from experiments.experiment import Experiment, main, results
 from signal_drift.propositions import PROPOSITIONS
 
@@ -153,6 +156,14 @@ def test_findings_quoted_in_the_readme_are_those_of_the_reference_run() -> None:
     assert quoted
     for sentence in quoted:
         assert sentence in reference
+
+
+def test_verdicts_of_the_readme_are_those_of_the_reference_run() -> None:
+    """The whole table, of a ledger in which every claim was run and every control refuted."""
+    entries = json.loads((ROOT / "docs" / "ledger.json").read_text(encoding="utf-8"))
+    assert [e["id"] for e in entries] == list(ORDER)
+    assert all(e["verdict"] != "not run" and e["control"]["verdict"] == "refuted" for e in entries)
+    assert ledger.by_verdict(entries) in README
 
 
 def test_commands_of_the_readme_name_scripts_that_exist() -> None:
