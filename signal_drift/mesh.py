@@ -35,8 +35,8 @@ class MeshAxis(NamedTuple):
 def mesh_axis(mesh: Mesh, axis: str | None) -> MeshAxis:
     """The axis of that name, or the only one. XLA decides how what is computed from sharded arrays is sharded."""
     names = mesh.axis_names
-    name = names[0] if axis is None and len(names) == 1 else axis
-    if name not in names:
+    name = str(names[0]) if axis is None and len(names) == 1 else axis
+    if name is None or name not in names:
         raise InputError(f"axis: must be one of {names}, got {axis!r}")
     return MeshAxis(Mesh(mesh.devices, names), name)
 

@@ -1,6 +1,6 @@
 """What the tests of sharding compare, run by them as a program of its own: on four devices, or on two processes.
 
-    python tests/many_devices.py NUMBERS.npz [ADDRESS PROCESSES PROCESS]
+python tests/many_devices.py NUMBERS.npz [ADDRESS PROCESSES PROCESS]
 """
 
 import sys
@@ -47,7 +47,7 @@ def parts_of(data, base, adapters):
 def from_columns(parts):
     """Whatever takes its columns from several devices."""
     return {
-        **{name: getattr(parts, name).dense() for name in ("jacobian", "task", "lora")},
+        **{name: getattr(parts, name).dense() for name in ("jacobian", "task")},
         "diagonal": parts.task.diagonal(),
         "block": parts.lora @ jnp.asarray(V),
         "eigenvalues": sd.eigenvalues(parts.task),
@@ -70,14 +70,14 @@ def from_batch(data, base, adapters):
 
 def check_shares(data, base, mesh, H):
     """Every device has its own columns and its own samples, and a gradient is a sum over devices."""
-    assert [shard.data.shape for shard in H.addressable_shards] == [(11, 44)] * 4
+    assert [shard.data.shape for shard in H.addressable_shards] == [(22, 44)] * 4
     X, Y = sd.shard_data(data, mesh, "batch")
     assert [shard.data.shape for shard in X.addressable_shards] == [(4, 4)] * 4
     gradient = jax.jit(jax.grad(lambda weights, X, Y: mlp_loss(X, Y, weights))).lower(base, X, Y).compile().as_text()
-    assert "all-reduce" in gradient
+    assert "all-reduce" in str(gradient)
 
 
-def main(out, address=None, processes=1, process=0):
+def main(out, address="", processes="1", process="0"):
     jax.config.update("jax_enable_x64", True)
     if address:
         jax.distributed.initialize(address, int(processes), int(process))
@@ -88,13 +88,13 @@ def main(out, address=None, processes=1, process=0):
     data, base, adapters = problem()
     columns = from_columns(sd.shard_columns(parts_of(data, base, adapters), line))
     batch = from_batch(sd.shard_data(data, line), base, adapters)
-    both = sd.shard_columns(parts_of(sd.shard_data(data, grid, "batch"), base, adapters).lora, grid, "columns")
+    both = sd.shard_columns(parts_of(sd.shard_data(data, grid, "batch"), base, adapters).lora, grid, "columns").dense()
     if not address:
-        check_shares(data, base, grid, columns["lora"])
-    results = {"columns": columns, "batch": batch, "both": {"lora": both.dense()}}
+        check_shares(data, base, grid, both)
+    results = {"columns": columns, "batch": batch, "both": {"lora": both}}
     flat = {f"{how} {name}": np.asarray(x) for how, values in results.items() for name, x in values.items()}
     if jax.process_index() == 0:
-        np.savez(out, **flat)
+        np.savez(out, allow_pickle=False, **flat)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def run(devices: int, *arguments: str) -> subprocess.Popen[str]:
     environment = {
         "PYTHONPATH": os.pathsep.join([str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH", "")]),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
     }
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), *arguments], env=os.environ | environment, stderr=subprocess.PIPE, text=True
@@ -76,7 +76,7 @@ def tolerance(expected: dict[str, np.ndarray], name: str) -> float:
         return 2 * float(np.max(expected["residuals"]))
     if name in ("loss", "signal norm"):
         growth = (1 + RATE * np.linalg.norm(expected["lora"], 2)) ** STEPS
-        return STEPS * growth * rounding(D, max(1.0, float(np.max(expected[name]))))
+        return float(STEPS * growth) * rounding(D, max(1.0, float(np.max(expected[name]))))
     return rounding(D, max(1.0, float(np.linalg.norm(expected[name]))))
 
 
@@ -90,7 +90,7 @@ def wrong(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> list
 
 
 def test_numbers_are_those_of_one_device(found):
-    assert len(found) == 12
+    assert len(found) == 11
     assert wrong(found, alone()) == []
 
 
@@ -99,7 +99,7 @@ def test_lost_samples_would_be_noticed(found):
     data, base, adapters = many_devices.problem()
     lora = many_devices.parts_of(tuple(x[:6] for x in data), base, adapters).lora
     noticed = wrong(found, alone() | {"lora": np.asarray(lora.dense())})
-    assert noticed == ["columns lora", "batch lora", "both lora"]
+    assert noticed == ["batch lora", "both lora"]
 
 
 def test_lost_columns_would_be_noticed(found):
@@ -126,7 +126,9 @@ def test_unknown_axis_is_named():
 class Four(MeshAxis):
     """What four devices would say, without having them."""
 
-    size = 4
+    @property
+    def size(self) -> int:
+        return 4
 
 
 def test_samples_that_do_not_divide_are_named(monkeypatch):
