@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 import signal_drift as sd
+from signal_drift.mesh import map_rows, mesh_axis
 
 SCALING, RATE, STEPS = 0.6, 0.1, 5
 V = np.random.default_rng(3).standard_normal((44, 6))  # a block of 6 vectors, which 4 does not divide
@@ -70,6 +71,9 @@ def from_batch(data, base, adapters):
 
 def check_shares(data, base, mesh, H):
     """Every device has its own columns and its own samples, and a gradient is a sum over devices."""
+    shares = []
+    map_rows(mesh_axis(mesh, "columns"), lambda _, rows: shares.append(rows.shape) or rows, (), jnp.arange(41))
+    assert shares == [(21,)]
     assert [shard.data.shape for shard in H.addressable_shards] == [(22, 44)] * 4
     X, Y = sd.shard_data(data, mesh, "batch")
     assert [shard.data.shape for shard in X.addressable_shards] == [(4, 4)] * 4
