@@ -71,8 +71,10 @@ def from_batch(data, base, adapters):
 
 def check_shares(data, base, mesh, H):
     """Every device has its own columns and its own samples, and a gradient is a sum over devices."""
-    shares = []
-    map_rows(mesh_axis(mesh, "columns"), lambda _, rows: shares.append(rows.shape) or rows, (), jnp.arange(41))
+    shares, place = [], mesh_axis(mesh, "columns")
+    jax.eval_shape(
+        lambda rows: map_rows(place, lambda _, mine: shares.append(mine.shape) or mine, (), rows), jnp.arange(41)
+    )
     assert shares == [(21,)]
     assert [shard.data.shape for shard in H.addressable_shards] == [(22, 44)] * 4
     X, Y = sd.shard_data(data, mesh, "batch")
