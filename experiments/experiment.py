@@ -22,6 +22,9 @@ from signal_drift import InputError
 
 Device = Literal["auto", "cpu", "cuda", "rocm", "tpu"]
 
+PATIENCE = 7 * 24 * 3600
+"""Seconds that a process started with others waits for them at its end: some points take longer than others."""
+
 
 class Row(NamedTuple):
     """One line of the summary: a quantity, what the paper predicts, what was measured, and its 95% interval."""
@@ -122,13 +125,19 @@ def run(experiment: Experiment, config: Any, out: Path) -> Report:
     return report
 
 
-def run_shard(experiment: Experiment, config: Any, out: Path, shard: Shard) -> Report | None:
-    """Measure what is missing of one shard; report if, with the other shards' points, the store is complete."""
-    points = experiment.points(config)
-    with tqdm(shard.of(points), desc=f"{experiment.name} {shard}", unit="point", dynamic_ncols=True) as progress:
+def measure_shard(experiment: Experiment, config: Any, out: Path, shard: Shard) -> None:
+    """Measure what is missing of one shard."""
+    points = shard.of(experiment.points(config))
+    with tqdm(points, desc=f"{experiment.name} {shard}", unit="point", dynamic_ncols=True) as progress:
         for point in progress:
             _point(experiment, config, point, out, progress)
-    return run(experiment, config, out) if stored(experiment, config, out) == len(points) else None
+
+
+def run_shard(experiment: Experiment, config: Any, out: Path, shard: Shard) -> Report | None:
+    """Measure what is missing of one shard; report if, with the other shards' points, the store is complete."""
+    measure_shard(experiment, config, out, shard)
+    complete = stored(experiment, config, out) == len(experiment.points(config))
+    return run(experiment, config, out) if complete else None
 
 
 def stored(experiment: Experiment, config: Any, out: Path) -> int:
@@ -156,6 +165,7 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> None:
         out: Path | None = None,
         device: Device = "auto",
         shard: str | None = None,
+        distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     ) -> None:
         """Run one experiment of the paper, or report it if it has been run.
 
@@ -166,10 +176,20 @@ def main(experiment: Experiment, argv: list[str] | None = None) -> None:
             device: Where JAX computes; auto takes an accelerator where there is one.
             shard: i/n: measure only every n-th point from the i-th on, counted from 0
                 [default: 0/1, or this task's place in a SLURM array job].
+            distributed: One of several processes started together by srun or mpirun: each measures the points of its
+                own shard, on its own device, and the first one reports.
 
         """
         part, folder = shard_of(shard, os.environ), out or default_out(quick)
-        prepare(device)
+        if distributed and part != WHOLE:
+            raise OptionError(f"shard: every distributed process has its own, got {part}")
+        prepare(device, distributed)
+        if distributed:
+            part = Shard(jax.process_index(), jax.process_count())
+            measure_shard(experiment, config, folder, part)
+            jax.distributed.shutdown()  # which waits for all processes
+            if part.index > 0:
+                return
         report = run_shard(experiment, config, folder, part) if part != WHOLE else run(experiment, config, folder)
         if report is None:
             have, all_ = stored(experiment, config, folder), len(experiment.points(config))
@@ -186,12 +206,17 @@ def default_out(quick: bool) -> Path:
     return Path("results/quick") if quick else Path("results")
 
 
-def prepare(device: Device) -> None:
-    """Float64 and full matmul precision everywhere, on the device asked for."""
+def prepare(device: Device, distributed: bool = False) -> None:
+    """Float64 and full matmul precision everywhere, on the device asked for, among `distributed` processes if so."""
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")
     if device != "auto":
         jax.config.update("jax_platforms", device)
+    if distributed:
+        try:
+            jax.distributed.initialize(shutdown_timeout_seconds=PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise OptionError(f"distributed: JAX finds no other processes ({error})") from None
     try:
         jax.devices()
     except (RuntimeError, AssertionError):  # JAX has either, by backend

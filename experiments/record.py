@@ -139,7 +139,7 @@ def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
 
 def provenance() -> dict[str, Any]:
     """Where and with what a number was computed."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     return {
         "commit": _commit(),
         "device": f"{device.platform}: {device.device_kind}",

@@ -26,6 +26,7 @@ from signal_drift.lora import (
 )
 from signal_drift.models import MLP
 from signal_drift.protocol import alpha_base, empirical_alpha_base, kaiming_sigma
+from signal_drift.sharding import shard_columns, shard_data
 from signal_drift.spectrum import eigenvalues, trace
 from signal_drift.training import Run, pad_rank, separate_rates, train
 from signal_drift.updates import UpdateParts, alignment, decompose_update
@@ -71,6 +72,8 @@ __all__ = [
     "normal_fan_in",
     "pad_rank",
     "separate_rates",
+    "shard_columns",
+    "shard_data",
     "spectral_density",
     "trace",
     "train",

@@ -28,16 +28,12 @@ from signal_drift.lora import (
     jacobian_product,
     per_layer,
 )
-from signal_drift.memory import check_room
+from signal_drift.memory import check_room, chunk
+from signal_drift.mesh import MeshAxis, map_rows
 
 Loss = Callable[[dict[str, Array]], Array]
 Vector = Float[Array, "_n"]
 LinearMap = Callable[[Vector], Vector]
-
-CHUNK = 128
-"""Columns built at a time at most: enough to fill the matrix units, small beside the result."""
-CACHE = 2**26
-"""On a CPU, bytes that the columns built at a time may write: about four times what lives at once, so 16 MB."""
 
 
 @register_dataclass
@@ -69,6 +65,7 @@ class LinearOperator:
     linearise: Callable[[Point], LinearMap] = field(metadata={"static": True})
     shape: tuple[int, int] = field(metadata={"static": True})
     point: Point
+    place: MeshAxis | None = field(default=None, metadata={"static": True})
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -81,7 +78,7 @@ class LinearOperator:
 
     def dense(self) -> Float[Array, "m n"]:
         """The matrix itself, in float64. Raises `TypeError` for lower precision, `InputError` if it does not fit."""
-        check_room(self.shape, 16 * self.shape[0] * self.shape[1])
+        check_room(self.shape, 8 * (3 if self.place else 2) * self.shape[0] * self.shape[1])
         return _columns(self._exact()).T
 
     def _exact(self) -> "LinearOperator":
@@ -99,11 +96,11 @@ class SymmetricOperator(LinearOperator):
     """A square operator equal to its transpose."""
 
     def dense(self) -> Float[Array, "n n"]:
-        """The matrix itself, in float64, in the memory of one copy.
+        """The matrix itself, in float64, in the memory of one copy; of two from the shares of several devices.
 
         Raises `TypeError` for lower precision, `InputError` if it does not fit into memory.
         """
-        check_room(self.shape, 8 * self.shape[0] * self.shape[1])
+        check_room(self.shape, 8 * (2 if self.place else 1) * self.shape[0] * self.shape[1])
         return _columns(self._exact())
 
     def diagonal(self) -> Float[Array, "n"]:
@@ -200,32 +197,31 @@ def lora_hessian(point: Point) -> LinearMap:
 
 @jax.jit
 def _product(op: LinearOperator, v: Array) -> Array:
-    apply = op.linearise(op.point)
     if v.ndim == 1:
-        return apply(v)
-    return jax.lax.map(apply, v.T, batch_size=_chunk(op, apply)).T
+        return op.linearise(op.point)(v)
+    return _mapped(op, lambda apply, row: apply(row), v.T).T
 
 
 @jax.jit
 def _columns(op: LinearOperator) -> Array:
     """Row i of the result is column i of the operator."""
-    apply, n = op.linearise(op.point), op.shape[1]
-    return jax.lax.map(lambda i: apply(_basis(op, i)), jnp.arange(n), batch_size=_chunk(op, apply))
+    return _mapped(op, lambda apply, i: apply(_basis(op, i)), jnp.arange(op.shape[1]))
 
 
 @jax.jit
 def _diagonal(op: LinearOperator) -> Array:
-    apply, n = op.linearise(op.point), op.shape[1]
-    return jax.lax.map(lambda i: apply(_basis(op, i))[i], jnp.arange(n), batch_size=_chunk(op, apply))
+    return _mapped(op, lambda apply, i: apply(_basis(op, i))[i], jnp.arange(op.shape[1]))
 
 
-def _chunk(op: LinearOperator, apply: LinearMap) -> int:
-    """How many vectors to map at a time: they join the sample axis of each product, but must not leave the cache."""
-    if jax.default_backend() != "cpu":
-        return CHUNK
-    equations = jax.make_jaxpr(apply)(jax.ShapeDtypeStruct(op.shape[1:], op.dtype)).jaxpr.eqns
-    written = sum(x.aval.size * op.dtype.itemsize for e in equations for x in e.outvars)
-    return max(1, min(CHUNK, CACHE // max(written, 1)))
+def _mapped(op: LinearOperator, image: Callable[[LinearMap, Array], Array], rows: Array) -> Array:
+    """The images of the rows, a chunk at a time; each device along the axis of a mesh takes its share of them."""
+
+    def share(point: Point, rows: Array) -> Array:
+        apply = op.linearise(point)
+        size = chunk(apply, jax.ShapeDtypeStruct(op.shape[1:], op.dtype))
+        return jax.lax.map(lambda row: image(apply, row), rows, batch_size=size)
+
+    return map_rows(op.place, share, op.point, rows)
 
 
 def _basis(op: LinearOperator, i: Array) -> Array:

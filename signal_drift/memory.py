@@ -1,6 +1,7 @@
-"""What fits: the memory that is left where arrays are made."""
+"""What fits: the memory that is left where arrays are made, and the vectors that a linear map takes at a time."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -8,11 +9,15 @@ import jax
 from signal_drift.errors import InputError
 
 GIB = 2**30
+CHUNK = 128
+"""Columns built at a time at most: enough to fill the matrix units, small beside the result."""
+CACHE = 2**26
+"""On a CPU, bytes that the columns built at a time may write: about four times what lives at once, so 16 MB."""
 
 
 def available_bytes() -> int:
     """On the default device: of an accelerator what JAX may still take, of the host what Linux calls available."""
-    stats = None if jax.default_backend() == "cpu" else jax.devices()[0].memory_stats()
+    stats = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     table = Path("/proc/meminfo")
@@ -30,3 +35,12 @@ def check_room(shape: tuple[int, int], size: int) -> None:
             f"op: as a dense matrix {shape} it needs {size / GIB:.3g} GiB, but {left / GIB:.3g} GiB are available; "
             "extreme_eigenvalues, estimate_trace and spectral_density need no matrix"
         )
+
+
+def chunk(apply: Callable, v: jax.ShapeDtypeStruct) -> int:
+    """Vectors like v to map at a time: they join the sample axis of each product, but must not leave the cache."""
+    if jax.default_backend() != "cpu":
+        return CHUNK
+    equations = jax.make_jaxpr(apply)(v).jaxpr.eqns
+    written = sum(x.aval.size * v.dtype.itemsize for e in equations for x in e.outvars)
+    return max(1, min(CHUNK, CACHE // max(written, 1)))

@@ -172,7 +172,7 @@ def test_commands_of_the_readme_name_scripts_that_exist() -> None:
 
 
 def test_examples_of_the_readme_run() -> None:
-    examples = [part.split("```")[0] for part in README.split("```python\n")[1:3]]
+    examples = [part.split("```")[0] for part in README.split("```python\n")[1:4]]
     command = [sys.executable, "-c", "\n".join(examples)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "ExtremeEigenvalues" in done.stdout

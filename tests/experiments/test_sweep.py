@@ -157,6 +157,37 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == sorted([path, alive, elsewhere])
 
 
+def test_processes_that_find_each_other_share_the_points(tmp_path: Path, whole: Path) -> None:
+    """Started as SLURM does it; the first reports when all are done, and only the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+    out = tmp_path / "results"
+    processes = [
+        start(out, "--distributed", **job, JAX_COORDINATOR_ADDRESS=address, SLURM_PROCID=str(i), SLURM_LOCALID=str(i))
+        for i in range(2)
+    ]
+    try:
+        (first, errors), (second, more) = (process.communicate(timeout=120) for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], errors + more
+    assert first.startswith("| quantity")
+    assert second == ""
+    assert stored(out) == stored(whole)
+    assert begun(out) == 12
+
+
+@pytest.mark.parametrize(("arguments", "named"), [((), "distributed"), (("--shard", "0/2"), "shard")])
+def test_processes_that_cannot_share_end_in_one_line(tmp_path: Path, arguments: tuple[str, ...], named: str) -> None:
+    process = start(tmp_path / "results", "--distributed", *arguments)
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 2
+    assert re.fullmatch(rf"error: {named}: [^\n]+\n", errors)
+
+
 def test_timing_is_joined_to_its_own_point_only(tmp_path: Path) -> None:
     path, data = record.path_of(tmp_path, "trial", {"seed": 1}), xr.Dataset({"x": 1.0})
     record.write(data, path, "trial", Empty(), {"seed": 1}, seconds=2.5)

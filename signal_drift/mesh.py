@@ -1,0 +1,63 @@
+"""One axis of a `jax.sharding.Mesh`, and rows mapped over the devices along it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from signal_drift.errors import InputError
+
+
+class MeshAxis(NamedTuple):
+    """The devices along the axis `name`."""
+
+    mesh: Mesh
+    name: str
+
+    @property
+    def size(self) -> int:
+        return self.mesh.shape[self.name]
+
+    @property
+    def first(self) -> NamedSharding:
+        """The first axis of an array over these devices, the whole of it on every device of the other axes."""
+        return NamedSharding(self.mesh, PartitionSpec(self.name))
+
+    @property
+    def whole(self) -> NamedSharding:
+        """All of an array on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+
+def mesh_axis(mesh: Mesh, axis: str | None) -> MeshAxis:
+    """The axis of that name, or the only one. XLA decides how what is computed from sharded arrays is sharded."""
+    names = mesh.axis_names
+    name = str(names[0]) if axis is None and len(names) == 1 else axis
+    if name is None or name not in names:
+        raise InputError(f"axis: must be one of {names}, got {axis!r}")
+    return MeshAxis(Mesh(mesh.devices, names), name)
+
+
+def map_rows(place: MeshAxis | None, f: Callable[[Any, Array], Array], shared: Any, rows: Array) -> Array:
+    """The rows f(shared, rows), of which every device along the axis computes its own share; f maps row to row.
+
+    Zero rows fill up the last shares, and their images are dropped. The result stays where it was computed, unless
+    other processes have a part of it: then all of it is on every device.
+    """
+    if place is None:
+        return f(shared, rows)
+    n, shares = len(rows), place.first.spec
+    filled = jnp.pad(rows, [(0, -n % place.size)] + [(0, 0)] * (rows.ndim - 1))
+    spread = jax.shard_map(
+        f,
+        mesh=place.mesh,
+        in_specs=(PartitionSpec(), shares),
+        out_specs=shares,
+        axis_names={place.name},
+        check_vma=False,  # f may contain a scan of the user's, which starts from a constant
+    )
+    images = spread(shared, filled)[:n]
+    return jax.lax.with_sharding_constraint(images, place.whole) if place.mesh.is_multi_process else images
