@@ -1,17 +1,17 @@
-"""The claim on LoRA-α itself: V-protocol."""
+"""Claims on LoRA-α: its two scaling rules V1 and V2, and V-protocol."""
 
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from experiments import protocol_comparison
+from experiments import magnitudes, protocol_comparison
 from experiments.claim import Claim, Reading
-from experiments.claims.tuning import MODELS
+from experiments.claims.tuning import MODELS, RANKS, TASKS, coefficient, root_of_rank
 from experiments.protocol_comparison import fraction, gap
 from experiments.recipes import PLAIN, TENFOLD, V1, V2
 from experiments.statistics import Estimate, mean_interval
-from experiments.verdict import Finding, above, at_least
+from experiments.verdict import Finding, above, at_least, magnitude, near, point, power
 
 NOWHERE = Estimate(np.nan, np.nan, np.nan)
 FAILED = Estimate(-np.inf, -np.inf, -np.inf)
@@ -48,10 +48,70 @@ def recovers(share: float, config, data: xr.Dataset) -> list[Finding]:
     return [*methods, *beats_tenfold(share, config, data)]
 
 
-PROTOCOL = protocol_comparison.EXPERIMENT
+def kaiming(config, data: xr.Dataset) -> list[Finding]:
+    """V2/√r as printed for d_in = 4096."""
+    r = config.ranks[-1]
+    measured = point(float(data.V2.sel(rank=r)) / r**0.5)
+    return [
+        Finding(f"V2/√r, Kaiming-uniform A, d_in = {config.d_in}", near(111.0, 0.5, "printed to an integer"), measured)
+    ]
+
+
+PROTOCOL, MAGNITUDES = protocol_comparison.EXPERIMENT, magnitudes.EXPERIMENT
 RATES = {1.0: "η_FFT", 0.1: "0.1 η_FFT"}
 
 CLAIMS = [
+    Claim(
+        "V1",
+        MODELS,
+        "Eq. 5",
+        Reading(
+            "as the best α",
+            "The best α is 256√r in order of magnitude.",
+            RANKS,
+            partial(coefficient, band=magnitude(256.0)),
+        ),
+        Reading("control", "The best α is linear in r.", RANKS, partial(root_of_rank, band=power(1.0))),
+        (
+            Reading(
+                "another coefficient",
+                "The best α is √r in order of magnitude.",
+                RANKS,
+                partial(coefficient, band=magnitude(1.0)),
+            ),
+        ),
+        figures=("rank_law",),
+    ),
+    Claim(
+        "V2",
+        MODELS,
+        "Eq. 5, Cor. 1",
+        Reading(
+            "as the best α",
+            "The best α is √r/σ_A in order of magnitude.",
+            RANKS,
+            partial(coefficient, band=magnitude(1.0), unit=-1.0),
+        ),
+        Reading(
+            "control",
+            "The best α is √r·σ_A in order of magnitude.",
+            RANKS,
+            partial(coefficient, band=magnitude(1.0), unit=1.0),
+        ),
+        (
+            *(
+                Reading(
+                    task,
+                    f"The best α is √r/σ_A in order of magnitude on {task}.",
+                    RANKS,
+                    partial(coefficient, band=magnitude(1.0), unit=-1.0, task=task),
+                )
+                for task in TASKS
+            ),
+            Reading("as printed", "√r/σ_A ≈ 111√r for Kaiming-uniform A at d_in = 4096.", MAGNITUDES, kaiming),
+        ),
+        figures=("rank_law", "magnitudes"),
+    ),
     Claim(
         "V-protocol",
         MODELS,

@@ -1,11 +1,11 @@
-"""Claims on tuned runs: F1a, F1b, F1c, V1 and V2."""
+"""Claims on tuned runs: F1a, F1b and F1c."""
 
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from experiments import magnitudes, rank_law
+from experiments import rank_law
 from experiments.adaptation import width_of
 from experiments.claim import Claim, Reading
 from experiments.rank_analysis import (
@@ -20,7 +20,7 @@ from experiments.rank_analysis import (
 )
 from experiments.statistics import Estimate
 from experiments.sweep import bootstrap, valley
-from experiments.verdict import Band, Finding, above, at_least, below, exactly, magnitude, near, point, power
+from experiments.verdict import Band, Finding, above, at_least, below, exactly, magnitude, power
 
 
 def _cells(config, data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
@@ -130,16 +130,7 @@ def square_root(config, data: xr.Dataset) -> list[Finding]:
     return [*root_of_rank(config, data, power(0.5)), *coefficient(config, data, large)]
 
 
-def kaiming(config, data: xr.Dataset) -> list[Finding]:
-    """V2/√r as printed for d_in = 4096."""
-    r = config.ranks[-1]
-    measured = point(float(data.V2.sel(rank=r)) / r**0.5)
-    return [
-        Finding(f"V2/√r, Kaiming-uniform A, d_in = {config.d_in}", near(111.0, 0.5, "printed to an integer"), measured)
-    ]
-
-
-RANKS, MAGNITUDES = rank_law.EXPERIMENT, magnitudes.EXPERIMENT
+RANKS = rank_law.EXPERIMENT
 TASKS = tuple(RANKS.paper.tasks)
 MODELS = ("models of this size: MLPs of width 64 and 256, rotated digits", "full batch Adam, 100 steps, training loss")
 FALLS, IMPROVES = "As α grows the best η falls", "the best loss improves monotonically"
@@ -204,56 +195,5 @@ CLAIMS = [
             Reading("grows", "The best α grows with r.", RANKS, partial(root_of_rank, band=above(0.0))),
         ),
         figures=("rank_law",),
-    ),
-    Claim(
-        "V1",
-        MODELS,
-        "Eq. 5",
-        Reading(
-            "as the best α",
-            "The best α is 256√r in order of magnitude.",
-            RANKS,
-            partial(coefficient, band=magnitude(256.0)),
-        ),
-        Reading("control", "The best α is linear in r.", RANKS, partial(root_of_rank, band=power(1.0))),
-        (
-            Reading(
-                "another coefficient",
-                "The best α is √r in order of magnitude.",
-                RANKS,
-                partial(coefficient, band=magnitude(1.0)),
-            ),
-        ),
-        figures=("rank_law",),
-    ),
-    Claim(
-        "V2",
-        MODELS,
-        "Eq. 5, Cor. 1",
-        Reading(
-            "as the best α",
-            "The best α is √r/σ_A in order of magnitude.",
-            RANKS,
-            partial(coefficient, band=magnitude(1.0), unit=-1.0),
-        ),
-        Reading(
-            "control",
-            "The best α is √r·σ_A in order of magnitude.",
-            RANKS,
-            partial(coefficient, band=magnitude(1.0), unit=1.0),
-        ),
-        (
-            *(
-                Reading(
-                    task,
-                    f"The best α is √r/σ_A in order of magnitude on {task}.",
-                    RANKS,
-                    partial(coefficient, band=magnitude(1.0), unit=-1.0, task=task),
-                )
-                for task in TASKS
-            ),
-            Reading("as printed", "√r/σ_A ≈ 111√r for Kaiming-uniform A at d_in = 4096.", MAGNITUDES, kaiming),
-        ),
-        figures=("rank_law", "magnitudes"),
     ),
 ]
