@@ -1,4 +1,4 @@
-"""Everything reproduced once for each pytest worker, at the tiny size."""
+"""Everything reproduced once, at the tiny size: the tests that look at it run in one pytest worker."""
 
 from pathlib import Path
 
@@ -12,3 +12,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     reproduce.reproduce(reproduce.Options(quick=True, out=folder))
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "out" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("reproduced"))
