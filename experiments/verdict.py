@@ -1,7 +1,7 @@
 """What decides a claim: an interval that was measured against a band that the statement allows.
 
 Supported: every interval lies within its band. Refuted: some interval is disjoint from its band. Inconclusive:
-anything else. The margins below were fixed once for all claims, before any verdict was computed.
+anything else. One set of margins serves all claims.
 """
 
 from collections.abc import Sequence
