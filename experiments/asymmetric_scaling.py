@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
+import numpy as np
 import optax
 import xarray as xr
 
@@ -16,6 +17,7 @@ from experiments.experiment import Experiment, Report, Row, main
 from experiments.setting import Setting, adapters, problem
 from experiments.statistics import Estimate, exponents, mean_interval
 from signal_drift import closed_forms
+from signal_drift.extremes import End
 
 STATES = ("initial", "trained")
 QUANTITIES = {"signal_max": 2, "drift_min": 1, "lora_max": None}
@@ -60,10 +62,18 @@ def trained_run(loss, base, start, s, learning_rate, steps: int) -> sd.Run:
     return sd.train(loss, base, start, s, optax.adam(learning_rate), steps)
 
 
+def certified(
+    op: sd.SymmetricOperator, which: End = "largest", tolerance: float | None = None
+) -> sd.ExtremeEigenvalues:
+    """The outermost eigenvalue; NaN where the search ended without a certificate, so that no verdict rests on it."""
+    found = sd.extreme_eigenvalues(op, which=which, tolerance=tolerance)
+    return found if found.converged else found._replace(values=np.full_like(found.values, np.nan))
+
+
 def _extremes(loss, base, theta, s) -> xr.Dataset:
     parts = sd.decompose(loss, base, theta, s)
-    signal, lora = sd.extreme_eigenvalues(parts.signal), sd.extreme_eigenvalues(parts.lora)
-    drift = sd.extreme_eigenvalues(parts.drift, which="smallest")
+    signal, lora = certified(parts.signal), certified(parts.lora)
+    drift = certified(parts.drift, which="smallest")
     gradient = jax.grad(loss)(sd.effective_weights(base, theta, s))
     return xr.Dataset(
         {

@@ -15,15 +15,15 @@ from experiments.families import (
     FAMILIES,
     MATCHED,
     Families,
+    deepest_ratio,
     draw_families,
-    labels,
     purity,
     purity_rows,
     slope,
     trajectories,
 )
 from experiments.setting import Setting, adapters, problem
-from experiments.statistics import mean_interval
+from experiments.statistics import Estimate, mean_interval
 
 EARLY = 10
 """Steps that count as the beginning, the first tenth."""
@@ -62,13 +62,17 @@ def _descent_rows(config: Config, data: xr.Dataset) -> list[Row]:
         quantity = f"F2a  {run}: behaviour; final / initial loss"
         rows.append(Row(quantity, STATED.get(run, "–"), f"{words(names.sel(run=run))}; {ratio}", ratio.interval()))
     if set(MATCHED) <= set(data.run.values):
-        early = data.loss.sel(run=MATCHED[0]) / data.loss.sel(run=MATCHED[1])
-        quotient = mean_interval(early.isel(time=slice(1, EARLY + 1)).mean("time").values)
+        quotient = early_ratio(data)
         name = f"F2a  loss of {MATCHED[0]} over loss of {MATCHED[1]}, mean of the first {EARLY} steps"
         rows.append(Row(name, "about 1", str(quotient), quotient.interval()))
-    best = {f: level.sel(run=labels(config, f)).min("run") for f in FAMILIES}
-    deeper = mean_interval((best["α"] / best["η"]).values)
+    deeper = deepest_ratio(config, data)
     return [*rows, Row("F2a  deepest final loss, α-scaling over η-scaling", "< 1", str(deeper), deeper.interval())]
+
+
+def early_ratio(data: xr.Dataset) -> Estimate:
+    """The losses of the pair that is said to start alike, one over the other, over the first steps."""
+    early = (data.loss.sel(run=MATCHED[0]) / data.loss.sel(run=MATCHED[1])).isel(time=slice(1, EARLY + 1))
+    return mean_interval(early.mean("time").values)
 
 
 def _noise_rows(config: Config, data: xr.Dataset) -> list[Row]:

@@ -87,15 +87,17 @@ class Stored(NamedTuple):
 
 def from_store(experiment: Experiment, config: Any, out: Path) -> Stored:
     """The experiment as far as it is stored; nothing is measured."""
-    found, seconds = [], []
+    found, seconds, created = [], [], []
     for point in experiment.points(config):
         path = record.path_of(out, experiment.name, point)
         dataset, reason = record.read(path, record.digest(experiment.name, config, point))
         if dataset is None:
             return Stored(None, None, f"{path.relative_to(out)} is {reason}")
         seconds.append(dataset.attrs.pop("seconds", None))
+        created.append(dataset.attrs.pop("created", ""))
         found.append(dataset.expand_dims({k: [v] for k, v in point.items()}))
-    return Stored(_combined(found), None if None in seconds else sum(seconds), "")
+    data = _combined(found).assign_attrs({"created": max(created)} if all(created) else {})
+    return Stored(data, None if None in seconds else sum(seconds), "")
 
 
 def _point(experiment: Experiment, config: Any, point: Mapping[str, Any], out: Path, progress: tqdm) -> xr.Dataset:

@@ -1,15 +1,13 @@
 """Runs of Adam along (m·η₀, α₀) and along (η₀, m·α₀): what is measured of them and how it is drawn (F2)."""
 
 from dataclasses import dataclass
-from functools import partial
 
-import jax
 import numpy as np
-import optax
 import xarray as xr
 
-import signal_drift as sd
 from experiments import figures
+from experiments.asymmetric_scaling import trained_run
+from experiments.behaviour import final
 from experiments.experiment import Row
 from experiments.statistics import Estimate, exponents, mean_interval
 
@@ -49,13 +47,13 @@ def trajectories(config: Families, loss, base, start, s: float) -> xr.Dataset:
     """Loss, ‖Δw_Signal‖ and ‖Δw_Drift‖ of every run, `s` the scaling at α₀."""
     eta = config.learning_rate
     runs = {
-        "LoRA": _run(loss, base, start, s, eta, config.steps),
-        "FFT": _run(loss, base, None, 1.0, eta, config.steps),
+        "LoRA": trained_run(loss, base, start, s, eta, config.steps),
+        "FFT": trained_run(loss, base, None, 1.0, eta, config.steps),
     }
     for m in config.eta_multipliers:
-        runs[label("η", m)] = _run(loss, base, start, s, m * eta, config.steps)
+        runs[label("η", m)] = trained_run(loss, base, start, s, m * eta, config.steps)
     for m in config.alpha_multipliers:
-        runs[label("α", m)] = _run(loss, base, start, m * s, eta, config.steps)
+        runs[label("α", m)] = trained_run(loss, base, start, m * s, eta, config.steps)
     return xr.Dataset(
         {
             "loss": (("run", "time"), np.array([run.loss for run in runs.values()])),
@@ -64,11 +62,6 @@ def trajectories(config: Families, loss, base, start, s: float) -> xr.Dataset:
         },
         coords={"run": list(runs), "time": np.arange(config.steps + 1), "step": np.arange(1, config.steps + 1)},
     )
-
-
-@partial(jax.jit, static_argnames="steps")
-def _run(loss, base, start, s, learning_rate, steps: int) -> sd.Run:
-    return sd.train(loss, base, start, s, optax.adam(learning_rate), steps)
 
 
 def purity(data: xr.Dataset) -> xr.DataArray:
@@ -83,6 +76,20 @@ def slope(config: Families, values: xr.DataArray, family: str) -> Estimate:
     return mean_interval(exponents(config.multipliers(family), y))
 
 
+def pairs(config: Families, data: xr.Dataset) -> list[tuple[str, str]]:
+    """The runs (α-scaled, η-scaled) that are compared: the same multiplier, and the pair that starts alike."""
+    same = [(label("α", m), label("η", m)) for m in config.eta_multipliers if m in config.alpha_multipliers]
+    eta, alpha = MATCHED
+    return same + [(alpha, eta)] * bool({alpha, eta} <= set(data.run.values))
+
+
+def deepest_ratio(config: Families, data: xr.Dataset) -> Estimate:
+    """The deepest final loss of α-scaling over that of η-scaling."""
+    level = final(data.loss)
+    eta, alpha = (level.sel(run=labels(config, family)).min("run") for family in FAMILIES)
+    return mean_interval((alpha / eta).values)
+
+
 def purity_rows(config: Families, data: xr.Dataset) -> list[Row]:
     ratio, second = purity(data), (data.signal / data.drift).isel(step=1)
     rows = [
@@ -91,19 +98,18 @@ def purity_rows(config: Families, data: xr.Dataset) -> list[Row]:
         for family, stated in zip(FAMILIES, ("-1 (P4)", "0 (P4)"), strict=True)
         for fit in [slope(config, values, family)]
     ]
-    same = [(label("η", m), label("α", m)) for m in config.eta_multipliers if m in config.alpha_multipliers]
-    for eta, alpha in [*same, *([MATCHED] if set(MATCHED) <= set(data.run.values) else [])]:
+    for alpha, eta in pairs(config, data):
         quotient = mean_interval((ratio.sel(run=alpha) / ratio.sel(run=eta)).values)
-        share = f"{share_above(data, alpha, eta):.0%} of steps above"
+        share = f"{float(share_above(data, alpha, eta).mean()):.0%} of steps above"
         name = f"F2c  signal-to-drift ratio, {alpha} over {eta} ({share})"
         rows.append(Row(name, "> 1", str(quotient), quotient.interval()))
     return rows
 
 
-def share_above(data: xr.Dataset, upper: str, lower: str) -> float:
-    """The share of steps, from the second on, at which one run has the higher signal-to-drift ratio."""
+def share_above(data: xr.Dataset, upper: str, lower: str) -> xr.DataArray:
+    """At every seed the share of steps, from the second on, at which one run has the higher signal-to-drift ratio."""
     ratio = (data.signal / data.drift).isel(step=slice(1, None))
-    return float((ratio.sel(run=upper) > ratio.sel(run=lower)).mean())
+    return (ratio.sel(run=upper) > ratio.sel(run=lower)).mean("step")
 
 
 SUMMARY = {"F2a": "final / initial loss", "F2b": "jitter of log drift norm", "F2c": "geometric mean of the ratio"}

@@ -102,6 +102,14 @@ def draw_sorted(axes: Axes, spectrum: Float[np.ndarray, "n"], **style) -> None:
     axes.plot(position, np.sort(spectrum)[::-1], **style)
 
 
+def draw_quadrature(
+    axes: Axes, nodes: Float[np.ndarray, "probes steps"], weights: Float[np.ndarray, "probes steps"], **style
+) -> None:
+    """`draw_sorted` of a spectrum known by its quadrature: nodes in descending order against their summed weights."""
+    order = np.argsort(nodes.ravel())[::-1]
+    axes.plot(np.cumsum(weights.ravel()[order]) / len(nodes), nodes.ravel()[order], **style)
+
+
 def draw_density(axes: Axes, spectrum: Float[np.ndarray, "n"], threshold: float, **style) -> None:
     """The density of eigenvalues (share per unit of λ) on a symlog axis: counts divided by the bin width in λ.
 

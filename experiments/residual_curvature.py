@@ -7,13 +7,12 @@ the model with the residuals of the fit. By Weyl λmin[H_ℓ] ≥ λmin[R]: all 
 from dataclasses import dataclass, replace
 from functools import partial
 
-import jax
 import numpy as np
-import optax
 import xarray as xr
 
 import signal_drift as sd
 from experiments import figures
+from experiments.asymmetric_scaling import certified, trained_run
 from experiments.experiment import Experiment, Report, Row, main
 from experiments.setting import Setting, adapters, problem
 from experiments.statistics import Estimate, mean_interval
@@ -51,10 +50,10 @@ def measure(config: Config, seed: int, state: str) -> xr.Dataset:
     loss, base = problem(config, seed)
     theta, s = adapters(config, base, seed), config.scaling(config.alpha)
     if state == "trained":
-        theta = _trained(loss, base, theta, s, config.learning_rate, config.steps).trained
+        theta = trained_run(loss, base, theta, s, config.learning_rate, config.steps).trained
     parts, whole = sd.gauss_newton(loss, base, theta, s), sd.decompose(loss, base, theta, s)
     ends = {
-        name: (("end",), sd.extreme_eigenvalues(op, which="both", tolerance=config.tolerance).values)
+        name: (("end",), certified(op, which="both", tolerance=config.tolerance).values)
         for name, op in (
             ("task", whole.task),
             ("signal", whole.signal),
@@ -73,11 +72,6 @@ def measure(config: Config, seed: int, state: str) -> xr.Dataset:
         },
         coords={"end": list(ENDS)},
     )
-
-
-@partial(jax.jit, static_argnames="steps")
-def _trained(loss, base, start, s, learning_rate, steps: int) -> sd.Run:
-    return sd.train(loss, base, start, s, optax.adam(learning_rate), steps)
 
 
 def lowest_over_highest(data: xr.Dataset, name: str, state: str) -> np.ndarray:
@@ -135,10 +129,9 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
     for state, color in zip(STATES, ("signal", "band"), strict=True):
         for k in range(config.seeds):
             here = data.sel(state=state).isel(seed=k)
-            order = np.argsort(here.nodes.values.ravel())[::-1]
-            share = np.cumsum(here.weights.values.ravel()[order]) / config.probes
-            top, label = float(here.task.sel(end="max")), state if k == 0 else None
-            left.plot(share, here.nodes.values.ravel()[order] / top, color=figures.COLOR[color], alpha=0.5, label=label)
+            relative = here.nodes.values / float(here.task.sel(end="max"))
+            style = {"color": figures.COLOR[color], "alpha": 0.5, "label": state if k == 0 else None}
+            figures.draw_quadrature(left, relative, here.weights.values, **style)
         for x, name in enumerate(LABEL):
             y = lowest_over_highest(data, name, state)
             shift = -0.12 if state == "initial" else 0.12

@@ -19,6 +19,7 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments import spectra_figures
+from experiments.asymmetric_scaling import certified
 from experiments.experiment import Experiment, Report, Row, main
 from experiments.setting import Setting, adapters, problem
 from experiments.spectra_at_scale import certificate_rows, extremes, lowest_over_highest
@@ -99,7 +100,7 @@ def _preconditioned(config: Config, loss, base, theta, s, second, steps: int) ->
     rescaled = Partial(_rescaled, loss, base, theta, jnp.asarray(s), shrink)
     zero = {f"{layer}.{side}": jnp.zeros_like(x) for layer, pair in theta.items() for side, x in pair._asdict().items()}
     task = sd.decompose(rescaled, zero, sd.init_adapters(jax.random.key(0), zero, 1), 1.0).task
-    return float(sd.extreme_eigenvalues(task, tolerance=config.tolerance).values[0])
+    return float(certified(task, tolerance=config.tolerance).values[0])
 
 
 def _rescaled(loss, base, theta, s, shrink, phi) -> Array:

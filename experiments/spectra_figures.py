@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 NAMES = {"task": r"$H_\ell$", "signal": "$H_{Signal}$", "drift": "$H_{Drift}$", "lora": "$H_{LoRA}$"}
 POWERS = {"signal": 2, "drift": 1}
+SYMBOLS = {"H_LoRA": "$H_{LoRA}$", "H_Signal": "$H_{Signal}$", "H_Drift": "$H_{Drift}$", "λmax": r"$\lambda_{max}$"}
+TITLES = {"a": "gradient descent's edge", "b": "Adam's edge", "c": "negative curvature", "d": "what the drift adds"}
 
 
 def at_start(config: "spectra_at_scale.Config", data: xr.Dataset) -> figures.Figure:
@@ -37,9 +39,9 @@ def at_start(config: "spectra_at_scale.Config", data: xr.Dataset) -> figures.Fig
     top = 0.0
     for operator, name in NAMES.items():
         here = seed.sel(operator=operator)
-        order = np.argsort(here.nodes.values.ravel())[::-1]
-        share = np.cumsum(here.weights.values.ravel()[order]) / config.probes
-        right.plot(share, here.nodes.values.ravel()[order], color=figures.COLOR[operator], label=name)
+        figures.draw_quadrature(
+            right, here.nodes.values, here.weights.values, color=figures.COLOR[operator], label=name
+        )
         top = max(top, float(abs(here.nodes).max()))
     figures.symlog(right, "y", 1e-9 * top)
     right.set(xlabel="position, share of all eigenvalues", ylabel="eigenvalue λ")
@@ -63,6 +65,9 @@ def along_training(
             panel.axhline(1, ls="--", color=figures.COLOR["prediction"], label="edge of stability")
         elif letter == "c":
             panel.axhline(0, ls="--", color=figures.COLOR["prediction"], label="positive semi-definite")
-        panel.set(xlabel="step", ylabel=name, title=f"({letter})", yscale="linear" if letter == "c" else "log")
+        for plain, symbol in SYMBOLS.items():
+            name = name.replace(plain, symbol)  # noqa: PLW2901
+        panel.set(xlabel="step", ylabel=name, title=f"({letter}) {TITLES[letter]}")
+        panel.set_yscale("linear" if letter == "c" else "log")
         panel.legend()
     return figure

@@ -9,11 +9,10 @@ from experiments.behaviour import behaviour, final, per_run, words
 from experiments.experiment import Experiment, Report, Row, main
 from experiments.families import (
     FAMILIES,
-    MATCHED,
     Families,
+    deepest_ratio,
     draw_families,
-    label,
-    labels,
+    pairs,
     purity,
     purity_rows,
     slope,
@@ -41,13 +40,11 @@ def estimates(config: Config, data: xr.Dataset) -> dict[str, Estimate]:
     """F2c: the exponents of η and α in the ratio, and the ratio of α-scaling over that of η-scaling in each pair."""
     ratio = purity(data.drop_sel(run="FFT"))
     slopes = {f"exponent of {family}": slope(config, ratio, family) for family in FAMILIES}
-    same = [(label("η", m), label("α", m)) for m in config.eta_multipliers if m in config.alpha_multipliers]
-    pairs = {
+    quotients = {
         f"{alpha} over {eta}": mean_interval((ratio.sel(run=alpha) / ratio.sel(run=eta)).values)
-        for eta, alpha in [*same, MATCHED]
-        if {eta, alpha} <= set(data.run.values)
+        for alpha, eta in pairs(config, data)
     }
-    return slopes | pairs
+    return slopes | quotients
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
@@ -57,8 +54,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         ratio = mean_interval(level.sel(run=run).values)
         measured = f"{words(names.sel(run=run))}; {ratio}"
         rows.append(Row(f"     {run}: behaviour; final / initial loss", "–", measured, ratio.interval()))
-    best = {f: level.sel(run=labels(config, f)).min("run") for f in FAMILIES}
-    deeper = mean_interval((best["α"] / best["η"]).values)
+    deeper = deepest_ratio(config, data)
     rows.append(Row("     deepest final loss, α-scaling over η-scaling", "< 1", str(deeper), deeper.interval()))
     sentence = (
         f"On the transformer the pairs' signal-to-drift ratio of α-scaling over η-scaling is "

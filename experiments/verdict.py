@@ -1,7 +1,8 @@
 """What decides a claim: an interval that was measured against a band that the statement allows.
 
 Supported: every interval lies within its band. Refuted: some interval is disjoint from its band. Inconclusive:
-anything else. One set of margins serves all claims.
+anything else. One set of margins serves all claims. Intervals are 95% each: a claim of many quantities is refuted by
+one of them, and their number is not corrected for.
 """
 
 from collections.abc import Sequence
@@ -92,7 +93,7 @@ def at_most(value: float, why: str) -> Band:
     return Band(-np.inf, value, why)
 
 
-MOST = Band(0.5, 1.0, "at most seeds: half of them or more")
+MOST = Band(0.5, 1.0, "at the majority of seeds: half of them or more")
 
 
 class Finding(NamedTuple):

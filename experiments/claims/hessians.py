@@ -80,13 +80,18 @@ def purified(config, data: xr.Dataset) -> list[Finding]:
 
 def asymmetric(config, data: xr.Dataset, state: str = "initial", *, swapped: bool = False) -> list[Finding]:
     """The exponents 2 and 1 of α (or the other way round), and the alignment of the largest eigenvalues."""
-    signal, drift = (1, 2) if swapped else (2, 1)
     last = data.sel(state=state).isel(alpha=-1)
     ratio = mean_interval((last.lora_max / last.signal_max).values)
-    fitted = partial(asymmetric_scaling.fitted, data, state=state)
+    signal, drift = (asymmetric_scaling.fitted(data, name, state) for name in ("signal_max", "drift_min"))
+    return asymmetry(config, signal, drift, ratio, swapped=swapped)
+
+
+def asymmetry(config, signal: Estimate, drift: Estimate, ratio: Estimate, *, swapped: bool = False) -> list[Finding]:
+    """Two exponents of α, and the alignment at the largest."""
+    stated = (1, 2) if swapped else (2, 1)
     return [
-        Finding("exponent of α in λmax[H_Signal]", power(signal), fitted(name="signal_max")),
-        Finding("exponent of α in |λmin[H_Drift]|", power(drift), fitted(name="drift_min")),
+        Finding("exponent of α in λmax[H_Signal]", power(stated[0]), signal),
+        Finding("exponent of α in |λmin[H_Drift]|", power(stated[1]), drift),
         Finding(f"λmax[H_LoRA]/λmax[H_Signal], α = {config.alphas[-1]:g}", equal(1.0), ratio),
     ]
 

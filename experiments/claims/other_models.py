@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import numpy as np
 import xarray as xr
 
 from experiments import (
@@ -13,22 +12,19 @@ from experiments import (
     transformer_updates,
 )
 from experiments.claim import Reading
-from experiments.claims.hessians import EPS, asymmetric
+from experiments.claims.hessians import EPS, asymmetric, asymmetry
 from experiments.claims.steps import SCALES, depends_on_alpha, scaling_of
+from experiments.claims.traces import largest_score
 from experiments.claims.trajectories import purer
-from experiments.spectral_suppression import largest_normal
 from experiments.statistics import mean_interval
-from experiments.verdict import Band, Finding, at_least, equal, point, power
+from experiments.verdict import Finding, at_least
 
 NAME, LARGE = "on a transformer", "at d = 256"
 
 
 def trace_law(config, data: xr.Dataset) -> list[Finding]:
     """In standard errors alone: the trace of H_ℓ may be near 0 there, and a ratio to it means nothing."""
-    z = transformer_curvature.z_scores(data)
-    why = f"the largest of {z.size} standard normal absolute values exceeds it in 5% of all cases"
-    band = Band(0.0, largest_normal(z.size), why)
-    return [Finding(f"largest |z| of {z.size} (seed, rank) means", band, point(np.max(abs(z))))]
+    return [largest_score(transformer_curvature.z_scores(data))]
 
 
 def premise(config, data: xr.Dataset) -> list[Finding]:
@@ -45,12 +41,8 @@ def premise_at_scale(config, data: xr.Dataset) -> list[Finding]:
 def asymmetric_at_scale(config, data: xr.Dataset) -> list[Finding]:
     last = data.ends.sel(end="max").isel(alpha=-1)
     ratio = mean_interval((last.sel(operator="lora") / last.sel(operator="signal")).values)
-    exponent = partial(spectra_at_scale.exponent, config, data)
-    return [
-        Finding("exponent of α in λmax[H_Signal]", power(2), exponent("signal", "max")),
-        Finding("exponent of α in |λmin[H_Drift]|", power(1), exponent("drift", "min")),
-        Finding(f"λmax[H_LoRA]/λmax[H_Signal], α = {config.alphas[-1]:g}", equal(1.0), ratio),
-    ]
+    signal, drift = (spectra_at_scale.exponent(config, data, *end) for end in (("signal", "max"), ("drift", "min")))
+    return asymmetry(config, signal, drift, ratio)
 
 
 SCALE = spectra_at_scale.EXPERIMENT

@@ -10,8 +10,9 @@ from experiments.behaviour import CRITERIA
 from experiments.claim import Claim, Reading
 from experiments.families import purity, slope
 from experiments.statistics import mean_interval
+from experiments.sweep import bootstrap
 from experiments.update_scaling import FAMILIES, FORGETFUL, STATES, fitted
-from experiments.verdict import Band, Finding, at_most, below, exactly, extent, magnitude, near, power
+from experiments.verdict import MAGNITUDE, Band, Finding, at_most, below, exactly, extent, magnitude, near, power
 
 
 def scaling_of(
@@ -91,6 +92,18 @@ def furthest(pairs: tuple[str, ...], band: Band, config, data: xr.Dataset) -> li
     """The largest distance of the two trajectories of w, over steps."""
     far = data.distance.max("step")
     return [Finding(f"{pair}: largest distance of w", band, mean_interval(far.sel(pair=pair).values)) for pair in pairs]
+
+
+def to_rounding(config, data: xr.Dataset) -> list[Finding]:
+    """How far factors that are no powers of two drive w apart, over what one unit of rounding in A₀ does."""
+    pairs = [optimizer_gauge.INEXACT, optimizer_gauge.YARDSTICK]
+    far = data.distance.max("step").sel(pair=pairs).transpose("seed", "pair").values
+    band = at_most(MAGNITUDE, "of the order of one unit of rounding: no more than √10 times as far")
+    return [Finding(f"{pairs[0]} over {pairs[1]}: largest distance of w", band, bootstrap(_quotient, far))]
+
+
+def _quotient(pairs: np.ndarray) -> float:
+    return float(np.divide(*pairs.mean(0)))
 
 
 def broken_by_epsilon(config, data: xr.Dataset) -> list[Finding]:
@@ -217,6 +230,12 @@ CLAIMS = [
             partial(furthest, optimizer_gauge.FALSE, exactly(0.0)),
         ),
         (
+            Reading(
+                "other factors",
+                "Factors that are no powers of two leave the trajectory of w where it is, to rounding.",
+                GAUGE,
+                to_rounding,
+            ),
             Reading(
                 "with Adam's default ε",
                 "α×c equals η_B×c to 1% with ε = 1e-8.",

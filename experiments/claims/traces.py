@@ -23,15 +23,17 @@ def _by_rank(config, ratios: np.ndarray, name: str) -> list[Finding]:
     ]
 
 
+def largest_score(z: np.ndarray) -> Finding:
+    """The largest of many z-scores against what chance allows it."""
+    why = f"the largest of {z.size} standard normal absolute values exceeds it in 5% of all cases"
+    band = Band(0.0, largest_normal(z.size), why)
+    return Finding(f"largest |z| of {z.size} (seed, rank) means", band, point(np.max(abs(z))))
+
+
 def trace_law(config, data: xr.Dataset, law: Law = factor) -> list[Finding]:
     """The mean over draws of A: in standard errors of X2, and over the prediction at every rank."""
-    z = z_scores(config, data, law)
-    why = f"the largest of {z.size} standard normal absolute values exceeds it in 5% of all cases"
-    largest = Finding(
-        f"largest |z| of {z.size} (seed, rank) means", Band(0.0, largest_normal(z.size), why), point(np.max(abs(z)))
-    )
     ratios = data.draws.values.mean(2) / predicted_traces(config, data, law)
-    return [largest, *_by_rank(config, ratios, "Tr H_Signal / prediction")]
+    return [largest_score(z_scores(config, data, law)), *_by_rank(config, ratios, "Tr H_Signal / prediction")]
 
 
 def without_rank(config, r: int) -> float:

@@ -7,10 +7,10 @@ import xarray as xr
 from experiments import dynamics, readings
 from experiments.behaviour import behaviour, final, jitter, per_run
 from experiments.claim import Claim, Reading
-from experiments.dynamics import EARLY, STATED
-from experiments.families import FAMILIES, MATCHED, label, labels, purity, slope
+from experiments.dynamics import EARLY, STATED, early_ratio
+from experiments.families import FAMILIES, MATCHED, deepest_ratio, labels, pairs, purity, share_above, slope
 from experiments.statistics import exponents, mean_interval
-from experiments.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, near, share
+from experiments.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, extent, near, share
 
 ETA, ALPHA = FAMILIES
 
@@ -30,17 +30,13 @@ def reported(config, data: xr.Dataset) -> list[Finding]:
 def start_alike(config, data: xr.Dataset) -> list[Finding]:
     if not set(MATCHED) <= set(data.run.values):
         return []
-    early = (data.loss.sel(run=MATCHED[0]) / data.loss.sel(run=MATCHED[1])).isel(time=slice(1, EARLY + 1))
     band = near(1.0, 0.1, "alike on the eye: the losses within 10%")
     name = f"loss of {MATCHED[0]} over loss of {MATCHED[1]}, mean of the first {EARLY} steps"
-    return [Finding(name, band, mean_interval(early.mean("time").values))]
+    return [Finding(name, band, early_ratio(data))]
 
 
 def deeper(config, data: xr.Dataset) -> Finding:
-    level = final(data.loss)
-    best = {family: level.sel(run=labels(config, family)).min("run") for family in FAMILIES}
-    ratio = mean_interval((best[ALPHA] / best[ETA]).values)
-    return Finding("deepest final loss, α-scaling over η-scaling", below(1.0), ratio)
+    return Finding("deepest final loss, α-scaling over η-scaling", below(1.0), deepest_ratio(config, data))
 
 
 def calm(config, data: xr.Dataset, word: str = "stable") -> list[Finding]:
@@ -80,23 +76,15 @@ def noisier(config, data: xr.Dataset) -> list[Finding]:
     return [Finding(name, above(0.0), mean_interval(per_seed[0] - per_seed[1]))]
 
 
-def compared(config, data: xr.Dataset) -> list[tuple[str, str]]:
-    """The pairs of runs (α-scaled, η-scaled): the same multiplier, and the pair that starts alike."""
-    same = [(label(ALPHA, m), label(ETA, m)) for m in config.eta_multipliers if m in config.alpha_multipliers]
-    eta, alpha = MATCHED
-    return same + [(alpha, eta)] * bool(set(MATCHED) <= set(data.run.values))
-
-
 def purer_at_every_step(config, data: xr.Dataset) -> list[Finding]:
-    """The share of steps at which α has the higher ratio; the first step has no drift (X3)."""
-    ratio = (data.signal / data.drift).isel(step=slice(1, None))
+    """The share of steps at which α has the higher ratio, from its lowest to its highest seed."""
     return [
         Finding(
-            f"share of steps at which {upper} has a higher signal-to-drift ratio than {lower}",
+            f"share of steps at which {upper} has a higher signal-to-drift ratio than {lower}, range over seeds",
             exactly(1.0)._replace(why="throughout: every step"),
-            mean_interval((ratio.sel(run=upper) > ratio.sel(run=lower)).mean("step").values),
+            extent(share_above(data, upper, lower).values),
         )
-        for upper, lower in compared(config, data)
+        for upper, lower in pairs(config, data)
     ]
 
 
@@ -107,7 +95,7 @@ def purer(config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
         Finding(
             f"signal-to-drift ratio, {a} over {e}", band, mean_interval((ratio.sel(run=a) / ratio.sel(run=e)).values)
         )
-        for a, e in compared(config, data)
+        for a, e in pairs(config, data)
     ]
 
 

@@ -1,12 +1,25 @@
 """Claims on synthetic results of which the truth is known: true laws are supported, false ones refuted."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import xarray as xr
+from problems import matrix_operator
 
-from experiments import asymmetric_scaling, dynamics, magnitudes, purification, signal_descent, spectral_suppression
+import signal_drift as sd
+from experiments import (
+    asymmetric_scaling,
+    dynamics,
+    magnitudes,
+    optimizer_gauge,
+    purification,
+    signal_descent,
+    spectral_suppression,
+)
 from experiments.claims import hessians, steps, traces, trajectories
-from experiments.verdict import Finding, verdict
+from experiments.statistics import mean_interval
+from experiments.verdict import Band, Finding, verdict
 
 SEEDS = range(5)
 
@@ -105,6 +118,27 @@ def test_descent_is_refuted_by_a_few_ascending_steps(ascending: int, wanted: str
     found: list[Finding] = steps.ascends_never(config, data, momentum=0)
     assert verdict(found) == wanted
     assert verdict(steps.ascends_never(config, data, momentum=1)) == "supported"
+
+
+@pytest.mark.parametrize(("drift", "wanted"), [(1e-15, "supported"), (1e-14, "refuted")])
+def test_factors_that_are_no_powers_of_two(drift: float, wanted: str) -> None:
+    """The gauge pair is driven apart by `drift`, one unit of rounding in A₀ by 1e-15."""
+    names = [optimizer_gauge.INEXACT, optimizer_gauge.YARDSTICK]
+    far = np.array([drift, 1e-15])[None, :, None] * np.linspace(0.9, 1.1, len(SEEDS))[:, None, None]
+    data = xr.Dataset({"distance": (("seed", "pair", "step"), far)}, {"pair": names})
+    assert verdict(steps.to_rounding(optimizer_gauge.Config(), data)) == wanted
+
+
+def test_eigenvalue_without_a_certificate_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that was stopped gives NaN, whatever it found so far, and NaN is inconclusive."""
+    op = matrix_operator(np.diag(np.linspace(-1.0, 2.0, 40)))
+    full = asymmetric_scaling.certified(op, which="both", tolerance=1e-8)
+    assert np.allclose(full.values, [-1.0, 2.0], rtol=0, atol=4e-8)
+    monkeypatch.setattr(sd, "extreme_eigenvalues", partial(sd.extreme_eigenvalues, max_products=4))
+    stopped = asymmetric_scaling.certified(op, which="both", tolerance=1e-8)
+    assert np.isnan(stopped.values).all()
+    assert Finding("x", Band(-np.inf, np.inf, ""), mean_interval(stopped.values)).verdict != "refuted"
+    assert Finding("x", Band(0.0, np.inf, ""), mean_interval(stopped.values)).verdict == "inconclusive"
 
 
 def test_printed_table_is_refuted_by_another_coefficient() -> None:

@@ -47,6 +47,12 @@ def test_ledger_is_valid_json_and_the_same_twice(out: Path, tmp_path: Path) -> N
     assert first == second
 
 
+def test_claim_says_when_the_last_of_its_records_was_made(out: Path) -> None:
+    times = [json.loads(p.read_text())["created"] for p in (out / "timing" / "purification").glob("*.json")]
+    written = entry(find("P2-premise"), store(out, quick=True), quick=True)
+    assert written["provenance"]["created"] == max(times)
+
+
 def test_deleted_record_turns_its_claims_to_not_run_and_nothing_else(out: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
