@@ -1,10 +1,14 @@
-"""What `benchmark.py` times: each case a function of the configuration that sets up and returns the call to time."""
+"""What `benchmark.py` times, as JAX does it: `<kernel>_<way>` sets up and returns the call, whose result is compared.
+
+The gradient, the products, the extremes and the trace are those of the loss in θ at α = r and B ≠ 0, as after some
+training; H_ℓ and its spectrum are taken at the weights of the same θ; the pipeline and the trajectories start at B = 0.
+"""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,40 +17,146 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 import signal_drift as sd
-from experiments.setting import Setting, adapters, problem
+from experiments.setting import adapters, problem
+from signal_drift.factored import composed_loss
 
 Call = Callable[[], Any]
-Spectra = dict[str, np.ndarray]
 
 
-def task_ours(config: Any) -> Call:
+class Point(NamedTuple):
+    """A problem, its adapters at B ≠ 0, and the same direction in θ for every way."""
+
+    loss: Any
+    base: dict[str, jax.Array]
+    adapters: dict[str, sd.Adapter]
+    scaling: dict[str, jax.Array]
+    direction: jax.Array
+
+
+def point(config: Any) -> Point:
+    """B ~ N(0, 0.01), s = 1."""
+    loss, base = problem(config, 0)
+    start = adapters(config, base, 0)
+    key = jax.random.fold_in(jax.random.key(0), 4)
+    keys = dict(zip(base, jax.random.split(key, len(base)), strict=True))
+    moved = {k: sd.Adapter(A, 0.1 * jax.random.normal(keys[k], B.shape)) for k, (A, B) in start.items()}
+    theta = ravel_pytree(moved)[0]
+    direction = jax.random.normal(jax.random.fold_in(key, 1), theta.shape)
+    return Point(loss, base, moved, {k: jnp.asarray(1.0) for k in base}, direction)
+
+
+def _decomposition(config: Any) -> tuple[sd.Decomposition, jax.Array]:
+    at = point(config)
+    return sd.decompose(at.loss, at.base, at.adapters, at.scaling), at.direction
+
+
+def gradient_ours(config: Any) -> Call:
+    """∇_θ ℓ(w(θ)) with factored weights."""
+    at = point(config)
+    return lambda: _gradient(composed_loss, at)
+
+
+def gradient_merged(config: Any) -> Call:
+    """The same through W = W₀ + s·BA."""
+    at = point(config)
+    return lambda: _gradient(_merged_loss, at)
+
+
+def _merged_loss(loss: Any, base: Any, theta: Any, scaling: Any) -> jax.Array:
+    return loss(sd.effective_weights(base, theta, scaling))
+
+
+@partial(jax.jit, static_argnums=0)
+def _gradient(composed: Callable, at: Point) -> jax.Array:
+    """Everything an argument: what is closed over is a constant, and its products are taken by the compiler."""
+    theta, unravel = ravel_pytree(at.adapters)
+    return jax.grad(lambda theta: composed(at.loss, at.base, unravel(theta), at.scaling))(theta)
+
+
+def product_ours(config: Any) -> Call:
+    """H_LoRA v."""
+    parts, v = _decomposition(config)
+    return lambda: parts.lora @ v
+
+
+def product_merged(config: Any) -> Call:
+    """The derivative, along v, of the gradient through merged weights."""
+    at = point(config)
+    return lambda: _merged_product(at)
+
+
+@jax.jit
+def _merged_product(at: Point) -> jax.Array:
+    theta, unravel = ravel_pytree(at.adapters)
+
+    def gradient(theta: jax.Array) -> jax.Array:
+        return jax.grad(lambda t: _merged_loss(at.loss, at.base, unravel(t), at.scaling))(theta)
+
+    return jax.jvp(gradient, (theta,), (at.direction,))[1]
+
+
+def dense_ours(config: Any) -> Call:
     """The dense H_ℓ."""
-    loss, base = problem(config, 0)
-    return sd.decompose(loss, base, adapters(config, base, 0), config.scaling(1.0)).task.dense
+    return _decomposition(config)[0].task.dense
 
 
-def task_straightforward(config: Any) -> Call:
+def dense_straightforward(config: Any) -> Call:
     """`jax.hessian` of the loss of the flat weights, compiled."""
-    loss, base = problem(config, 0)
-    w, unravel = ravel_pytree(base)
-    hessian = jax.jit(jax.hessian(lambda w: loss(unravel(w))))
-    return lambda: hessian(w)
+    at = point(config)
+    w, unravel = ravel_pytree(sd.effective_weights(at.base, at.adapters, at.scaling))
+    hessian = jax.jit(lambda loss, w: jax.hessian(lambda w: loss(unravel(w)))(w))
+    return lambda: hessian(at.loss, w)
+
+
+def spectrum_ours(config: Any) -> Call:
+    """All eigenvalues of H_ℓ, the matrix included."""
+    parts, _ = _decomposition(config)
+    return lambda: sd.eigenvalues(parts.task)
+
+
+def spectrum_straightforward(config: Any) -> Call:
+    """`jnp.linalg.eigvalsh` of `jax.hessian`."""
+    hessian = dense_straightforward(config)
+    return lambda: jnp.linalg.eigvalsh(hessian())
+
+
+def extremes_ours(config: Any) -> Call:
+    """λmin and λmax of H_LoRA with their certificate: (values, products, whether certified)."""
+    parts, _ = _decomposition(config)
+
+    def extremes() -> dict[str, Any]:
+        found = sd.extreme_eigenvalues(parts.lora, which="both", tolerance=config.tolerance)
+        return {"answer": found.values, "products": found.products, "certified": found.converged}
+
+    return extremes
+
+
+def trace_ours(config: Any) -> Call:
+    """Tr H_LoRA by Hutch++."""
+    parts, _ = _decomposition(config)
+
+    def trace() -> dict[str, Any]:
+        return {"answer": sd.estimate_trace(parts.lora, probes=config.probes).value, "products": config.probes}
+
+    return trace
 
 
 def pipeline_ours(config: Any) -> Call:
-    """One H_ℓ, one H_Signal and one H_Drift, scaled by α² and α (exact at B = 0), and H_LoRA itself at every α."""
+    """All that F8a, F8c and F8d need of one seed, compilation included.
 
-    def spectra() -> Spectra:
+    One H_ℓ, one H_Signal and one H_Drift, scaled by α² and α (exact at B = 0), and H_LoRA itself at every α.
+    """
+
+    def spectra() -> np.ndarray:
         loss, base = problem(config, 0)
         start = adapters(config, base, 0)
         unit = sd.decompose(loss, base, start, config.scaling(1.0))
         task, signal, drift = (sd.eigenvalues(op) for op in (unit.task, unit.signal, unit.drift))
-        found = {}
+        found = []
         for alpha in config.alphas:
             lora = sd.decompose(loss, base, start, config.scaling(alpha)).lora
-            found |= {f"task {alpha}": task, f"signal {alpha}": alpha**2 * signal, f"drift {alpha}": alpha * drift}
-            found[f"lora {alpha}"] = sd.eigenvalues(lora)
-        return found
+            found += [task, alpha**2 * signal, alpha * drift, sd.eigenvalues(lora)]
+        return _side_by_side(found)
 
     return spectra
 
@@ -54,7 +164,7 @@ def pipeline_ours(config: Any) -> Call:
 def pipeline_straightforward(config: Any) -> Call:
     """`jax.hessian` of both losses, a dense J and `jnp.linalg.eigvalsh` of the four matrices at every α."""
 
-    def spectra() -> Spectra:
+    def spectra() -> np.ndarray:
         loss, base = problem(config, 0)
         theta, unravel = ravel_pytree(adapters(config, base, 0))
         unravel_w = ravel_pytree(base)[1]
@@ -65,16 +175,20 @@ def pipeline_straightforward(config: Any) -> Call:
         task_hessian = jax.jit(jax.hessian(lambda w: loss(unravel_w(w))))
         lora_hessian = jax.jit(jax.hessian(lambda theta, s: loss(unravel_w(weights(theta, s)))))
         jacobian = jax.jit(jax.jacobian(weights))
-        found = {}
+        found = []
         for alpha in config.alphas:
             s = config.scaling(alpha)
             task, lora, J = task_hessian(weights(theta, s)), lora_hessian(theta, s), jacobian(theta, s)
             signal = J.T @ task @ J
-            matrices = {"task": task, "signal": signal, "drift": lora - signal, "lora": lora}
-            found |= {f"{name} {alpha}": np.asarray(jnp.linalg.eigvalsh(H)) for name, H in matrices.items()}
-        return found
+            found += [np.asarray(jnp.linalg.eigvalsh(H)) for H in (task, signal, lora - signal, lora)]
+        return _side_by_side(found)
 
     return spectra
+
+
+def _side_by_side(spectra: list[np.ndarray]) -> np.ndarray:
+    """Each in units of its largest absolute value, so that a comparison sees them all."""
+    return np.concatenate([x / abs(x).max() for x in spectra])
 
 
 def grid(config: Any) -> Iterator[tuple[int, float, float]]:
@@ -85,7 +199,12 @@ def grid(config: Any) -> Iterator[tuple[int, float, float]]:
 
 def trajectories_ours(config: Any) -> Call:
     """`sd.train`: Adam with everything recorded, float32."""
-    run = jax.jit(lambda loss, base, start, s, eta: sd.train(loss, base, start, s, optax.adam(eta), config.steps)[:-1])
+
+    @jax.jit
+    def run(loss, base, start, s, eta):
+        *recorded, _ = sd.train(loss, base, start, s, optax.adam(eta), config.steps)
+        return recorded
+
     return _grid_of_runs(config, run)
 
 
@@ -102,66 +221,25 @@ def trajectories_bare(config: Any) -> Call:
             delta, state = optimizer.update(gradient, state, theta)
             return (optax.apply_updates(theta, delta), state), value
 
-        return jax.lax.scan(step, (start, optimizer.init(start)), length=config.steps)[1]
+        return [jax.lax.scan(step, (start, optimizer.init(start)), length=config.steps)[1]]
 
     return _grid_of_runs(config, run)
 
 
 def _grid_of_runs(config: Any, run: Callable) -> Call:
-    """Every run of the grid, one compilation, as many at a time as there are cores."""
-    setting = _wide(config)
+    """The losses along every run of the grid, one compilation, as many runs at a time as there are cores."""
     problems = {}
     for seed in range(config.seeds):
-        loss, base = problem(setting, seed)
-        problems[seed] = jax.tree.map(lambda x: x.astype(jnp.float32), (loss, base, adapters(setting, base, seed)))
+        loss, base = problem(config, seed)
+        problems[seed] = jax.tree.map(lambda x: x.astype(jnp.float32), (loss, base, adapters(config, base, seed)))
 
-    def one(point: tuple[int, float, float]) -> Any:
-        seed, alpha, eta = point
-        return jax.block_until_ready(run(*problems[seed], jnp.float32(setting.scaling(alpha)), jnp.float32(eta)))
+    def one(run_of_grid: tuple[int, float, float]) -> Any:
+        seed, alpha, eta = run_of_grid
+        recorded = run(*problems[seed], jnp.float32(config.scaling(alpha)), jnp.float32(eta))
+        return jax.block_until_ready(recorded)[0][: config.steps]
 
-    def runs() -> list:
+    def runs() -> np.ndarray:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(one, grid(config)))
+            return np.stack(list(pool.map(one, grid(config))))
 
     return runs
-
-
-def trajectories_peft(config: Any) -> Call:
-    """The same runs in a training loop of PyTorch and PEFT, float32, the loss alone recorded.
-
-    Exits with one line where they are not installed (the `peers` extra).
-    """
-    try:
-        import peft  # pyright: ignore[reportMissingImports]
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError as missing:
-        sys.exit(f"not measured: {missing.name} is not installed (pip install '.[peers]')")
-    setting = _wide(config)
-
-    def prepared(seed: int, alpha: float, eta: float) -> tuple:
-        torch.manual_seed(seed)
-        layers = [torch.nn.Linear(setting.width, setting.width, bias=False) for _ in range(setting.depth)]
-        modules = [m for layer in layers for m in (layer, torch.nn.SiLU())][:-1]
-        names = [str(2 * i) for i in range(setting.depth)]
-        lora = peft.LoraConfig(r=setting.rank, lora_alpha=alpha, target_modules=names)  # pyright: ignore[reportArgumentType]
-        model = peft.get_peft_model(torch.nn.Sequential(*modules), lora)  # pyright: ignore[reportArgumentType]
-        X, Y = torch.randn(setting.samples, setting.width), torch.randn(setting.samples, setting.width)
-        return model, torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=eta), X, Y
-
-    def run(model: Any, optimizer: Any, X: Any, Y: Any) -> list[float]:
-        losses = []
-        for _ in range(config.steps):
-            optimizer.zero_grad()
-            loss = torch.nn.functional.mse_loss(model(X), Y)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        return losses
-
-    models = [prepared(*point) for point in grid(config)]
-    return lambda: [run(*model) for model in models]
-
-
-def _wide(config: Any) -> Setting:
-    """The setting of F2."""
-    return Setting(width=config.trajectory_width, depth=config.depth, samples=config.samples, rank=config.rank)

@@ -1,0 +1,262 @@
+"""What `benchmark.py` times, as PyTorch's tools do it, on the weights and data of `benchmark_cases`.
+
+Needs the `peers` extra: torch, curvlinops, hessian-eigenthings and PEFT.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jax.flatten_util import ravel_pytree
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from experiments.benchmark_cases import Call, grid, point
+from experiments.setting import adapters, regression
+from signal_drift.lora import effective_weights
+
+CHUNK = 128
+"""Columns of H_ℓ at a time, fed by hand to `torch.func`."""
+
+
+def _tensor(x: Any) -> torch.Tensor:
+    return torch.tensor(np.asarray(x))
+
+
+class SiLU(torch.nn.Module):
+    """x·σ(x), written out: forward-mode differentiation of PyTorch's own SiLU stops at its derivative."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(x)
+
+
+class Linear(torch.nn.Module):
+    """y = W x."""
+
+    def __init__(self, weight: Any) -> None:
+        super().__init__()
+        self.W = torch.nn.Parameter(_tensor(weight))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.W.T
+
+
+class LoRALinear(torch.nn.Module):
+    """y = (W₀ + BA) x; the parameters in the order of θ."""
+
+    W0: torch.Tensor
+
+    def __init__(self, base: Any, adapter: Any) -> None:
+        super().__init__()
+        self.register_buffer("W0", _tensor(base))
+        self.A, self.B = (torch.nn.Parameter(_tensor(x)) for x in adapter)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.W0 + self.B @ self.A).T
+
+
+class Peer(NamedTuple):
+    """A module with its data, and its loss as a function of the flat vector of its parameters."""
+
+    model: torch.nn.Module
+    data: tuple[torch.Tensor, torch.Tensor]
+    loss: Callable[[torch.Tensor], torch.Tensor]
+    theta: torch.Tensor
+    direction: torch.Tensor
+
+
+def _peer(config: Any, *, whole: bool) -> Peer:
+    """The adapters of the point as parameters, or the `whole` of its effective weights."""
+    at = point(config)
+    merged = effective_weights(at.base, at.adapters, at.scaling)
+    layers = [Linear(merged[k]) if whole else LoRALinear(at.base[k], at.adapters[k]) for k in sorted(at.base)]
+    model = torch.nn.Sequential(*[m for layer in layers for m in (layer, SiLU())][:-1])
+    X, Y = (_tensor(x) for x in regression(config, 0)[2])
+    parameters = dict(model.named_parameters())
+    sizes, shapes = [p.numel() for p in parameters.values()], [p.shape for p in parameters.values()]
+
+    def loss(theta: torch.Tensor) -> torch.Tensor:
+        pieces = [x.view(shape) for x, shape in zip(theta.split(sizes), shapes, strict=True)]
+        output = torch.func.functional_call(model, dict(zip(parameters, pieces, strict=True)), (X,))
+        return torch.mean((output - Y) ** 2)
+
+    theta = _tensor(ravel_pytree(merged if whole else at.adapters)[0])
+    return Peer(model, (X, Y), loss, theta, _tensor(at.direction))
+
+
+def gradient_torch(config: Any) -> Call:
+    """`torch.func.grad`."""
+    peer = _peer(config, whole=False)
+    gradient = torch.func.grad(peer.loss)
+    return lambda: gradient(peer.theta)
+
+
+def product_torch(config: Any) -> Call:
+    """`torch.func.jvp` of `torch.func.grad`."""
+    peer = _peer(config, whole=False)
+    gradient = torch.func.grad(peer.loss)
+    return lambda: torch.func.jvp(gradient, (peer.theta,), (peer.direction,))[1]
+
+
+def product_curvlinops(config: Any) -> Call:
+    """`HessianLinearOperator @ v`."""
+    peer = _peer(config, whole=False)
+    hessian = _curvlinops(peer)
+    return lambda: hessian @ peer.direction
+
+
+def product_eigenthings(config: Any) -> Call:
+    """`HessianOperator.matvec`."""
+    peer = _peer(config, whole=False)
+    hessian = _eigenthings(peer)
+    return lambda: hessian.matvec(peer.direction)
+
+
+def dense_torch(config: Any) -> Call:
+    """`torch.func.hessian`."""
+    peer = _peer(config, whole=True)
+    hessian = torch.func.hessian(peer.loss)
+    return lambda: hessian(peer.theta)
+
+
+def dense_chunked(config: Any) -> Call:
+    """`torch.func`'s Hessian-vector product under vmap over chunks of basis vectors."""
+    peer = _peer(config, whole=True)
+    gradient, n = torch.func.grad(peer.loss), len(peer.theta)
+    columns = torch.func.vmap(lambda v: torch.func.jvp(gradient, (peer.theta,), (v,))[1])
+
+    def dense() -> torch.Tensor:
+        starts = range(0, n, CHUNK)
+        return torch.cat([columns(torch.eye(min(CHUNK, n - i), n, dtype=torch.float64).roll(i, 1)) for i in starts])
+
+    return dense
+
+
+def dense_curvlinops(config: Any) -> Call:
+    """`HessianLinearOperator @ eye`."""
+    peer = _peer(config, whole=True)
+    hessian = _curvlinops(peer)
+    return lambda: hessian @ torch.eye(len(peer.theta), dtype=torch.float64)
+
+
+def extremes_curvlinops(config: Any) -> Call:
+    """SciPy's `eigsh` on curvlinops' operator, one call for each end."""
+    peer = _peer(config, whole=False)
+    hessian, count = _curvlinops(peer), [0]
+
+    def product(v: np.ndarray) -> np.ndarray:
+        count[0] += 1
+        return (hessian @ _tensor(v.ravel())).numpy(force=True)
+
+    def extremes() -> dict[str, Any]:
+        count[0] = 0
+        op = LinearOperator(hessian.shape, matvec=product, dtype=float)  # pyright: ignore[reportCallIssue]
+        ends = [eigsh(op, 1, which=end, tol=config.tolerance, return_eigenvectors=False) for end in ("SA", "LA")]
+        return {"answer": np.concatenate(ends), "products": count[0]}
+
+    return extremes
+
+
+def extremes_eigenthings(config: Any) -> Call:
+    """`lanczos` for each end, by its own rule for the number of steps: twice as many until it says converged."""
+    from hessian_eigenthings import lanczos
+
+    operator = _eigenthings(_peer(config, whole=False))
+
+    def end(which: str) -> tuple[float, int]:
+        steps, total = 16, 0
+        while True:
+            steps = min(2 * steps, operator.size)
+            found = lanczos(operator, k=1, max_iter=steps, tol=config.tolerance, reorthogonalize=True, which=which)  # pyright: ignore[reportArgumentType]
+            total += found.iterations
+            if bool(found.converged.all()) or steps == operator.size:
+                return float(found.eigenvalues[0]), total
+
+    def extremes() -> dict[str, Any]:
+        values, products = zip(*(end(which) for which in ("SA", "LA")), strict=True)
+        return {"answer": np.array(values), "products": sum(products)}
+
+    return extremes
+
+
+def trace_curvlinops(config: Any) -> Call:
+    """`hutchpp_trace`."""
+    from curvlinops import hutchpp_trace
+
+    hessian = _curvlinops(_peer(config, whole=False))
+
+    def trace() -> dict[str, Any]:
+        return {"answer": float(hutchpp_trace(hessian, config.probes)), "products": config.probes}
+
+    return trace
+
+
+def trace_eigenthings(config: Any) -> Call:
+    """`trace`, by Hutch++ as well."""
+    import hessian_eigenthings as eigenthings
+
+    operator = _eigenthings(_peer(config, whole=False))
+
+    def trace() -> dict[str, Any]:
+        found = eigenthings.trace(operator, num_matvecs=config.probes, seed=0)
+        return {"answer": float(found.estimate), "products": config.probes}
+
+    return trace
+
+
+def trajectories_peft(config: Any) -> Call:
+    """The runs of F2 in a training loop of PyTorch and PEFT, float32, the loss alone recorded."""
+    problems = [regression(config, seed) for seed in range(config.seeds)]
+    starts = [adapters(config, base, seed) for seed, (base, *_) in enumerate(problems)]
+
+    def run(seed: int, alpha: float, eta: float) -> list[float]:
+        base, _, data = problems[seed]
+        return _trained(_peft(base, starts[seed], alpha), data, eta, config.steps)
+
+    def runs() -> np.ndarray:
+        return np.array([run(*run_of_grid) for run_of_grid in grid(config)])
+
+    return runs
+
+
+def _peft(base: Any, start: Any, alpha: float) -> torch.nn.Module:
+    """PEFT's model at the base weights and adapters of this project."""
+    import peft
+
+    layers = [torch.nn.Linear(*reversed(base[k].shape), bias=False) for k in sorted(base)]
+    modules = [m for layer in layers for m in (layer, torch.nn.SiLU())][:-1]
+    names, rank = [str(2 * i) for i in range(len(layers))], len(start[min(start)].A)
+    lora = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)  # pyright: ignore[reportArgumentType]
+    model = peft.get_peft_model(torch.nn.Sequential(*modules), lora)  # pyright: ignore[reportArgumentType]
+    values = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, k in zip(names, sorted(base), strict=True):
+            values[f"base_model.model.{name}.base_layer.weight"].copy_(_tensor(base[k]))
+            values[f"base_model.model.{name}.lora_A.default.weight"].copy_(_tensor(start[k].A))
+    return model
+
+
+def _trained(model: torch.nn.Module, data: Any, eta: float, steps: int) -> list[float]:
+    """The losses of a plain loop of Adam."""
+    X, Y = (_tensor(x).float() for x in data)
+    optimizer, losses = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=eta), []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        value = torch.nn.functional.mse_loss(model(X), Y)
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    return losses
+
+
+def _curvlinops(peer: Peer) -> Any:
+    from curvlinops import HessianLinearOperator
+
+    parameters: Iterable = list(peer.model.parameters())
+    return HessianLinearOperator(peer.model, torch.nn.MSELoss(), parameters, [peer.data], check_deterministic=False)  # pyright: ignore
+
+
+def _eigenthings(peer: Peer) -> Any:
+    from hessian_eigenthings import HessianOperator, supervised_loss
+
+    return HessianOperator(peer.model, [peer.data], supervised_loss(torch.nn.MSELoss()))

@@ -1,0 +1,205 @@
+"""The table and the figure of `benchmark.py`, from its stored results."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from experiments import figures
+from experiments.benchmark_floors import floor_seconds
+from experiments.experiment import Report, Row
+
+LABEL = {
+    "ours": "this project",
+    "merged": "JAX, merged weights",
+    "straightforward": "jax.hessian",
+    "bare": "bare optax scan",
+    "torch": "torch.func",
+    "chunked": "torch.func in chunks",
+    "curvlinops": "curvlinops",
+    "curvlinops-1": "curvlinops, one BLAS thread",
+    "eigenthings": "hessian-eigenthings",
+    "peft": "PEFT loop",
+}
+KERNEL = {
+    "gradient": "gradient in θ",
+    "product": "H_LoRA v",
+    "dense": "dense H_ℓ",
+    "spectrum": "spectrum of H_ℓ",
+    "extremes": "extremes of H_LoRA",
+    "trace": "trace of H_LoRA",
+    "trajectories": "grid of F2",
+    "pipeline": "all spectra, every α",
+}
+STYLE = dict(zip(LABEL, ("-o", ":s", "--D", ":P", "--^", ":v", "--s", ":X", "-.d", "--P"), strict=True))
+
+
+class Aim(NamedTuple):
+    """A ratio of two measured numbers within the run, and the most that it should be."""
+
+    kernel: str
+    quantity: str
+    others: tuple[str, ...]
+    """The ways compared with; the best of them counts."""
+    most: float
+    width: int
+    of: str | None = None
+    """The kernel of the others, where it is another one."""
+
+
+AIMS = (
+    Aim("product", "seconds", ("merged",), 1 / 2.5, 256),
+    Aim("product", "seconds", ("ours",), 2.5, 256, "gradient"),
+    Aim("product", "memory", ("ours",), 3, 256, "gradient"),
+    Aim("extremes", "memory", ("ours",), 3, 256, "gradient"),
+    Aim("dense", "seconds", ("torch", "curvlinops"), 0.25, 32),
+    Aim("dense", "seconds", ("chunked",), 1, 32),
+    Aim("dense", "memory", ("chunked",), 1, 32),
+    Aim("dense", "seconds", ("straightforward",), 1, 32),
+    Aim("dense", "memory", ("straightforward",), 0.25, 32),
+    Aim("pipeline", "seconds", ("straightforward",), 0.2, 32),
+    Aim("extremes", "seconds", ("curvlinops", "curvlinops-1"), 0.4, 256),
+    Aim("trajectories", "seconds", ("peft",), 0.59, 256),
+    Aim("trajectories", "seconds", ("bare",), 1.2, 256),
+)
+"""What we aim for; the widths are those at which it was set down."""
+FITTED = 3
+"""Largest widths over which a growth exponent is fitted."""
+
+
+def report(config: Any, data: xr.Dataset) -> Report:
+    widths = set(data.width.values.tolist())
+    rows = [_aim(data, aim) for aim in AIMS if aim.width in widths]
+    rows += [_growth(data), *(row for kernel in KERNEL for row in _kernel(config, data, kernel))]
+    words = [_rates(data), *_stopped(data)]
+    return Report(rows, words, {"benchmark": partial(_figure, config, data)})
+
+
+def _number(data: xr.Dataset, quantity: str, kernel: str, way: str, width: int) -> float:
+    return float(data[quantity].sel(kernel=kernel, way=way, width=width))
+
+
+def _aim(data: xr.Dataset, aim: Aim) -> Row:
+    ours = _number(data, aim.quantity, aim.kernel, "ours", aim.width)
+    others = {way: _number(data, aim.quantity, aim.of or aim.kernel, way, aim.width) for way in aim.others}
+    known = {way: value for way, value in others.items() if np.isfinite(value)}
+    name = " or ".join(LABEL[way] for way in aim.others) if aim.of is None else f"its {KERNEL[aim.of]}"
+    quantity = f"{KERNEL[aim.kernel]}, d = {aim.width}: {_quantity(aim.quantity)}, ratio to {name}"
+    if not known:
+        return Row(quantity, f"at most {aim.most:.3g}", "–", "the other was not measured")
+    best = min(known.values())
+    unit = 1.0 if aim.quantity == "seconds" else 1e6
+    parts = f"not one: {ours / unit:.3g} to {best / unit:.3g} {'s' if unit == 1 else 'MB'}"
+    return Row(quantity, f"at most {aim.most:.3g}", f"{ours / best:.3g}", parts)
+
+
+def _quantity(name: str) -> str:
+    return {"seconds": "time", "memory": "peak memory beyond the result"}[name]
+
+
+def exponent(data: xr.Dataset, kernel: str, way: str) -> float:
+    """The slope of log time over log d at the largest widths that were reached; NaN with fewer than two."""
+    seconds = data.seconds.sel(kernel=kernel, way=way).dropna("width")[-FITTED:]
+    if len(seconds) < 2:
+        return np.nan
+    return float(np.polyfit(np.log(seconds.width.values), np.log(seconds.values), 1)[0])
+
+
+def _growth(data: xr.Dataset) -> Row:
+    extremes, gradient = (exponent(data, kernel, "ours") for kernel in ("extremes", "gradient"))
+    measured = f"{extremes - gradient:+.2f}"
+    quantity = "growth exponent in d: extremes of H_LoRA beyond the gradient's own"
+    return Row(quantity, "at most +0.2", measured, f"not one: {extremes:.2f} and {gradient:.2f}")
+
+
+def _kernel(config: Any, data: xr.Dataset, kernel: str) -> list[Row]:
+    """One line for each way, at the largest width that it reached."""
+    found = []
+    for way in data.way.values:
+        seconds = data.seconds.sel(kernel=kernel, way=way).dropna("width")
+        if not len(seconds):
+            continue
+        width = int(seconds.width[-1])
+        at = data.sel(kernel=kernel, way=way, width=width)
+        floor = "–" if kernel == "pipeline" else f"floor {floors(config, data, kernel, way)[width]:.2g} s"
+        apart = "" if way == "ours" else f", apart {difference(data, kernel, way, width):.0e}"
+        growth = f", ∝ d^{exponent(data, kernel, way):.2f}" if len(seconds) > 1 else ""
+        measured = (
+            f"{float(at.seconds):.3g} s ({_reached(config, data, kernel, way, width)}first {float(at['first']):.2g} s)"
+        )
+        row = f"{float(at.memory) / 1e6:.3g} MB{growth}{apart}"
+        found.append(Row(f"{KERNEL[kernel]}, {LABEL[way]}, d = {width}", floor, measured, row))
+    return found
+
+
+def _reached(config: Any, data: xr.Dataset, kernel: str, way: str, width: int) -> str:
+    if kernel == "pipeline":
+        return ""
+    fraction = floors(config, data, kernel, way)[width] / _number(data, "seconds", kernel, way, width)
+    return f"{100 * fraction:.2g}% of the floor's speed, "
+
+
+def rates(data: xr.Dataset) -> dict[str, float]:
+    """The best that was measured anywhere in the run, of arithmetic and of memory."""
+    return {name: float(data[name].max()) for name in ("float64", "float32", "bytes")}
+
+
+def floors(config: Any, data: xr.Dataset, kernel: str, way: str) -> dict[int, float]:
+    """Seconds below which no way of the kernel can get, at the products that this one took, for every width reached."""
+    known = data.sel(kernel=kernel, way=way).dropna("width", subset=["seconds"])
+    products = known.products.fillna(1)
+    return {
+        int(width): floor_seconds(kernel, config.at(int(width)), float(products.sel(width=width)), rates(data))
+        for width in known.width
+    }
+
+
+def difference(data: xr.Dataset, kernel: str, way: str, width: int) -> float:
+    """The largest difference from our answer, over the largest number of that."""
+    ours, other = (data.answer.sel(kernel=kernel, way=name, width=width) for name in ("ours", way))
+    return float(abs(ours - other).max() / abs(ours).max())
+
+
+def _rates(data: xr.Dataset) -> str:
+    best = {name: rate / 1e9 for name, rate in rates(data).items()}
+    return (
+        f"Rates measured in this run: {best['float64']:.0f} GFLOP/s in float64 and {best['float32']:.0f} in float32 "
+        f"(a matrix product), {best['bytes']:.0f} GB/s (a copy). Measured {data.attrs.get('created', '')}; "
+        "remove the folder 'benchmark' from the results to measure again."
+    )
+
+
+def _stopped(data: xr.Dataset) -> list[str]:
+    """Where and why a way got no further."""
+    found = []
+    for kernel, name in KERNEL.items():
+        for way in data.way.values:
+            reasons = data.reason.sel(kernel=kernel, way=way)
+            ends = (
+                (int(w), r) for w, r in zip(data.width.values, reasons.values, strict=True) if isinstance(r, str) and r
+            )
+            found += [f"{name}, {LABEL[way]}: none at d = {width}: {reason}." for width, reason in list(ends)[:1]]
+    return found
+
+
+def _figure(config: Any, data: xr.Dataset) -> figures.Figure:
+    kernels = [kernel for kernel in KERNEL if kernel != "pipeline"]
+    figure, axes = figures.panels(len(kernels), "Time over d, on the same weights in the same run", width=4.2)
+    colors = dict(zip(LABEL, [figures.COLOR["signal"], *_others()], strict=False))
+    for panel, kernel in zip(axes, kernels, strict=True):
+        for way in (way for way in LABEL if way in data.way.values):
+            seconds = data.seconds.sel(kernel=kernel, way=way).dropna("width")
+            if len(seconds):
+                panel.plot(seconds.width, seconds, STYLE[way], color=colors[way], label=LABEL[way], markersize=5)
+        least = floors(config, data, kernel, "ours")
+        panel.plot(list(least), list(least.values()), color=figures.COLOR["prediction"], lw=3, alpha=0.6, label="floor")
+        panel.set_title(KERNEL[kernel])
+        figures.log_axis(panel, "d", "time, s" if kernel == kernels[0] else "")
+        panel.legend(fontsize=8)
+    return figure
+
+
+def _others() -> list[str]:
+    names = ("drift", "other", "band", "lora", "drift", "task", "band", "lora", "other")
+    return [figures.COLOR[name] for name in names]
