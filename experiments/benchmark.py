@@ -1,8 +1,8 @@
 """Time and memory of every kernel over d, beside other tools, on the same weights in the same run.
 
-Every kernel, way and width runs in a fresh process, one at a time. The first call is timed apart, compilation included;
-then the median of further calls. The memory is the peak during one call beyond what was there and beyond the result.
-A way that fails at some d is not tried at a larger one, and the reason is kept.
+Every way of every kernel has a fresh process of its own, one at a time, which goes through the widths as far as it
+gets; why it gets no further is kept. The first call is timed apart, compilation included; then the median of further
+calls. The memory is the peak during one call beyond what was there and beyond the result.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -55,7 +55,7 @@ class Config(Setting):
     repeats: int = 5
     """Timed calls after the first, fewer where they take over ten seconds in all."""
     seconds: float = 300.0
-    """A process that takes longer is ended."""
+    """A way that takes longer, for all its widths, is ended."""
     gigabytes: float = 16.0
     """A process that grows larger is ended."""
 
@@ -70,23 +70,17 @@ def points(config: Config) -> list[dict]:
 
 def measure(config: Config, kernel: str, way: str) -> xr.Dataset:
     """One way of one kernel, as far as it gets."""
-    widths = config.pipeline_widths if kernel == "pipeline" else config.widths
-    rows: list[Mapping[str, Any]] = []
-    for width in widths:
-        stopped = rows and rows[-1]["reason"]
-        rows.append(EMPTY | {"reason": stopped} if stopped else one(config.at(width), kernel, way))
+    config = replace(config, widths=config.pipeline_widths) if kernel == "pipeline" else config
+    found = process(config, kernel, way)
+    rows, reason = [], ""
+    for width in config.widths:
+        row = {**EMPTY, **found.get(width, {"reason": reason})}
+        reason = row["reason"]
+        rows.append(row)
     return xr.Dataset(
         {name: (("width", "entry") if name == "answer" else "width", [row[name] for row in rows]) for name in EMPTY},
-        coords={"width": list(widths)},
+        coords={"width": list(config.widths)},
     )
-
-
-def why_not(rows: list[Mapping[str, Any]], seconds: float) -> str:
-    """Why the width before was the last, or that this one takes too long if the time grows by the same factor again."""
-    if not rows or rows[-1]["reason"]:
-        return rows[-1]["reason"] if rows else ""
-    before, last = rows[-2:][0]["first"], rows[-1]["first"]
-    return f"over {seconds:g} s if it grows as before" if last**2 > seconds * before else ""
 
 
 EMPTY: dict[str, Any] = dict.fromkeys(
@@ -95,25 +89,21 @@ EMPTY: dict[str, Any] = dict.fromkeys(
 """What is known of a way at a width where it was not measured."""
 
 
-def one(config: Config, kernel: str, way: str) -> Mapping[str, Any]:
-    """A fresh process for one kernel, way and width."""
+def process(config: Config, kernel: str, way: str) -> dict[int, Mapping[str, Any]]:
+    """What a fresh process prints of each width; why it printed no more, at the width after the last."""
     imports = "from experiments.benchmark import Config; from experiments.benchmark_worker import work"
     call = f"{imports}; work({kernel!r}, {way!r}, Config(**{asdict(config)}))"
     threads = {"OPENBLAS_NUM_THREADS": "1"} if way.endswith("-1") else {}
-    done = _watched([sys.executable, "-c", call], os.environ | threads, config)
-    return EMPTY | (json.loads(done.output.splitlines()[-1]) if not done.reason else {"reason": done.reason})
+    output, reason = _watched([sys.executable, "-c", call], os.environ | threads, config)
+    found: dict[int, Mapping[str, Any]] = {row.pop("width"): row for row in map(json.loads, output.splitlines())}
+    missing = [width for width in config.widths if width not in found]
+    return found | ({missing[0]: {"reason": reason}} if reason else {})
 
 
-class _Done(NamedTuple):
-    output: str
-    reason: str
-
-
-def _watched(command: list[str], environment: Mapping[str, str], config: Config) -> _Done:
-    """The command's output, or why there is none; it is ended when it exceeds the time or the memory (Linux)."""
-    with subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+def _watched(command: list[str], environment: Mapping[str, str], config: Config) -> tuple[str, str]:
+    """The command's output, and why it was ended if it exceeded the time or the memory (Linux)."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe) as process:
         start, reason = time.monotonic(), ""
         while process.poll() is None and not reason:
             time.sleep(0.1)
@@ -124,12 +114,9 @@ def _watched(command: list[str], environment: Mapping[str, str], config: Config)
         if reason:
             process.kill()
         output, errors = process.communicate()
-    if reason or not process.returncode:
-        return _Done(output, reason)
-    last = errors.strip().splitlines()[-1] if errors.strip() else f"exit status {process.returncode}"
-    if last.startswith(("not installed", "no room")):
-        return _Done("", last)
-    raise RuntimeError(f"{' '.join(command)}: {errors}")
+    if process.returncode and not reason:
+        raise RuntimeError(f"{' '.join(command)}: {errors}")
+    return output, reason
 
 
 def _resident(pid: int) -> int:

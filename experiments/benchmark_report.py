@@ -33,6 +33,10 @@ KERNEL = {
     "pipeline": "all spectra, every α",
 }
 STYLE = dict(zip(LABEL, ("-o", ":s", "--D", ":P", "--^", ":v", "--s", ":X", "-.d", "--P"), strict=True))
+HUES = ("signal", "drift", "other", "band", "lora", "drift", "task", "band", "lora", "other")
+COLOR = {way: figures.COLOR[hue] for way, hue in zip(LABEL, HUES, strict=True)}
+PAGE = 4.096e-3
+"""Megabytes, the least change of a process's memory that can be seen."""
 
 
 class Aim(NamedTuple):
@@ -184,22 +188,26 @@ def _stopped(data: xr.Dataset) -> list[str]:
 
 
 def _figure(config: Any, data: xr.Dataset) -> figures.Figure:
+    """Time over d for each kernel, and the memory that ours take."""
     kernels = [kernel for kernel in KERNEL if kernel != "pipeline"]
-    figure, axes = figures.panels(len(kernels), "Time over d, on the same weights in the same run", width=4.2)
-    colors = dict(zip(LABEL, [figures.COLOR["signal"], *_others()], strict=False))
+    title = "Time over d, on the same weights in the same run, and the memory of this project"
+    figure, [*axes, memory] = figures.panels(4, title, rows=2, width=4.6)
     for panel, kernel in zip(axes, kernels, strict=True):
         for way in (way for way in LABEL if way in data.way.values):
             seconds = data.seconds.sel(kernel=kernel, way=way).dropna("width")
             if len(seconds):
-                panel.plot(seconds.width, seconds, STYLE[way], color=colors[way], label=LABEL[way], markersize=5)
+                panel.plot(seconds.width, seconds, STYLE[way], color=COLOR[way], label=LABEL[way], markersize=5)
         least = floors(config, data, kernel, "ours")
-        panel.plot(list(least), list(least.values()), color=figures.COLOR["prediction"], lw=3, alpha=0.6, label="floor")
+        panel.plot(list(least), list(least.values()), color=figures.COLOR["prediction"], lw=4, alpha=0.5, label="floor")
         panel.set_title(KERNEL[kernel])
-        figures.log_axis(panel, "d", "time, s" if kernel == kernels[0] else "")
-        panel.legend(fontsize=8)
+        figures.log_axis(panel, "d", "time, s")
+    for kernel, shade in zip(kernels, figures.shades(len(kernels)), strict=True):
+        taken = data.memory.sel(kernel=kernel, way="ours").dropna("width") / 1e6
+        memory.plot(taken.width, taken.clip(min=PAGE), "-o", color=shade, label=KERNEL[kernel], markersize=5)
+    memory.set_title("peak memory beyond the result")
+    figures.log_axis(memory, "d", "MB")
+    for panel in [*axes, memory]:
+        panel.set_xticks(data.width.values, [str(d) for d in data.width.values])
+        panel.minorticks_off()
+        panel.legend(fontsize=8.5)
     return figure
-
-
-def _others() -> list[str]:
-    names = ("drift", "other", "band", "lora", "drift", "task", "band", "lora", "other")
-    return [figures.COLOR[name] for name in names]

@@ -4,7 +4,6 @@ import ctypes
 import gc
 import importlib
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,42 +18,62 @@ from experiments.benchmark_floors import measured_rates
 from experiments.experiment import prepare
 from signal_drift import InputError
 
+Case = Callable[[Config], Callable[[], Any]]
+
 ENOUGH = 10.0
 """Seconds after which a call is not repeated."""
 
 
 def work(kernel: str, way: str, config: Config) -> None:
-    """Print what was measured as JSON; a line on stderr and exit status 1 where a tool or the room is missing."""
+    """Print a line of JSON for every width, the last one with the reason where the way gets no further."""
     prepare("cpu")
-    call = _case(kernel, way.removesuffix("-1"))(config)
+    case, times = _case(kernel, way.removesuffix("-1")), [np.inf]
+    for width in config.widths:
+        if isinstance(case, str):
+            reason = case
+        elif times[-1] ** 2 > config.seconds * times[-2:][0]:
+            reason = f"over {config.seconds:g} s if the time grows by the same factor again"
+        else:
+            reason = _measured(case, kernel, config.at(width), times)
+        if reason:
+            print(json.dumps({"width": width, "reason": reason}))
+            return
+
+
+def _measured(case: Case, kernel: str, config: Config, times: list[float]) -> str:
+    """Print what one width gives and note the seconds of its first call; the reason if there is no room for it."""
     try:
+        call = case(config)
         first, result = _timed(call)
     except (InputError, MemoryError) as error:
-        sys.exit(f"no room: {error}")
+        return f"no room: {error}"
     except RuntimeError as error:  # which JAX and PyTorch raise where they cannot allocate
         if "allocat" not in str(error) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        sys.exit(f"no room: {str(error).splitlines()[0]}")
-    details = result if isinstance(result, dict) else {"answer": result}
-    answer = np.ravel(_array(details["answer"]))
+        return f"no room: {str(error).splitlines()[0]}"
+    times.append(first)
+    details = dict(result) if isinstance(result, dict) else {"answer": result}
+    answer = np.ravel(_array(details.pop("answer")))
     size, picked = answer.nbytes, answer[np.linspace(0, answer.size - 1, ANSWERS).astype(int)].tolist()
-    del result, details["answer"], answer
-    once = kernel == "pipeline"
-    seconds = first if once else _median(call, config.repeats)
-    memory = _status("VmHWM") if once else _peak_beyond(call) - size
-    found = {"first": first, "seconds": seconds, "memory": memory, "answer": picked}
-    found |= {name: float(value) for name, value in details.items()}
-    print(json.dumps(found | measured_rates()))
+    del result, answer
+    found = {"width": config.width, "first": first, "answer": picked}
+    if kernel == "pipeline":  # once, as a user would; its memory is that of the whole process
+        found |= {"seconds": first, "memory": _status("VmHWM")}
+    else:
+        found |= {"memory": _peak_beyond(call) - size, "seconds": _median(call, config.repeats)}
+    print(json.dumps(found | {name: float(x) for name, x in details.items()} | measured_rates()), flush=True)
+    return ""
 
 
-def _case(kernel: str, way: str) -> Callable[[Any], Callable[[], Any]]:
+def _case(kernel: str, way: str) -> Case | str:
+    """The function that sets up the call, or what is missing."""
     name = f"{kernel}_{way}"
     if hasattr(benchmark_cases, name):
         return getattr(benchmark_cases, name)
     try:
         return getattr(importlib.import_module("experiments.benchmark_peers"), name)
     except ImportError as missing:
-        sys.exit(f"not installed: {missing.name} (pip install -e '.[peers]')")
+        return f"{missing.name} is not installed (pip install -e '.[peers]')"
 
 
 def _array(x: Any) -> np.ndarray:

@@ -44,11 +44,13 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def panels(columns: int, title: str, height: float = 4.2, width: float = 5.2) -> tuple[Figure, list[Axes]]:
-    """A row of panels lettered (a), (b), … under one title."""
+def panels(
+    columns: int, title: str, height: float = 4.2, width: float = 5.2, rows: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """Rows of panels under one title, each `width` by `height` inches."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width * columns, height), layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)[0]
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
         figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure, list(axes)
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from experiments.experiment import Report
 from experiments.record import replacing
 from experiments.strips import WIDTH, strip
 from experiments.verdict import VERDICTS
@@ -20,8 +21,11 @@ from experiments.verdict import VERDICTS
 Entry = Mapping[str, Any]
 
 
-def write_pages(ledger: Sequence[Entry], figures: Path, out: Path) -> None:
-    """Write `out`/report.md and `out`/report.html; `figures` holds <name>.svg for the names the entries mention."""
+def write_pages(ledger: Sequence[Entry], figures: Path, out: Path, speed: Report | None = None) -> None:
+    """Write `out`/report.md and `out`/report.html; `figures` holds <name>.svg for the names the entries mention.
+
+    `speed` is what the benchmark says, where it was run.
+    """
     pages = Environment(
         loader=PackageLoader("experiments"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
@@ -32,7 +36,7 @@ def write_pages(ledger: Sequence[Entry], figures: Path, out: Path) -> None:
     )
     pages.filters.update(number=number, interval=interval, digits=digits, duration=duration)
     pages.filters.update(plain=plain, sub=subscripts, strip=strip, headline=headline, control_words=control_words)
-    names = dict.fromkeys(name for entry in ledger for name in entry["figures"])
+    names = dict.fromkeys([*(name for entry in ledger for name in entry["figures"]), *(speed.figures if speed else ())])
     drawn = {name: figures / f"{name}.svg" for name in names if (figures / f"{name}.svg").exists()}
     content = {
         "ledger": ledger,
@@ -43,6 +47,7 @@ def write_pages(ledger: Sequence[Entry], figures: Path, out: Path) -> None:
         "span": span(ledger),
         "figures": {name: inline(path.read_text(encoding="utf-8"), name) for name, path in drawn.items()},
         "width": WIDTH,
+        "speed": speed,
     }
     for name in ("report.md", "report.html"):
         with replacing(out / name) as temporary:

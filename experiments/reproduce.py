@@ -11,6 +11,7 @@ from tqdm import tqdm
 from experiments import (
     algebra,
     asymmetric_scaling,
+    benchmark,
     dynamics,
     gauge_breaking,
     ledger,
@@ -33,7 +34,7 @@ from experiments import (
     transformer_updates,
     update_scaling,
 )
-from experiments.experiment import Device, Report, default_out, exit_on_bad_input, prepare, run, table
+from experiments.experiment import Device, Report, default_out, exit_on_bad_input, from_store, prepare, run, table
 from experiments.ledger import HIDDEN
 from experiments.record import replacing
 
@@ -92,13 +93,21 @@ def reproduce(options: Options) -> None:
         temporary.write_text(QUICK * options.quick + summary(reports), encoding="utf-8")
     entries = ledger.ledger(out, options.quick)
     ledger.write(entries, out)
-    pages.write_pages(entries, out / "figures", out)
+    pages.write_pages(entries, out / "figures", out, speed(out, options.quick))
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in pages.counts(entries).items()))
     written = ", ".join(
         str(out / name) for name in ("report.html", "report.md", "ledger.json", "summary.md", "figures")
     )
     print(f"{written} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
     ledger.check_controls(entries, options.quick)
+
+
+def speed(out: Path, quick: bool) -> Report | None:
+    """What the benchmark says, which is run by itself, on a machine that does nothing else."""
+    experiment = benchmark.EXPERIMENT
+    config = experiment.quick if quick else experiment.paper
+    found = from_store(experiment, config, out)
+    return None if found.data is None else experiment.report(config, found.data)
 
 
 def summary(reports: dict[str, Report]) -> str:

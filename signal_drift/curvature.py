@@ -28,7 +28,7 @@ from signal_drift.lora import (
     jacobian_product,
     per_layer,
 )
-from signal_drift.memory import check_room, chunk
+from signal_drift.memory import check_room, chunk, map_chunks
 from signal_drift.mesh import MeshAxis, map_rows
 
 Loss = Callable[[dict[str, Array]], Array]
@@ -219,7 +219,7 @@ def _mapped(op: LinearOperator, image: Callable[[LinearMap, Array], Array], rows
     def share(point: Point, rows: Array) -> Array:
         apply = op.linearise(point)
         size = chunk(apply, jax.ShapeDtypeStruct(op.shape[1:], op.dtype))
-        return jax.lax.map(lambda row: image(apply, row), rows, batch_size=size)
+        return map_chunks(lambda row: image(apply, row), rows, size)
 
     return map_rows(op.place, share, op.point, rows)
 

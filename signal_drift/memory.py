@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from signal_drift.errors import InputError
 
@@ -44,3 +46,21 @@ def chunk(apply: Callable, v: jax.ShapeDtypeStruct) -> int:
     equations = jax.make_jaxpr(apply)(v).jaxpr.eqns
     written = sum(x.aval.size * v.dtype.itemsize for e in equations for x in e.outvars)
     return max(1, min(CHUNK, CACHE // max(written, 1)))
+
+
+def map_chunks(f: Callable[[Array], Array], rows: Array, size: int) -> Array:
+    """The images f(row), `size` rows at a time, in the memory of the result and of one chunk.
+
+    The last chunk ends with the last row, so it may repeat rows of the one before: `lax.map` would append a shorter
+    one, which copies the whole.
+    """
+    n = len(rows)
+    size = min(size, n)
+    image = jax.eval_shape(f, rows[0])
+
+    def fill(i: Array, images: Array) -> Array:
+        start = jnp.minimum(i * size, n - size)
+        part = jax.vmap(f)(jax.lax.dynamic_slice_in_dim(rows, start, size))
+        return jax.lax.dynamic_update_slice_in_dim(images, part, start, 0)
+
+    return jax.lax.fori_loop(0, -(-n // size), fill, jnp.zeros((n, *image.shape), image.dtype))
