@@ -3,6 +3,7 @@
 #   make reproduce QUICK=1      the same at a tiny size, in results/quick
 #   make test                   ruff, pyright, pytest
 #   make reproduce EXTRA=cuda13 the same on a GPU (or EXTRA=cuda12)
+#   make notebooks              JupyterLab on notebooks/
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRA ?=
@@ -10,7 +11,7 @@ comma := ,
 BIN := .venv/bin
 READY := .venv/ready-$(if $(EXTRA),$(EXTRA),cpu)
 
-.PHONY: reproduce test reference
+.PHONY: reproduce test reference notebooks lab notebooks-run
 reproduce: $(READY)
 	$(BIN)/python experiments/reproduce.py $(if $(QUICK),--quick)
 
@@ -19,6 +20,15 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+notebooks:  # JupyterLab
+	$(MAKE) EXTRA=notebooks lab
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+notebooks-run: $(READY)  # run them and store their outputs
+	$(BIN)/python notebooks/execute.py
 
 reference: reproduce  # what README.md shows, from the results of this checkout
 	mkdir -p docs/figures

@@ -32,6 +32,8 @@ WAYS = {
     "pipeline": ("ours", "straightforward"),
 }
 """Kernels and the ways of computing each; a way that ends in -1 holds the BLAS to one thread."""
+ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
+"""Of glibc: memory freed by one thread among several could not be given back, and a peak below it not be seen."""
 ANSWERS = 16
 """Numbers of a result that are kept, to see that all ways computed the same."""
 
@@ -94,7 +96,7 @@ def process(config: Config, kernel: str, way: str) -> dict[int, Mapping[str, Any
     imports = "from experiments.benchmark import Config; from experiments.benchmark_worker import work"
     call = f"{imports}; work({kernel!r}, {way!r}, Config(**{asdict(config)}))"
     threads = {"OPENBLAS_NUM_THREADS": "1"} if way.endswith("-1") else {}
-    output, reason = _watched([sys.executable, "-c", call], os.environ | threads, config)
+    output, reason = _watched([sys.executable, "-c", call], os.environ | ALLOCATOR | threads, config)
     found: dict[int, Mapping[str, Any]] = {row.pop("width"): row for row in map(json.loads, output.splitlines())}
     missing = [width for width in config.widths if width not in found]
     return found | ({missing[0]: {"reason": reason}} if reason else {})

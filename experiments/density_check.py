@@ -1,0 +1,123 @@
+"""The density of eigenvalues from random vectors, laid over that from all eigenvalues, at a size where both exist."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import numpy as np
+import scipy.stats
+import xarray as xr
+
+import signal_drift as sd
+from experiments import figures
+from experiments.experiment import Experiment, Report, Row, main
+from experiments.setting import Setting, adapters, problem
+from experiments.spectra_figures import NAMES
+
+OPERATORS = ("task", "lora")
+LABELS = {"task": "H_ℓ", "lora": "H_LoRA"}
+
+
+@dataclass(frozen=True)
+class Config(Setting):
+    """H_ℓ and H_LoRA at B = 0, in full and by quadrature."""
+
+    seeds: int = 2
+    """Independent draws of W₀, A, teacher and data."""
+    alpha: float = 16.0
+    """α of H_LoRA."""
+    probes: int = 10
+    """Random vectors of a density."""
+    nodes: int = 80
+    """Nodes of the quadrature for every vector."""
+    width_of_peak: float = 0.02
+    """Deviation of the Gaussian that both densities are smoothed with, over the largest |λ|."""
+    grid: int = 101
+    """Values of λ at which they are compared."""
+
+
+def points(config: Config) -> list[dict]:
+    return [{"seed": seed, "operator": name} for seed in range(config.seeds) for name in OPERATORS]
+
+
+def measure(config: Config, seed: int, operator: str) -> xr.Dataset:
+    """Both densities on one grid, the error of the quadrature, and all eigenvalues."""
+    loss, base = problem(config, seed)
+    parts = sd.decompose(loss, base, adapters(config, base, seed), config.scaling(config.alpha))
+    op = getattr(parts, operator)
+    spectrum = sd.eigenvalues(op)
+    found = sd.spectral_density(op, probes=config.probes, steps=config.nodes, key=jax.random.key(seed))
+    top = abs(spectrum).max()
+    grid, width = np.linspace(-1.1, 1.1, config.grid) * top, config.width_of_peak * top
+    estimate, error = found.smooth(grid, width)
+    exact, _ = sd.SpectralDensity(spectrum[None], np.full((1, spectrum.size), 1 / spectrum.size)).smooth(grid, width)
+    return xr.Dataset(
+        {
+            "eigenvalues": ("index", spectrum),
+            "grid": ("at", grid),
+            "exact": ("at", exact),
+            "estimate": ("at", estimate),
+            "error": ("at", error),
+        }
+    )
+
+
+def differences(data: xr.Dataset) -> xr.DataArray:
+    """|estimate − exact| at every λ, over the largest value of the exact density."""
+    return abs(data.estimate - data.exact) / data.exact.max("at")
+
+
+def report(config: Config, data: xr.Dataset) -> Report:
+    rows, expected = [], 1 - 2 * float(scipy.stats.t.sf(2, config.probes - 1))
+    for name in OPERATORS:
+        here = data.sel(operator=name)
+        seen = here.exact > 1e-6 * here.exact.max("at")  # elsewhere both are zero
+        inside = ((abs(here.estimate - here.exact) <= 2 * here.error) & seen).sum() / seen.sum()
+        worst = f"{float(differences(here).max()):.2g}"
+        rows += [
+            Row(f"density of {LABELS[name]}: quadrature − exact over the exact peak, largest", "–", worst, "–"),
+            Row(
+                f"density of {LABELS[name]}: share of λ at which they are within two standard errors",
+                f"{expected:.2f} (Student's t)",
+                f"{float(inside):.2f}",
+                "–",
+            ),
+        ]
+    return Report(rows, [], {"density_check": partial(_figure, config, data)})
+
+
+def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+    sizes = f"d = {config.width}, r = {config.rank}, seed 0"
+    title = f"Density of eigenvalues: {config.probes} random vectors against all eigenvalues, {sizes}"
+    figure, axes = figures.panels(len(OPERATORS), title, width=6.4)
+    for panel, letter, name in zip(axes, "ab", OPERATORS, strict=True):
+        here, color = data.isel(seed=0).sel(operator=name), figures.COLOR[name]
+        step = float(here.grid[1] - here.grid[0])
+        edges = np.append(here.grid.values - step / 2, here.grid.values[-1] + step / 2)
+        spectrum = here.eigenvalues.dropna("index")
+        counts, _ = np.histogram(spectrum, edges)
+        shares = np.where(counts > 0, counts / spectrum.size / step, np.nan)
+        panel.stairs(shares, edges, fill=True, color=figures.COLOR["other"], alpha=0.45, label="histogram of all")
+        panel.plot(here.grid, here.exact, color=figures.COLOR["prediction"], lw=4, alpha=0.6, label="all, smoothed")
+        low, high = here.estimate - 2 * here.error, here.estimate + 2 * here.error
+        panel.fill_between(here.grid, low.clip(min=1e-300), high, color=color, alpha=0.2, label="± 2 standard errors")
+        panel.plot(here.grid, here.estimate, color=color, label="by quadrature")
+        peak = float(here.exact.max())
+        panel.set(yscale="log", ylim=(1e-6 * peak, 30 * peak), xlabel="eigenvalue λ", ylabel="share per unit of λ")
+        panel.set_title(f"({letter}) {NAMES[name]}" + (f", α = {config.alpha:g}" if name == "lora" else ""))
+        panel.legend(loc="upper left", fontsize=9.5)
+    return figure
+
+
+EXPERIMENT = Experiment(
+    name="density_check",
+    title="The density of eigenvalues by stochastic Lanczos quadrature against all eigenvalues.",
+    paper=Config(),
+    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, nodes=20),
+    points=points,
+    measure=measure,
+    report=report,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

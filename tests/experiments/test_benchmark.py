@@ -1,0 +1,135 @@
+"""The benchmark: every way computes the same numbers, a floor is one, and what ends a way is told.
+
+Speed is reported, never asserted.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+from experiments import benchmark, benchmark_cases, benchmark_floors
+from experiments.benchmark_report import AIMS, KERNEL, LABEL, difference, exponent, report
+from signal_drift.factored import composed_loss
+
+QUICK = benchmark.EXPERIMENT.quick
+CONFIG = QUICK.at(8)
+SAME = {(kernel, way) for kernel, ways in benchmark.WAYS.items() for way in ways if way not in {"ours", "curvlinops-1"}}
+STOCHASTIC = {"trace"}
+
+
+def answer(kernel: str, way: str) -> np.ndarray:
+    module: Any = benchmark_cases
+    if not hasattr(module, f"{kernel}_{way}"):
+        module = pytest.importorskip(
+            "experiments.benchmark_peers", reason="needs the extra peers", exc_type=ImportError
+        )
+    try:
+        result = getattr(module, f"{kernel}_{way}")(CONFIG)()
+    except ImportError as missing:
+        pytest.skip(f"needs the extra peers: {missing.name}")
+    result = result["answer"] if isinstance(result, dict) else result
+    return result.numpy(force=True) if hasattr(result, "numpy") else np.asarray(result)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the other tools
+@pytest.mark.parametrize(("kernel", "way"), sorted(x for x in SAME if x[0] not in STOCHASTIC))
+def test_every_way_computes_the_same(kernel: str, way: str) -> None:
+    """To rounding; extremes to their tolerance of 1e-8·‖H‖, float32 trajectories to its rounding in every step."""
+    ours, other = answer(kernel, "ours"), answer(kernel, way)
+    eps = np.finfo(np.float64).eps
+    bound = {"extremes": 2 * CONFIG.tolerance, "trajectories": 4 * CONFIG.steps * float(np.finfo(np.float32).eps)}
+    assert ours.shape == other.shape
+    assert np.abs(ours - other).max() <= bound.get(kernel, 10 * ours.size * eps) * np.abs(ours).max()
+
+
+@pytest.mark.parametrize(("width", "rank"), [(256, 16), (32, 16)])
+def test_floor_of_the_gradient_is_just_below_what_the_compiler_counts(width: int, rank: int) -> None:
+    """It counts the elementwise operations as well, a few per cent; the rank decides whether to merge."""
+    config = replace(benchmark.EXPERIMENT.paper, width=width, rank=rank)
+    counted = benchmark_cases._gradient.lower(composed_loss, benchmark_cases.point(config)).compile().cost_analysis()
+    assert counted is not None
+    assert 1 <= counted["flops"] / benchmark_floors.flops("gradient", config, 1) < 1.1
+
+
+@pytest.mark.parametrize("kernel", ["product", "extremes", "trace"])
+def test_floors_of_iterations_are_products_of_two_gradients_each(kernel: str) -> None:
+    gradient = benchmark_floors.flops("gradient", CONFIG, 1)
+    assert benchmark_floors.flops(kernel, CONFIG, 7) == 14 * gradient
+
+
+def test_floor_is_the_longer_of_arithmetic_and_memory() -> None:
+    slow_memory = {"float64": 1e30, "float32": 1e30, "bytes": 1.0}
+    slow_arithmetic = {"float64": 1.0, "float32": 1.0, "bytes": 1e30}
+    for kernel in (kernel for kernel in KERNEL if kernel != "pipeline"):
+        moved, done = benchmark_floors.moved_bytes(kernel, CONFIG, 3), benchmark_floors.flops(kernel, CONFIG, 3)
+        assert benchmark_floors.floor_seconds(kernel, CONFIG, 3, slow_memory) == moved
+        assert benchmark_floors.floor_seconds(kernel, CONFIG, 3, slow_arithmetic) == done
+
+
+def test_a_fresh_process_measures_every_width() -> None:
+    data = benchmark.measure(QUICK, "product", "ours")
+    assert data.width.values.tolist() == list(QUICK.widths)
+    assert (data.reason == "").all()
+    assert (data.seconds > 0).all()
+    assert (data["first"] > data.seconds).all()
+    ours = benchmark_cases.product_ours(CONFIG)()
+    np.testing.assert_allclose(data.answer.sel(width=8)[[0, -1]], np.asarray(ours)[[0, -1]], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("limit", "reason"), [({"seconds": 0.2}, "over 0.2 s"), ({"gigabytes": 0.01}, "over 0.01 GB")])
+def test_a_way_that_exceeds_its_limits_is_ended_and_says_so(limit: dict[str, float], reason: str) -> None:
+    data = benchmark.measure(replace(QUICK, **limit), "gradient", "ours")
+    assert data.reason.values.tolist() == [reason] * len(QUICK.widths)
+    assert np.isnan(data.seconds).all()
+
+
+def test_a_matrix_that_does_not_fit_ends_the_way_with_the_reason() -> None:
+    data = benchmark.measure(replace(QUICK, widths=(8, 2048)), "dense", "ours")
+    assert data.reason.values[0] == ""
+    assert data.reason.values[1].startswith("no room: op: as a dense matrix")
+
+
+def invented(slope: dict[str, float]) -> xr.Dataset:
+    """Every way takes d^slope seconds, ours half of that, and gets as far as d = 128 but for the dense kernels."""
+    config, points = benchmark.EXPERIMENT.paper, []
+    for kernel, ways in benchmark.WAYS.items():
+        for way in ways:
+            found = {
+                width: {"first": 9.0, "seconds": float(width) ** slope.get(kernel, 1.0) / (2 if way == "ours" else 1)}
+                | {"memory": 1e6 * (1 if way == "ours" else 2), "answer": [1.0] * benchmark.ANSWERS}
+                | {"float64": 1e11, "float32": 2e11, "bytes": 1e10}
+                for width in (8, 16, 32, 256)
+            }
+            rows = [{**benchmark.EMPTY, **found.get(width, {"reason": "too large"})} for width in config.widths]
+            names = {n: (("width", "entry") if n == "answer" else "width", [row[n] for row in rows]) for n in rows[0]}
+            points.append(
+                xr.Dataset(names, coords={"width": list(config.widths)}).expand_dims(kernel=[kernel], way=[way])
+            )
+    combined = xr.combine_by_coords(points, join="outer")
+    assert isinstance(combined, xr.Dataset)
+    return combined
+
+
+def test_report_has_each_aim_and_way_and_the_true_exponents() -> None:
+    data = invented({"gradient": 2.0, "extremes": 2.5})
+    assert exponent(data, "gradient", "ours") == pytest.approx(2.0)
+    assert difference(data, "dense", "torch", 32) == 0
+    told = report(benchmark.EXPERIMENT.paper, data)
+    ways = sum(len(ways) for ways in benchmark.WAYS.values())
+    assert len(told.rows) == len(AIMS) + 1 + ways
+    assert told.rows[len(AIMS)].measured == "+0.50"
+    merged = next(row for row in told.rows if row.quantity.endswith(f"ratio to {LABEL['merged']}"))
+    assert (merged.predicted, merged.measured) == ("at most 0.4", "0.5")
+    assert any("none at d = 64: too large" in sentence for sentence in told.sentences)
+    assert jax.tree.leaves(told.figures)
+
+
+def test_report_of_a_tool_that_is_not_installed_says_so() -> None:
+    data = invented({})
+    data["seconds"] = data.seconds.where(data.way != "peft")
+    row = next(r for r in report(benchmark.EXPERIMENT.paper, data).rows if "PEFT" in r.quantity)
+    assert row.measured == "–"
