@@ -1,7 +1,9 @@
 """What `benchmark.py` times, as PyTorch's tools do it, on the weights and data of `benchmark_cases`.
 
-Needs the `peers` extra: torch, curvlinops, hessian-eigenthings and PEFT.
+Needs the `peers` extra: torch, curvlinops and hessian-eigenthings.
 """
+
+# pyright: reportMissingImports=false
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -11,15 +13,15 @@ import torch
 from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from experiments.benchmark_cases import Call, grid, point
-from experiments.setting import adapters, regression
+from experiments.benchmark_cases import Call, point
+from experiments.setting import regression
 from signal_drift.lora import effective_weights
 
 CHUNK = 128
 """Columns of H_ℓ at a time, fed by hand to `torch.func`."""
 
 
-def _tensor(x: Any) -> torch.Tensor:
+def tensor(x: Any) -> torch.Tensor:
     return torch.tensor(np.asarray(x))
 
 
@@ -35,7 +37,7 @@ class Linear(torch.nn.Module):
 
     def __init__(self, weight: Any) -> None:
         super().__init__()
-        self.W = torch.nn.Parameter(_tensor(weight))
+        self.W = torch.nn.Parameter(tensor(weight))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x @ self.W.T
@@ -48,8 +50,8 @@ class LoRALinear(torch.nn.Module):
 
     def __init__(self, base: Any, adapter: Any) -> None:
         super().__init__()
-        self.register_buffer("W0", _tensor(base))
-        self.A, self.B = (torch.nn.Parameter(_tensor(x)) for x in adapter)
+        self.register_buffer("W0", tensor(base))
+        self.A, self.B = (torch.nn.Parameter(tensor(x)) for x in adapter)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x @ (self.W0 + self.B @ self.A).T
@@ -71,7 +73,7 @@ def _peer(config: Any, *, whole: bool) -> Peer:
     merged = effective_weights(at.base, at.adapters, at.scaling)
     layers = [Linear(merged[k]) if whole else LoRALinear(at.base[k], at.adapters[k]) for k in sorted(at.base)]
     model = torch.nn.Sequential(*[m for layer in layers for m in (layer, SiLU())][:-1])
-    X, Y = (_tensor(x) for x in regression(config, 0)[2])
+    X, Y = (tensor(x) for x in regression(config, 0)[2])
     parameters = dict(model.named_parameters())
     sizes, shapes = [p.numel() for p in parameters.values()], [p.shape for p in parameters.values()]
 
@@ -80,8 +82,8 @@ def _peer(config: Any, *, whole: bool) -> Peer:
         output = torch.func.functional_call(model, dict(zip(parameters, pieces, strict=True)), (X,))
         return torch.mean((output - Y) ** 2)
 
-    theta = _tensor(ravel_pytree(merged if whole else at.adapters)[0])
-    return Peer(model, (X, Y), loss, theta, _tensor(at.direction))
+    theta = tensor(ravel_pytree(merged if whole else at.adapters)[0])
+    return Peer(model, (X, Y), loss, theta, tensor(at.direction))
 
 
 def gradient_torch(config: Any) -> Call:
@@ -146,7 +148,7 @@ def extremes_curvlinops(config: Any) -> Call:
 
     def product(v: np.ndarray) -> np.ndarray:
         count[0] += 1
-        return (hessian @ _tensor(v.ravel())).numpy(force=True)
+        return (hessian @ tensor(v.ravel())).numpy(force=True)
 
     def extremes() -> dict[str, Any]:
         count[0] = 0
@@ -202,51 +204,6 @@ def trace_eigenthings(config: Any) -> Call:
         return {"answer": float(found.estimate), "products": config.probes}
 
     return trace
-
-
-def trajectories_peft(config: Any) -> Call:
-    """The runs of F2 in a training loop of PyTorch and PEFT, float32, the loss alone recorded."""
-    problems = [regression(config, seed) for seed in range(config.seeds)]
-    starts = [adapters(config, base, seed) for seed, (base, *_) in enumerate(problems)]
-
-    def run(seed: int, alpha: float, eta: float) -> list[float]:
-        base, _, data = problems[seed]
-        return _trained(_peft(base, starts[seed], alpha), data, eta, config.steps)
-
-    def runs() -> np.ndarray:
-        return np.array([run(*run_of_grid) for run_of_grid in grid(config)])
-
-    return runs
-
-
-def _peft(base: Any, start: Any, alpha: float) -> torch.nn.Module:
-    """PEFT's model at the base weights and adapters of this project."""
-    import peft
-
-    layers = [torch.nn.Linear(*reversed(base[k].shape), bias=False) for k in sorted(base)]
-    modules = [m for layer in layers for m in (layer, torch.nn.SiLU())][:-1]
-    names, rank = [str(2 * i) for i in range(len(layers))], len(start[min(start)].A)
-    lora = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)  # pyright: ignore[reportArgumentType]
-    model = peft.get_peft_model(torch.nn.Sequential(*modules), lora)  # pyright: ignore[reportArgumentType]
-    values = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, k in zip(names, sorted(base), strict=True):
-            values[f"base_model.model.{name}.base_layer.weight"].copy_(_tensor(base[k]))
-            values[f"base_model.model.{name}.lora_A.default.weight"].copy_(_tensor(start[k].A))
-    return model
-
-
-def _trained(model: torch.nn.Module, data: Any, eta: float, steps: int) -> list[float]:
-    """The losses of a plain loop of Adam."""
-    X, Y = (_tensor(x).float() for x in data)
-    optimizer, losses = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=eta), []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        value = torch.nn.functional.mse_loss(model(X), Y)
-        value.backward()
-        optimizer.step()
-        losses.append(value.item())
-    return losses
 
 
 def _curvlinops(peer: Peer) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import benchmark_cases
 from experiments.benchmark import ANSWERS, Config
 from experiments.benchmark_floors import measured_rates
 from experiments.experiment import prepare
@@ -65,13 +64,16 @@ def _measured(case: Case, kernel: str, config: Config, times: list[float]) -> st
     return ""
 
 
+def find(kernel: str, way: str) -> Case:
+    """The function that sets up the call. Raises `ImportError` for a tool that is not installed."""
+    modules = (importlib.import_module(f"experiments.benchmark_{part}") for part in ("cases", "peers", "peft"))
+    return next(getattr(module, f"{kernel}_{way}") for module in modules if hasattr(module, f"{kernel}_{way}"))
+
+
 def _case(kernel: str, way: str) -> Case | str:
     """The function that sets up the call, or what is missing."""
-    name = f"{kernel}_{way}"
-    if hasattr(benchmark_cases, name):
-        return getattr(benchmark_cases, name)
     try:
-        return getattr(importlib.import_module("experiments.benchmark_peers"), name)
+        return find(kernel, way)
     except ImportError as missing:
         return f"{missing.name} is not installed (pip install -e '.[peers]')"
 

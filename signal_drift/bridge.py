@@ -19,6 +19,7 @@ from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array
 
 from signal_drift.attention import exact_attention
+from signal_drift.display import LAYER, Table, layer_rows, shown
 from signal_drift.errors import InputError
 from signal_drift.kernels import Layout, has_kernel, layout
 from signal_drift.lora import Adapter, Weights
@@ -26,8 +27,13 @@ from signal_drift.lora import Adapter, Weights
 Selection = str | Callable[[str, nnx.Module], bool] | None
 
 
+def _forward(x: "Forward") -> Table:
+    return Table(f"Forward(weights, *inputs), weights of {', '.join(name for name, _ in x.layers)}")
+
+
 @register_dataclass
-@dataclass(frozen=True, eq=False)
+@shown(_forward)
+@dataclass(frozen=True, eq=False, repr=False)
 class Forward:
     """(weights, *inputs) ↦ the model's output with `weights` in the kernels of `layers`; all else is frozen."""
 
@@ -64,6 +70,8 @@ def base_and_forward(model: nnx.Module, layers: Selection = None) -> tuple[dict[
     which * stands for anything ("*.attention.*"), or a function of (path, module). Raises `InputError` for a
     selection without layers, for one that includes a kernel which is no matrix, and for a kernel used elsewhere too.
     """
+    if not isinstance(model, nnx.Module):
+        raise InputError(f"model: must be a flax.nnx module, got {type(model).__name__}")
     frozen = nnx.clone(model)
     frozen.eval()
     modules = _modules(frozen)
@@ -77,6 +85,12 @@ def base_and_forward(model: nnx.Module, layers: Selection = None) -> tuple[dict[
     return base, Forward(graphdef, tuple(layouts.items()), state)
 
 
+def _lora_model(x: "LoRAModel") -> Table:
+    scaling = dict.fromkeys(x.base, x.scaling)
+    return Table(f"LoRAModel of {len(x.base)} layers", LAYER, layer_rows(x.base, x.adapters, scaling))
+
+
+@shown(_lora_model)
 class LoRAModel(NamedTuple):
     """A model taken apart at its nnx.LoRA modules: forward(W₀ + s·BA, *inputs) = model.eval()(*inputs)."""
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from signal_drift.display import Table, number, shown
+
 SAFETY = 16.0
 """c in c·n·ε·scale: every operand of a sum is itself the result of a few such sums."""
 
@@ -57,7 +59,7 @@ def over(error: float, tolerance: float) -> float:
     return error / tolerance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Check:
     """Does the statement hold here? Assumptions are reported beside the conclusion, never folded into it.
 
@@ -131,13 +133,32 @@ class Check:
         """The same for the control: above 1 where it is refuted."""
         return over(self.control_error, self.tolerance.value)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         computed = self.applicable or not math.isnan(self.error)
         verdict = ("holds" if self.holds else "FAILS") if computed else "was not computed"
         unmet = ", ".join(name for name, met in self.assumptions.items() if not met)
         note = f"says nothing here (not met: {unmet}); its conclusion {verdict}" if unmet else verdict
         errors = f"error {self.error:.2g}, control {self.control_error:.2g}, tolerance {self.tolerance}"
         return f"{self.claim} {note}: {self.statement}" + f"; {errors}" * computed
+
+
+def _checks(checks: "Checks") -> Table:
+    rows = [(c.claim, c.statement, _outcome(c), number(c.ratio), number(c.control_ratio)) for c in checks]
+    failed = len(failures(checks))
+    title = f"{len(checks)} checks, {f'{failed} FAIL' if failed else 'none fails'} where the assumptions are met"
+    return Table(title, ("claim", "statement", "", "error/tolerance", "of the control"), rows)
+
+
+def _outcome(check: Check) -> str:
+    unmet = ", ".join(name for name, met in check.assumptions.items() if not met)
+    return f"not met: {unmet}" if unmet else "holds" if check.holds else "FAILS"
+
+
+@shown(_checks)
+class Checks(tuple[Check, ...]):
+    """The checks of one instance."""
+
+    __slots__ = ()
 
 
 def failures(checks: Iterable[Check]) -> list[str]:

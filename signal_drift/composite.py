@@ -7,6 +7,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from signal_drift.lora import Weights
+from signal_drift.loss import traceable
 
 
 def composite(outputs: Callable[[dict[str, Array]], Any], criterion: Callable[[Any], Array]) -> Partial:
@@ -14,7 +15,7 @@ def composite(outputs: Callable[[dict[str, Array]], Any], criterion: Callable[[A
 
     The arrays of `jax.tree_util.Partial` halves are data: one compilation serves all of the same shapes.
     """
-    return Partial(_criterion_of_outputs, traceable(outputs), traceable(criterion))
+    return Partial(_criterion_of_outputs, traceable("outputs", outputs), traceable("criterion", criterion))
 
 
 def split(loss: Callable[..., Array]) -> tuple[Partial, Partial] | None:
@@ -22,11 +23,6 @@ def split(loss: Callable[..., Array]) -> tuple[Partial, Partial] | None:
     if isinstance(loss, Partial) and loss.func is _criterion_of_outputs:
         return cast(tuple[Partial, Partial], loss.args)
     return None
-
-
-def traceable(function: Callable[..., Any]) -> Partial:
-    """The same function as an argument of jit."""
-    return function if isinstance(function, Partial) else Partial(function)
 
 
 def _criterion_of_outputs(outputs: Partial, criterion: Partial, weights: Weights) -> Array:

@@ -6,15 +6,15 @@ matrix-free: `op @ v` costs a few gradients, and only `op.dense()` builds a matr
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array, Float, Inexact
 
+from signal_drift.display import LAYER, Table, layer_rows, shown
 from signal_drift.errors import InputError
 from signal_drift.factored import composed_loss
 from signal_drift.lora import (
@@ -28,10 +28,10 @@ from signal_drift.lora import (
     jacobian_product,
     per_layer,
 )
+from signal_drift.loss import Loss, check_finite, traceable
 from signal_drift.memory import check_room, chunk, map_chunks
 from signal_drift.mesh import MeshAxis, map_rows
 
-Loss = Callable[[dict[str, Array]], Array]
 Vector = Float[Array, "_n"]
 LinearMap = Callable[[Vector], Vector]
 
@@ -53,8 +53,14 @@ class Point:
         return effective_weights(self.base, self.adapters, self.scaling)
 
 
+def _operator(x: "LinearOperator") -> Table:
+    formula = (getattr(x.linearise, "__doc__", None) or str(x.linearise)).splitlines()[0]
+    return Table(f"{type(x).__name__} {x.shape[0]}×{x.shape[1]}, {x.dtype}: {formula}")
+
+
 @register_dataclass
-@dataclass(frozen=True)
+@shown(_operator)
+@dataclass(frozen=True, repr=False)
 class LinearOperator:
     """A matrix of the given shape, known by its product with a vector (n,) or with the columns of a block (n, k).
 
@@ -91,7 +97,7 @@ class LinearOperator:
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SymmetricOperator(LinearOperator):
     """A square operator equal to its transpose."""
 
@@ -108,6 +114,14 @@ class SymmetricOperator(LinearOperator):
         return _diagonal(self._exact())
 
 
+def operators(parts: Any) -> Table:
+    """A tuple of operators at one point: their shapes, then the point's layers."""
+    point, shapes = parts[0].point, (f".{name} {op.shape[0]}×{op.shape[1]}" for name, op in parts._asdict().items())
+    title = f"{type(parts).__name__}, {parts[0].dtype}: {', '.join(shapes)}"
+    return Table(title, LAYER, layer_rows(point.base, point.adapters, point.scaling))
+
+
+@shown(operators)
 class Decomposition(NamedTuple):
     """What `decompose` returns: D×p the Jacobian, D×D the task Hessian, p×p the other three."""
 
@@ -128,12 +142,12 @@ def decompose(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -
     check_fit(base, adapters)
     dtype = jnp.result_type(*base.values())
     point = Point(
-        loss=loss if isinstance(loss, Partial) else Partial(loss),
+        loss=traceable("loss", loss),
         base=dict(base),
         adapters=dict(adapters),
         scaling={layer: jnp.asarray(s).astype(dtype) for layer, s in per_layer("scaling", scaling, base).items()},
     )
-    _check_loss(point)
+    check_finite(point.loss, point.weights())
     D = sum(W0.size for W0 in base.values())
     p = sum(A.size + B.size for A, B in adapters.values())
     return Decomposition(
@@ -226,17 +240,3 @@ def _mapped(op: LinearOperator, image: Callable[[LinearMap, Array], Array], rows
 
 def _basis(op: LinearOperator, i: Array) -> Array:
     return jnp.zeros(op.shape[1], op.dtype).at[i].set(1)
-
-
-def check_scalar(loss: Loss, weights: dict[str, Array]) -> None:
-    value = jax.eval_shape(loss, weights)
-    if getattr(value, "shape", None) != ():
-        raise InputError(f"loss: must return a scalar, got {value}")
-
-
-def _check_loss(point: Point) -> None:
-    weights = point.weights()
-    check_scalar(point.loss, weights)
-    value = point.loss(weights)
-    if not isinstance(value, Tracer) and not jnp.isfinite(value):
-        raise InputError(f"loss: must be finite at the effective weights, got {value}")

@@ -8,11 +8,13 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from signal_drift.curvature import SymmetricOperator
+from signal_drift.display import Table, shown, span
 from signal_drift.errors import InputError
 from signal_drift.lanczos import Lanczos
 from signal_drift.products import Products
 
 
+@shown(lambda x: Table(f"Estimate({x.value:.6g} ± {x.error:.2g})"))
 class Estimate(NamedTuple):
     """A mean over independent probes and its standard error."""
 
@@ -20,6 +22,14 @@ class Estimate(NamedTuple):
     error: float
 
 
+def _density(x: "SpectralDensity") -> Table:
+    probes, steps = x.nodes.shape
+    mean = x.mean(lambda nodes: nodes)
+    size = f"{probes} probes of {steps} nodes from {span(x.nodes)}"
+    return Table(f"SpectralDensity, {size}; mean eigenvalue {mean.value:.3g} ± {mean.error:.1g}")
+
+
+@shown(_density)
 class SpectralDensity(NamedTuple):
     """For every probe v a quadrature of its spectral measure: ⟨v, f(H)v⟩ = Σ_j weights_j f(nodes_j).
 

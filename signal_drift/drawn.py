@@ -15,9 +15,9 @@ from jax.tree_util import Partial
 from jaxtyping import Array
 
 from signal_drift.composite import composite
-from signal_drift.curvature import Loss
 from signal_drift.instance import Instance
 from signal_drift.lora import Adapter, Adapters, Weights
+from signal_drift.loss import Loss
 
 Draw = np.random.Generator
 SAMPLES = 5

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from signal_drift.curvature import SymmetricOperator
+from signal_drift.display import Table, number, shown
 from signal_drift.errors import InputError
 from signal_drift.lanczos import Lanczos, Ritz
 from signal_drift.products import Products
@@ -18,6 +19,14 @@ CAPACITY = 128
 """Basis vectors kept beyond four for each eigenvalue asked for."""
 
 
+def _extremes(x: "ExtremeEigenvalues") -> Table:
+    state = "converged" if x.converged else "NOT converged"
+    title = f"ExtremeEigenvalues, {state} after {x.products} products, none missed by more than {number(x.missed)}"
+    rows = [(f"{value:.10g}", number(r)) for value, r in zip(x.values, x.residuals, strict=True)]
+    return Table(title, ("eigenvalue", "residual"), rows)
+
+
+@shown(_extremes)
 class ExtremeEigenvalues(NamedTuple):
     """Ascending eigenvalues at the end(s) asked for; an eigenvalue of H lies within `residuals[i]` of `values[i]`.
 
@@ -52,7 +61,8 @@ def extreme_eigenvalues(
 
     Raises `InputError` for a k beyond n, an operator that is not symmetric, and one that is not finite.
     """
-    n = op.shape[0]
+    product = Products(op)
+    n = product.n
     if not 1 <= k <= n:
         raise InputError(f"k: must be between 1 and n = {n}, got {k}")
     if which not in SIGNS:
@@ -61,7 +71,7 @@ def extreme_eigenvalues(
     if tolerance is not None and not eps <= tolerance < 1:
         raise InputError(f"tolerance: must be at least ε = {eps:.1e} and below 1, got {tolerance}")
     draws = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0) if key is None else key)))
-    search = _Search(Products(op), k, SIGNS[which], 100 * n**0.5 * eps if tolerance is None else tolerance)
+    search = _Search(product, k, SIGNS[which], 100 * n**0.5 * eps if tolerance is None else tolerance)
     search.scale = search.product.check_symmetry(draws)
     done = search.small()
     while not done and (search.product.count < max_products or len(search.Y) < k * len(SIGNS[which])):

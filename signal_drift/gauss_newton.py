@@ -16,18 +16,21 @@ from jaxtyping import Array
 from signal_drift.composite import split
 from signal_drift.curvature import (
     LinearMap,
-    Loss,
     Point,
     SymmetricOperator,
     Vector,
     adjoint_map,
     decompose,
     jacobian_map,
+    operators,
 )
+from signal_drift.display import shown
 from signal_drift.errors import InputError
 from signal_drift.lora import Adapters, Scaling, Weights
+from signal_drift.loss import Loss
 
 
+@shown(operators)
 class GaussNewton(NamedTuple):
     """What `gauss_newton` returns: G in the place of H_ℓ, JᵀGJ in that of H_Signal, and R, with H_ℓ = G + R."""
 

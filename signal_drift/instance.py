@@ -10,12 +10,20 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from signal_drift.check import Tolerance, largest, rounding
-from signal_drift.curvature import Decomposition, Loss, Point, decompose
+from signal_drift.curvature import Decomposition, Point, decompose
+from signal_drift.display import LAYER, Table, layer_rows, shown
 from signal_drift.lora import Adapters, Scaling, Weights, adjoint_product, effective_weights, per_layer
+from signal_drift.loss import Loss
 from signal_drift.spectrum import eigenvalues
 
 
-@dataclass(frozen=True, eq=False)
+def _instance(x: "Instance") -> Table:
+    rows = layer_rows(x.base, x.adapters, per_layer("scaling", x.scaling, x.base))
+    return Table(f"Instance of {len(rows)} layers, {'B = 0' if x.begins['B = 0'] else 'B ≠ 0'}", LAYER, rows)
+
+
+@shown(_instance)
+@dataclass(frozen=True, eq=False, repr=False)
 class Instance:
     """What the statements are about: ℓ, W₀, (A, B), s, and an update Δθ. `weights_of` is the map θ ↦ w under test."""
 

@@ -9,9 +9,11 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from signal_drift.curvature import Decomposition, LinearOperator, Loss, decompose
+from signal_drift.curvature import Decomposition, LinearOperator, decompose
+from signal_drift.display import Table, number, shown
 from signal_drift.errors import InputError
 from signal_drift.lora import Adapters, Scaling, Weights, effective_weights, per_layer
+from signal_drift.loss import Loss, traceable
 from signal_drift.protocol import alpha_base
 from signal_drift.spectrum import eigenvalues
 
@@ -46,6 +48,24 @@ class LayerView(NamedTuple):
     alpha_measured: float
 
 
+def _views(views: "LayerViews") -> Table:
+    ends = [f"{end} {name}" for name in ("H_ℓ", "H_Signal", "H_Drift", "H_LoRA") for end in ("λmin", "λmax")]
+    rows = [(v.layer, "×".join(map(str, v.shape)), str(v.rank), *map(number, _numbers(v))) for v in views]
+    return Table(f"{len(rows)} layers, the block of each", ("layer", "W", "r", *ends, "Tr H_Signal", "V2: α"), rows)
+
+
+def _numbers(view: LayerView) -> list[float]:
+    blocks: list[Block] = [getattr(view, name) for name in OPERATORS]
+    return [*(end for block in blocks for end in (block.smallest, block.largest)), view.signal.trace, view.alpha_set]
+
+
+@shown(_views)
+class LayerViews(tuple[LayerView, ...]):
+    """Every layer, in the order of their names."""
+
+    __slots__ = ()
+
+
 def decompose_layer(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling, layer: str) -> Decomposition:
     """The diagonal blocks of one layer: the decomposition of ℓ as a function of that layer's weights alone.
 
@@ -54,7 +74,7 @@ def decompose_layer(loss: Loss, base: Weights, adapters: Adapters, scaling: Scal
     fixed = effective_weights(base, adapters, scaling)
     if layer not in fixed:
         raise InputError(f"layer: unknown layer {layer!r}; the layers are {sorted(fixed)}")
-    alone = Partial(_with_fixed, loss if isinstance(loss, Partial) else Partial(loss), fixed)
+    alone = Partial(_with_fixed, traceable("loss", loss), fixed)
     s = per_layer("scaling", scaling, base)
     return decompose(alone, {layer: base[layer]}, {layer: adapters[layer]}, {layer: s[layer]})
 
@@ -67,7 +87,7 @@ def layer_views(
     parts: Decomposition | Mapping[str, LinearOperator | Array],
     adapters: Adapters,
     sigma_a: float | Mapping[str, float] | None = None,
-) -> list[LayerView]:
+) -> LayerViews:
     """Every layer's block of H_ℓ, H_Signal, H_Drift and H_LoRA, and its own V2 α = √r/σ_A.
 
     `sigma_a` is the standard deviation that A was drawn with, by default 1/√d_in as in `init_adapters`. From the dense
@@ -79,7 +99,7 @@ def layer_views(
     weights = [len(adapters[k].B) * adapters[k].A.shape[1] for k in fan_in]
     theta = [sum(x.size for x in adapters[k]) for k in fan_in]
     blocks = {k: _blocks(operators[k], weights if k == "task" else theta) for k in OPERATORS}
-    return [
+    return LayerViews(
         LayerView(
             layer=k,
             shape=(len(B), A.shape[1]),
@@ -89,7 +109,7 @@ def layer_views(
             alpha_measured=alpha_base(len(A), float(jnp.sqrt(jnp.mean(A**2)))),
         )
         for i, (k, (A, B)) in enumerate(sorted(adapters.items()))
-    ]
+    )
 
 
 def _blocks(op: LinearOperator | Array, sizes: list[int]) -> list[Block]:

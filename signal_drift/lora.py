@@ -10,9 +10,11 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn.initializers import Initializer, variance_scaling
 from jaxtyping import Array, Float, Key
 
+from signal_drift.display import Table, dtype, norm, shape, shown
 from signal_drift.errors import InputError
 
 Weights = Mapping[str, Float[Array, "_d_out _d_in"]]
@@ -20,6 +22,11 @@ Scaling = float | Array | Mapping[str, float | Array]
 T = TypeVar("T")
 
 
+def _adapter(x: "Adapter") -> Table:
+    return Table(f"Adapter(A {shape(x.A)}, ‖A‖ {norm(x.A)}; B {shape(x.B)}, ‖B‖ {norm(x.B)}; {dtype(x)})")
+
+
+@shown(_adapter)
 class Adapter(NamedTuple):
     """The two factors of one layer's update s·BA."""
 
@@ -45,9 +52,11 @@ def init_adapters(
     """A drawn from `init_A`, B = 0, so that w(θ) = W₀ at the start (Sec. 3).
 
     `rank` is r for all layers, or r of each layer; it may exceed the layer's own dimensions. The factors take
-    the dtype of `base`. Raises `InputError` for a rank below 1 or a base weight that is not a matrix.
+    the dtype of `base`. Raises `InputError` for a rank below 1, a base weight that is not a matrix, or no key.
     """
     check_matrices(base)
+    if not isinstance(key, jax.Array):
+        raise InputError(f"key: must come from jax.random.key(seed), got {key!r}")
     ranks = per_layer("rank", rank, base)
     for layer, r in ranks.items():
         if r != int(r) or r < 1:
@@ -100,9 +109,17 @@ def per_layer(name: str, value: T | Mapping[str, T], layers: Mapping[str, object
 
 
 def check_matrices(base: Weights) -> None:
+    if not isinstance(base, Mapping):
+        raise InputError(f"base: must be a dict of matrices, as of base_and_forward(model), got {type(base).__name__}")
     if not base:
         raise InputError("base: no layers, got {}")
     for layer, W0 in base.items():
+        if not isinstance(W0, jax.Array | np.ndarray):
+            raise InputError(
+                f"base[{layer!r}]: must be an array, got {type(W0).__name__}; of an nnx kernel, kernel[...].T"
+            )
+        if not jnp.issubdtype(W0.dtype, jnp.floating):
+            raise InputError(f"base[{layer!r}]: must be of a floating dtype, got {W0.dtype}")
         if W0.ndim != 2:
             raise InputError(f"base[{layer!r}]: must be a matrix (d_out, d_in), got shape {W0.shape}")
 
@@ -110,6 +127,7 @@ def check_matrices(base: Weights) -> None:
 def check_fit(base: Weights, adapters: Adapters) -> None:
     """Every layer has its adapter, A of shape (r, d_in) and B of shape (d_out, r)."""
     check_matrices(base)
+    check_adapters("adapters", adapters)
     for layer, (A, B) in per_layer("adapters", adapters, base).items():
         d_out, d_in = base[layer].shape
         if A.ndim != 2 or B.ndim != 2 or (B.shape[0], A.shape[1]) != (d_out, d_in) or len(A) != B.shape[1]:
@@ -119,7 +137,18 @@ def check_fit(base: Weights, adapters: Adapters) -> None:
             )
 
 
+def check_adapters(name: str, adapters: Adapters) -> None:
+    """A dict of pairs (A, B)."""
+    if not isinstance(adapters, Mapping):
+        raise InputError(f"{name}: must be a dict of Adapter(A, B), got {type(adapters).__name__}")
+    for layer, adapter in adapters.items():
+        if not isinstance(adapter, Adapter):
+            raise InputError(f"{name}[{layer!r}]: must be an Adapter(A, B), got {type(adapter).__name__}")
+
+
 def check_same_shapes(adapters: Adapters, delta: Adapters) -> None:
+    check_adapters("adapters", adapters)
+    check_adapters("delta", delta)
     for layer, change in per_layer("delta", delta, adapters).items():
         if jax.tree.map(jnp.shape, change) != jax.tree.map(jnp.shape, adapters[layer]):
             raise InputError(

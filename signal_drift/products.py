@@ -15,6 +15,9 @@ class Products:
     """v ↦ Hv in float64, computed in the operator's dtype. What does not depend on v is computed once."""
 
     def __init__(self, op: SymmetricOperator) -> None:
+        if not isinstance(op, SymmetricOperator):
+            kind, mend = type(op).__name__, "parts.lora for one; sd.eigenvalues takes a matrix"
+            raise InputError(f"op: must be a symmetric operator of decompose, got {kind} ({mend})")
         self.op, self.n, self.count = op, op.shape[0], 0
         self.linear = _linearised(op)
 

@@ -21,7 +21,7 @@ def eigenvalues(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -
     zeros, and H_Drift, which splits into Σ_l r_l blocks of size d_in + d_out, costs next to nothing. Error
     O(n·ε·‖H‖). Raises `InputError` if the matrix is not symmetric, `TypeError` below float64.
     """
-    H = _symmetrised(op.dense() if isinstance(op, SymmetricOperator) else op)
+    H = _symmetrised(op.dense() if isinstance(op, SymmetricOperator) else _matrix(op))
     blocks = (H if len(b) == len(H) else H[np.ix_(b, b)] for b in decoupled_blocks(H))
     solve = _lapack_eigenvalues if jax.default_backend() == "cpu" else _device_eigenvalues
     return np.sort(np.concatenate([solve(block) for block in blocks]))
@@ -31,7 +31,14 @@ def trace(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -> floa
     """Tr H, exact to rounding: 0 for H_Drift (X1), from n products and without the matrix for another operator."""
     if isinstance(op, SymmetricOperator) and op.linearise is drift_hessian:
         return 0.0
-    return float(jnp.sum(op.diagonal()) if isinstance(op, SymmetricOperator) else np.trace(op))
+    return float(jnp.sum(op.diagonal()) if isinstance(op, SymmetricOperator) else np.trace(_matrix(op)))
+
+
+def _matrix(H: Array | SymmetricMatrix) -> Array | SymmetricMatrix:
+    if not isinstance(H, jax.Array | np.ndarray) or H.ndim != 2 or H.shape[0] != H.shape[1]:
+        kind = f"{type(H).__name__} of shape {getattr(H, 'shape', 'unknown')}"
+        raise InputError(f"op: must be a symmetric operator of decompose (parts.lora for one) or a matrix, got {kind}")
+    return H
 
 
 def decoupled_blocks(H: SymmetricMatrix) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from signal_drift.curvature import Loss, check_scalar
+from signal_drift.display import Table, dtype, shown, span
 from signal_drift.errors import InputError
 from signal_drift.lora import (
     Adapter,
@@ -22,10 +22,32 @@ from signal_drift.lora import (
     effective_weights,
     per_layer,
 )
+from signal_drift.loss import Loss, check_loss
 
 PerLayer = Mapping[str, Float[Array, "*steps"]]
 
 
+def _run(x: "Run") -> Table:
+    *runs, count = x.loss.shape
+    quantities = {"loss": x.loss, "‖Δw_Signal‖": x.signal_norm, "‖Δw_Drift‖": x.drift_norm, "‖g‖": x.gradient_norm}
+    rows = [(name, *(span(f(v)) for f in (_first, _last, _all))) for name, v in quantities.items() if v.size]
+    title = f"Run of {count - 1} steps, {dtype(x.loss)}" + f", {'×'.join(map(str, runs))} of them" * bool(runs)
+    return Table(title, ("", "first", "last", "least … greatest"), rows)
+
+
+def _first(x: Array) -> Array:
+    return x[..., 0]
+
+
+def _last(x: Array) -> Array:
+    return x[..., -1]
+
+
+def _all(x: Array) -> Array:
+    return x
+
+
+@shown(_run)
 class Run(NamedTuple):
     """What happened in T steps; a run that diverges carries on as inf and NaN.
 
@@ -65,11 +87,13 @@ def train(
     With `adapters` None the weights themselves are trained (full fine-tuning): θ = w, all signal and no drift,
     and `scaling` has no effect. The function is traceable: vmap it over scalings, adapters or learning rates.
     """
-    if steps < 0:
-        raise InputError(f"steps: must not be negative, got {steps}")
+    if steps != int(steps) or steps < 0:
+        raise InputError(f"steps: must be a whole number and not negative, got {steps}")
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise InputError(f"optimizer: must be one of optax, as optax.adam(1e-3), got {optimizer!r}")
     space: Any = _Full(base) if adapters is None else _LowRank(base, adapters, per_layer("scaling", scaling, base))
 
-    check_scalar(loss, space.weights(space.start))
+    check_loss(loss, space.weights(space.start))
 
     def step(carry: tuple[Any, optax.OptState], _: None) -> tuple[tuple[Any, optax.OptState], Run]:
         theta, state = carry

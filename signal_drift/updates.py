@@ -6,9 +6,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from signal_drift.display import Table, dtype, norm, shape, shown
 from signal_drift.lora import Adapters, Scaling, Weights, jacobian_product, per_layer
 
 
+def _parts(x: "UpdateParts") -> Table:
+    rows = [(k, shape(x.signal[k]), norm(x.signal[k]), norm(x.drift[k])) for k in sorted(x.signal)]
+    return Table(f"UpdateParts, {dtype(x)}", ("layer", "ΔW", "‖ΔW_Signal‖", "‖ΔW_Drift‖"), rows)
+
+
+@shown(_parts)
 class UpdateParts(NamedTuple):
     """Δw = signal + drift, each a dict of matrices ΔW (Eq. 4)."""
 

@@ -7,7 +7,7 @@ of a few thousand parameters. What they compare comes from different definitions
 from collections.abc import Callable
 from functools import partial
 
-from signal_drift.check import Check, failures
+from signal_drift.check import Check, Checks, failures
 from signal_drift.instance import Instance
 from signal_drift.propositions.landscape import (
     drift_couples_one_layer,
@@ -85,6 +85,6 @@ PROPOSITIONS: list[Callable[[Instance], Check]] = [
 ]
 
 
-def check_all(x: Instance) -> list[Check]:
+def check_all(x: Instance) -> Checks:
     """Every statement about one instance, in the order of the paper."""
-    return [proposition(x) for proposition in PROPOSITIONS]
+    return Checks(proposition(x) for proposition in PROPOSITIONS)

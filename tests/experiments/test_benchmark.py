@@ -4,7 +4,6 @@ Speed is reported, never asserted.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ import xarray as xr
 
 from experiments import benchmark, benchmark_cases, benchmark_floors
 from experiments.benchmark_report import AIMS, KERNEL, LABEL, difference, exponent, report
+from experiments.benchmark_worker import find
 from signal_drift.factored import composed_loss
 
 QUICK = benchmark.EXPERIMENT.quick
@@ -22,13 +22,8 @@ STOCHASTIC = {"trace"}
 
 
 def answer(kernel: str, way: str) -> np.ndarray:
-    module: Any = benchmark_cases
-    if not hasattr(module, f"{kernel}_{way}"):
-        module = pytest.importorskip(
-            "experiments.benchmark_peers", reason="needs the extra peers", exc_type=ImportError
-        )
     try:
-        result = getattr(module, f"{kernel}_{way}")(CONFIG)()
+        result = find(kernel, way)(CONFIG)()
     except ImportError as missing:
         pytest.skip(f"needs the extra peers: {missing.name}")
     result = result["answer"] if isinstance(result, dict) else result

@@ -1,0 +1,70 @@
+"""The loss as an argument: a scalar function of the dict of effective weights, and what to mend where it is none."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.tree_util import Partial
+from jaxtyping import Array
+
+from signal_drift.errors import InputError
+
+Loss = Callable[[dict[str, Array]], Array]
+
+
+def traceable(name: str, function: Callable[..., Any]) -> Partial:
+    """The argument `name`, a function, as something that jit takes: the arrays of a `Partial` are its data."""
+    if not callable(function):
+        raise InputError(f"{name}: must be a function, got {type(function).__name__}")
+    return function if isinstance(function, Partial) else Partial(function)
+
+
+def check_loss(loss: Loss, weights: dict[str, Array]) -> None:
+    """Raises `InputError` for a loss that is no scalar function of these weights which JAX can differentiate."""
+    value = _value(traceable("loss", loss), weights)
+    if isinstance(value, tuple | list | dict) or not hasattr(value, "shape"):
+        kind = "None; is a return missing" if value is None else f"a {type(value).__name__}; is it the first of several"
+        raise InputError(f"loss: must return a scalar, got {kind}?")
+    if value.shape != ():
+        raise InputError(f"loss: must return a scalar, got the shape {value.shape}; take the mean or the sum")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise InputError(f"loss: must return a real number to differentiate, got {value.dtype}")
+
+
+def check_finite(loss: Loss, weights: dict[str, Array]) -> None:
+    """The same, and at these weights it is a finite number (as far as they are known)."""
+    check_loss(loss, weights)
+    value = loss(weights)
+    if not isinstance(value, Tracer) and not jnp.isfinite(value):
+        raise InputError(f"loss: must be finite at the effective weights, got {value}")
+
+
+def _value(loss: Loss, weights: dict[str, Array]) -> Any:
+    """What the loss returns, as shapes. Its own errors are passed on unless the mend is known."""
+    try:
+        return jax.eval_shape(loss, weights)
+    except KeyError as error:
+        if error.args and error.args[0] in weights:
+            raise
+        raise InputError(f"loss: asks for {error}, but the layers are {sorted(weights)}") from error
+    except jax.errors.JAXTypeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"loss: must be traceable: jax.numpy instead of numpy, float() and if; got {reason}"
+        ) from error
+    except (TypeError, ValueError) as error:
+        if not _takes_transposes(loss, weights):
+            raise
+        shapes = {layer: W.shape for layer, W in weights.items()}
+        mend = "a weight is (d_out, d_in), x @ W.T for rows x; flax kernels are the transpose"
+        raise InputError(f"loss: takes only the transposes of the weights {shapes}; {mend}") from error
+
+
+def _takes_transposes(loss: Loss, weights: dict[str, Array]) -> bool:
+    try:
+        jax.eval_shape(loss, {layer: jax.ShapeDtypeStruct(W.shape[::-1], W.dtype) for layer, W in weights.items()})
+    except Exception:  # whatever a function of the user's raises
+        return False
+    return True
