@@ -17,6 +17,7 @@ import tyro
 
 from experiments.claim import Claim, Reading
 from experiments.claims import CLAIMS
+from experiments.entries import Entries, Entry
 from experiments.errors import ControlError, OptionError
 from experiments.experiment import (
     Device,
@@ -31,7 +32,6 @@ from experiments.experiment import (
 from experiments.record import MARK, replacing
 from experiments.verdict import VERDICTS, Finding, Verdict, deciding, verdict
 
-Entry = dict[str, Any]
 Store = Callable[[Experiment], Stored]
 
 HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
@@ -122,13 +122,13 @@ def _number(x: float) -> float | None:
     return float(x) if math.isfinite(x) else None
 
 
-def ledger(out: Path, quick: bool = False) -> list[Entry]:
+def ledger(out: Path, quick: bool = False) -> Entries:
     """Every claim, from what is stored in `out`."""
     read = store(out, quick)
-    return [entry(claim, read, quick) for claim in CLAIMS]
+    return Entries(entry(claim, read, quick) for claim in CLAIMS)
 
 
-def write(entries: list[Entry], out: Path) -> None:
+def write(entries: Entries, out: Path) -> None:
     with replacing(out / "ledger.json") as temporary:
         temporary.write_text(
             json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"

@@ -38,7 +38,6 @@ alphas = (1.0, 4.0, 16.0, 64.0, 256.0)
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 jax.config.update("jax_enable_x64", True)  # exact Hessians need float64
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -100,8 +99,7 @@ def at(seed, r, alpha):
 def picture(alpha, r, seed):
     """The four spectra, sorted, at one setting of the sliders."""
     found = at(seed, r, alpha)
-    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
-    panel = figure.subplots()
+    panel = plt.subplots(figsize=(8.4, 4.6), layout="constrained")[1]
     for name, spectrum in found.items():
         draw_sorted(panel, spectrum, color=COLOR[name], label=NAMES[name], lw=3.2 if name == "lora" else 1.6, alpha=0.8)
     symlog(panel, "y", zero_threshold(found["lora"]), 3)
@@ -111,7 +109,7 @@ def picture(alpha, r, seed):
         title=f"α = {alpha:g}, r = {r}, seed {seed}, d = {width}",
     )
     panel.legend()
-    return figure
+    plt.show()
 
 
 picture(alphas[2], ranks[-1], 0)

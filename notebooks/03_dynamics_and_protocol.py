@@ -30,7 +30,6 @@ width, steps, ranks, seeds = {
 rank = min(16, width // 2)
 
 # %%
-import json
 from pathlib import Path
 
 import jax
@@ -43,6 +42,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 import signal_drift as sd
+from experiments import entries
 from experiments.figures import COLOR, STYLE
 from experiments.setting import Setting, adapters, problem
 from experiments.sweep import best_point, free_fit, half_octaves, root_fit
@@ -138,6 +138,7 @@ plt.show()
 
 
 # %%
+@jax.jit  # one program for all: another one would round in another order
 def trajectory(alpha, eta_a, eta_b):
     """w after Adam with separate rates for A and B."""
     optimizer = sd.separate_rates(optax.adam(eta_a, eps=1e-300), optax.adam(eta_b, eps=1e-300))
@@ -151,9 +152,9 @@ def apart(x, y):
 
 eta, c = 1e-3, 8.0
 alpha_up, eta_b_up, both_up = (
-    trajectory(16 * c, eta, eta),
-    trajectory(16, eta, c * eta),
-    trajectory(16, c * eta, c * eta),
+    trajectory(16.0 * c, eta, eta),
+    trajectory(16.0, eta, c * eta),
+    trajectory(16.0, c * eta, c * eta),
 )
 print(f"α × 8 against η_B × 8:       weights differ by {apart(alpha_up, eta_b_up):.1e} at most")
 print(f"α × 8 against both rates × 8: weights differ by {apart(alpha_up, both_up):.1e} at most")
@@ -210,10 +211,9 @@ print(
 # intervals, is F1c in the ledger:
 
 # %%
-ledger = next((path for path in (Path("../docs/ledger.json"), Path("docs/ledger.json")) if path.exists()), None)
-for entry in json.loads(ledger.read_text(encoding="utf-8")) if ledger else ():
-    if entry["id"] in {"F1c-square-root", "V1", "V2", "V-protocol"}:
-        print(f"{entry['id']:16} {entry['verdict']:12} {entry['statement']}")
+path = Path("../docs/ledger.json")
+claims = {"F1c-square-root", "V1", "V2", "V-protocol"}
+entries.read(path).of(claims) if path.exists() else "No ledger here: clone the project, or run `make reproduce`."
 
 # %% [markdown]
 # ## What α for your layers?

@@ -28,7 +28,6 @@ width, blocks, samples, rank, steps = {
 }[SIZE]
 
 # %%
-import json
 from pathlib import Path
 
 import jax
@@ -43,6 +42,7 @@ jax.config.update("jax_enable_x64", True)  # exact Hessians need float64
 jax.config.update("jax_default_matmul_precision", "highest")
 
 import signal_drift as sd
+from experiments import entries
 from experiments.figures import COLOR, STYLE
 from signal_drift.instance import Instance
 from signal_drift.models import TransformerClassifier
@@ -84,21 +84,19 @@ parts
 # and whether an eigenvalue may have been missed (`converged`). The same call works where no dense matrix would fit.
 
 # %%
-for name in ("task", "signal", "drift", "lora"):
-    found = sd.extreme_eigenvalues(getattr(parts, name), which="both")
-    low, high = found.values
-    print(
-        f"H_{name:7} {getattr(parts, name).shape[0]:5} rows: λmin {low:+.3e}, λmax {high:+.3e}, residual {found.residuals.max():.0e}, certified {found.converged}"
-    )
+ends = {
+    name: sd.extreme_eigenvalues(getattr(parts, name), which="both") for name in ("task", "signal", "drift", "lora")
+}
+for name, found in ends.items():
+    print(f"H_{name}: {found}\n")
 
 # %% [markdown]
 # The trace, exactly and from random vectors with its standard error, and the law of P3 for its expectation over $A$: with one
 # $\sigma_A$ and one width for all layers it is $\alpha^2(\sigma_A^2/r)\,\mathrm{Tr}\,H_\ell$.
 
 # %%
-exact, estimate = sd.trace(parts.signal), sd.estimate_trace(parts.signal, probes=60)
 sigma_a = width**-0.5
-print(f"Tr H_Signal = {exact:.4g}; from 60 products {estimate.value:.4g} ± {estimate.error:.1g}")
+print(f"Tr H_Signal = {sd.trace(parts.signal):.6g}; from 60 products {sd.estimate_trace(parts.signal, probes=60)}")
 print(
     f"s²·r·σ_A²·Tr H_ℓ = {s**2 * rank * sigma_a**2 * sd.trace(parts.task):.4g}, expected over draws of A (this is one draw)"
 )
@@ -110,12 +108,21 @@ print(
 
 # %%
 views = sd.layer_views(parts, adapters)
-total = sum(view.lora.trace for view in views)
-print(f"{'layer':38} {'λmax H_ℓ':>10} {'λmax H_LoRA':>12} {'Tr H_Signal':>12} {'V2: α':>8}")
-for view in views:
-    print(
-        f"{view.layer:38} {view.task.largest:10.3g} {view.lora.largest:12.3g} {view.signal.trace:12.3g} {view.alpha_set:8.3g}"
+views
+
+# %%
+figure, panel = plt.subplots(figsize=(9, 0.5 * len(views) + 1.6), layout="constrained")
+panel.use_sticky_edges = False
+for offset, name, label in ((-0.2, "signal", "$H_{Signal}$"), (0.2, "lora", "$H_{LoRA}$")):
+    ends = np.array([(getattr(view, name).smallest, getattr(view, name).largest) for view in views])
+    panel.barh(
+        np.arange(len(views)) + offset, ends[:, 1] - ends[:, 0], 0.35, ends[:, 0], color=COLOR[name], label=label
     )
+panel.axvline(0, color=COLOR["prediction"], lw=1)
+panel.set_yticks(range(len(views)), [view.layer for view in views])
+panel.set(xlabel="from λmin to λmax of the layer's block", ylim=(len(views) - 0.4, -0.6))
+panel.legend()
+plt.show()
 
 # %% [markdown]
 # ## Along training
@@ -147,9 +154,8 @@ plt.show()
 delta = jax.tree.map(lambda x: 0.1 * jnp.ones_like(x), adapters)
 theta = jax.tree.map(jnp.add, adapters, delta)  # B ≠ 0
 checks = check_all(Instance(loss, base, theta, s, delta))
-for check in checks:
-    print(check)
-print("\nfailures:", failures(checks) or "none")
+assert not failures(checks)  # one line for each statement that should hold and does not
+checks
 
 # %% [markdown]
 # A model in which the weights are not $W_0 + s\,BA$ is found out. Here the adapter's product goes through a tanh:
@@ -162,8 +168,7 @@ def bent(base, adapters, s):
     return {k: base[k] + s * jnp.tanh(B @ A) for k, (A, B) in adapters.items()}
 
 
-check = update_has_no_remainder(Instance(loss, base, theta, s, delta, weights_of=bent))
-print(check)
+update_has_no_remainder(Instance(loss, base, theta, s, delta, weights_of=bent))
 
 # %% [markdown]
 # ## The ledger
@@ -172,10 +177,5 @@ print(check)
 # reference run is in `docs/`.
 
 # %%
-places = [Path(folder) / "ledger.json" for folder in ("../docs", "docs", "../results", "results")]
-path = next((place for place in places if place.exists()), None)
-if path is None:
-    print("No ledger here: clone the project for docs/ledger.json, or run `make reproduce`.")
-else:
-    for entry in json.loads(path.read_text(encoding="utf-8")):
-        print(f"{entry['id']:20} {entry['verdict']:13} {entry['statement'][:90]}")
+path = Path("../docs/ledger.json")
+entries.read(path) if path.exists() else "No ledger here: clone the project, or run `make reproduce`."

@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 C = TypeVar("C", bound=type)
 
-LINES = 24
+LINES = 40
 """Rows of a table that are shown."""
 LAYER = ("layer", "W₀", "‖W₀‖", "r", "s", "‖A‖", "‖B‖")
 """The columns of `layer_rows`."""
@@ -36,14 +36,18 @@ def shown(table: Callable[[Any], Table]) -> Callable[[C], C]:
 
 
 def as_text(table: Table) -> str:
-    """Columns aligned with spaces: the first one to the left, numbers to the right."""
+    """Columns aligned with spaces: words to the left, numbers to the right."""
     lines = [table.header, *table.rows[:LINES]] if table.rows else []
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
-        for line in lines
-    ]
+    columns = [_aligned(column) for column in zip(*lines, strict=True)]
+    text = ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
     return "\n  ".join([table.title, *text, *_more(table)])
+
+
+def _aligned(column: tuple[str, ...]) -> list[str]:
+    """A header and its cells, all of one width."""
+    width = max(map(len, column))
+    words = any(cell[:1].isalpha() and cell not in {"nan", "inf"} for cell in column[1:])
+    return [cell.ljust(width) if words else cell.rjust(width) for cell in column]
 
 
 def as_html(table: Table) -> str:

@@ -1,0 +1,38 @@
+"""A ledger as it was written, read back as a table."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import RecordError
+from experiments.verdict import VERDICTS
+from signal_drift.display import Table, shown
+
+Entry = dict[str, Any]
+
+
+def _entries(entries: "Entries") -> Table:
+    counts = {v: sum(entry["verdict"] == v for entry in entries) for v in VERDICTS}
+    title = f"{len(entries)} claims: {', '.join(f'{n} {v}' for v, n in counts.items() if n)}"
+    return Table(title, ("claim", "verdict", "statement"), [(e["id"], e["verdict"], e["statement"]) for e in entries])
+
+
+@shown(_entries)
+class Entries(tuple[Entry, ...]):
+    """The claims of a ledger in its order."""
+
+    __slots__ = ()
+
+    def of(self, ids: Collection[str]) -> "Entries":
+        """Those with one of the `ids`."""
+        return Entries(entry for entry in self if entry["id"] in ids)
+
+
+def read(path: Path) -> Entries:
+    """The entries of a ledger.json. Raises `RecordError` for a file that is not one."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return Entries({"id": e["id"], "verdict": e["verdict"], "statement": e["statement"], **e} for e in entries)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"ledger: {str(path)!r} is no ledger.json ({type(error).__name__})") from None

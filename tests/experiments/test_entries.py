@@ -1,0 +1,32 @@
+"""A ledger read back is the ledger written, and its table names every claim."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments import entries, ledger
+from experiments.claims import CLAIMS
+from experiments.errors import RecordError
+
+
+def test_entries_read_back_are_those_written(tmp_path: Path) -> None:
+    written = ledger.ledger(tmp_path)
+    ledger.write(written, tmp_path)
+    assert entries.read(tmp_path / "ledger.json") == written
+    assert repr(written).splitlines()[0] == f"{len(CLAIMS)} claims: {len(CLAIMS)} not run"
+    assert [line.split()[0] for line in repr(written).splitlines()[2:]] == [claim.id for claim in CLAIMS]
+
+
+def test_entries_of_some_claims(tmp_path: Path) -> None:
+    some = ledger.ledger(tmp_path).of({"X3", "V1"})
+    assert [entry["id"] for entry in some] == ["V1", "X3"]
+    assert repr(some).startswith("2 claims: 2 not run")
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "3", '{"a": 1}', '[{"id": "X1"}]'])
+def test_what_is_no_ledger_is_refused(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "ledger.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecordError, match=r"ledger: '.*' is no ledger.json"):
+        entries.read(path)
