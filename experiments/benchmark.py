@@ -71,12 +71,12 @@ def points(config: Config) -> list[dict]:
 
 
 def measure(config: Config, kernel: str, way: str) -> xr.Dataset:
-    """One way of one kernel, as far as it gets."""
-    config = replace(config, widths=config.pipeline_widths) if kernel == "pipeline" else config
-    found = process(config, kernel, way)
+    """One way of one kernel, as far as it gets; every point has all widths."""
+    asked = config.pipeline_widths if kernel == "pipeline" else config.widths
+    found = process(replace(config, widths=asked), kernel, way)
     rows, reason = [], ""
     for width in config.widths:
-        row = {**EMPTY, **found.get(width, {"reason": reason})}
+        row = {**EMPTY, **found.get(width, {"reason": reason if width in asked else ""})}
         reason = row["reason"]
         rows.append(row)
     return xr.Dataset(

@@ -13,6 +13,7 @@ import xarray as xr
 from experiments import benchmark, benchmark_cases, benchmark_floors
 from experiments.benchmark_report import AIMS, KERNEL, LABEL, difference, exponent, report
 from experiments.benchmark_worker import find
+from experiments.experiment import _combined
 from signal_drift.factored import composed_loss
 
 QUICK = benchmark.EXPERIMENT.quick
@@ -86,6 +87,19 @@ def test_a_matrix_that_does_not_fit_ends_the_way_with_the_reason() -> None:
     data = benchmark.measure(replace(QUICK, widths=(8, 2048)), "dense", "ours")
     assert data.reason.values[0] == ""
     assert data.reason.values[1].startswith("no room: op: as a dense matrix")
+
+
+def test_every_point_has_all_widths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the paper's configuration, in which one kernel is asked for at one width in the middle."""
+    config = benchmark.EXPERIMENT.paper
+    monkeypatch.setattr(benchmark, "process", lambda *_: {32: {"seconds": 1.0}, 64: {"reason": "too large"}})
+    measured = [
+        benchmark.measure(config, **p).expand_dims({k: [v] for k, v in p.items()}) for p in benchmark.points(config)
+    ]
+    data = _combined(measured)
+    assert data.width.values.tolist() == list(config.widths)
+    assert data.sel(kernel="dense", way="ours").reason.values.tolist() == ["", "", "", *["too large"] * 3]
+    assert data.sel(kernel="pipeline", way="ours").seconds.notnull().values.tolist() == [w == 32 for w in config.widths]
 
 
 def invented(slope: dict[str, float]) -> xr.Dataset:

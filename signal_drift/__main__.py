@@ -1,0 +1,96 @@
+"""python -m signal_drift audit DIR: what a stored LoRA adapter is scaled by. … config DIR: the same layers by V1 or V2.
+
+The command line, and the one module of this package that reaches into `experiments`, for the style of figures.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from experiments.experiment import exit_on_bad_input
+from signal_drift.adapter_files import open_adapter
+from signal_drift.audit import Audit, LayerAudit, audit
+from signal_drift.export import Rule, as_python, peft_config, qwix_rules
+
+
+def audit_command(
+    folder: tyro.conf.Positional[Path],
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    figure: Path | None = None,
+) -> None:
+    """Rank, scaling, σ_A, V1, V2 and the spectrum of s·BA of every layer of a PEFT adapter.
+
+    Args:
+        folder: Where adapter_config.json and adapter_model.safetensors are.
+        json: Print everything, the singular values too, as JSON.
+        figure: Draw α beside V1 and V2, and the singular values, into this file: as .png, .svg and .pdf.
+
+    """
+    found = audit(folder)
+    print(as_json(found) if json else as_table(found))
+    if figure is not None:
+        from experiments.audit_figure import draw
+        from experiments.figures import save_figure
+
+        save_figure(draw(found), figure.with_suffix(""), {})
+
+
+def config_command(
+    folder: tyro.conf.Positional[Path],
+    rule: Rule = "V2",
+    form: Literal["json", "python", "qwix"] = "json",
+    rank: int | None = None,
+    rslora: bool = True,
+    integers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """A configuration that scales the layers of an existing adapter by V1 = 256√r or V2 = √r/σ_A.
+
+    Args:
+        folder: Where adapter_config.json and adapter_model.safetensors are; only their headers matter.
+        rule: V1 or V2.
+        form: A PEFT LoraConfig as JSON or Python, or the arguments of qwix rules.
+        rank: r of all layers [default: as in the adapter].
+        rslora: s = lora_alpha/√r instead of lora_alpha/r.
+        integers: Round lora_alpha and alpha_pattern.
+
+    """
+    stored = open_adapter(folder)
+    layers = {x.layer: x for x in stored.layers() if not x.embedding}
+    shapes = {k: (len(x.B), x.A.shape[1]) for k, x in layers.items()}
+    ranks = {k: len(x.A) if rank is None else rank for k, x in layers.items()}
+    if form == "qwix":
+        print(json.dumps(qwix_rules(shapes, ranks, rule), indent=1))
+        return
+    init = stored.config.init_lora_weights
+    config = peft_config(shapes, ranks, rule, init_lora_weights=init, use_rslora=rslora, integers=integers)
+    print(as_python(config) if form == "python" else json.dumps(config, indent=1))
+
+
+def as_table(found: Audit) -> str:
+    """The table, cut where it is long, and what has to be known to read it."""
+    notes = [f"note: {note} ({count} of {len(found)} layers)" for note, count in found.notes().items()]
+    return "\n".join([repr(found), *notes])
+
+
+def as_json(found: Audit) -> str:
+    """Every layer as an object; a number that does not exist is null."""
+    return json.dumps([_entry(layer) for layer in found], indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _entry(layer: LayerAudit) -> dict[str, Any]:
+    values = layer._asdict() | {"singular_values": layer.singular_values.tolist(), "stable_rank": layer.stable_rank}
+    return {k: None if isinstance(x, float) and not math.isfinite(x) else x for k, x in values.items()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    commands = {"audit": audit_command, "config": config_command}
+    exit_on_bad_input(
+        lambda: tyro.extras.subcommand_cli_from_dict(commands, prog="python -m signal_drift", args=arguments)
+    )
+
+
+if __name__ == "__main__":
+    main()

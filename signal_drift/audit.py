@@ -1,0 +1,148 @@
+"""What a stored adapter is scaled by, layer by layer, beside what the paper's two rules would give it (Eq. 5)."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from signal_drift.adapter_config import LoraConfig, initial_sigma, not_drawn
+from signal_drift.adapter_files import StoredLayer, open_adapter
+from signal_drift.display import Table, number, shown
+from signal_drift.protocol import alpha_base, empirical_alpha_base
+
+FAR = 5.0
+"""Standard errors of a root mean square beyond which A is said not to be as it was drawn."""
+
+
+class LayerAudit(NamedTuple):
+    """One layer, with W = W₀ + s·BA and α = s·r whatever the file calls it.
+
+    `sigma_set` is σ_A as the initialiser draws it (NaN where it does not), `sigma_measured` the root mean square of A
+    as stored. V2 = √r/σ_A is for `sigma_set`; `under_scaled` is V2/α, the factor by which α is below it. The singular
+    values are those of s·BA, descending.
+    """
+
+    layer: str
+    shape: tuple[int, int]
+    rank: int
+    scaling: float
+    alpha: float
+    sigma_set: float
+    sigma_measured: float
+    v1: float
+    v2: float
+    under_scaled: float
+    singular_values: Float[np.ndarray, "_r"]
+    notes: tuple[str, ...]
+
+    @property
+    def norm(self) -> float:
+        """‖s·BA‖_F."""
+        return float(np.linalg.norm(self.singular_values))
+
+    @property
+    def stable_rank(self) -> float:
+        """‖s·BA‖_F² / ‖s·BA‖₂²: how many directions the update has; NaN if it has none."""
+        top = float(self.singular_values[0]) if len(self.singular_values) else 0.0
+        return (self.norm / top) ** 2 if top else math.nan
+
+
+def _audit(layers: "Audit") -> Table:
+    header = (
+        "layer",
+        "W",
+        "r",
+        "s",
+        "α = s·r",
+        "σ_A set",
+        "σ_A stored",
+        "V1: α",
+        "V2: α",
+        "V2/α",
+        "‖sBA‖₂",
+        "stable rank",
+    )
+    rows = [
+        (x.layer, "×".join(map(str, x.shape)), str(x.rank), *map(number, _numbers(x)), number(x.stable_rank))
+        for x in layers
+    ]
+    return Table(f"{len(rows)} layers", header, rows)
+
+
+def _numbers(x: LayerAudit) -> tuple[float, ...]:
+    top = float(np.max(x.singular_values, initial=0.0))
+    return (x.scaling, x.alpha, x.sigma_set, x.sigma_measured, x.v1, x.v2, x.under_scaled, top)
+
+
+@shown(_audit)
+class Audit(tuple[LayerAudit, ...]):
+    """Every layer of an adapter, in the order of their names."""
+
+    __slots__ = ()
+
+    def notes(self) -> dict[str, int]:
+        """What has to be known to read the table, and of how many layers it is true."""
+        every = [note for layer in self for note in layer.notes]
+        return {note: every.count(note) for note in dict.fromkeys(every)}
+
+
+def audit(folder: str | Path) -> Audit:
+    """s, σ_A, V1 = 256√r, V2 = √r/σ_A and the spectrum of s·BA of every layer of a PEFT adapter.
+
+    In the memory of its largest layer. Raises `InputError` where `open_adapter` does.
+    """
+    files = open_adapter(folder)
+    return Audit(_layer(stored, files.config) for stored in files.layers())
+
+
+def _layer(stored: StoredLayer, config: LoraConfig) -> LayerAudit:
+    (r, d_in), s = stored.A.shape, config.scaling(stored.layer)
+    drawn = math.nan if stored.embedding else initial_sigma(config.init_lora_weights, d_in, r)
+    v2 = math.nan if math.isnan(drawn) else alpha_base(r, drawn)
+    return LayerAudit(
+        layer=stored.layer,
+        shape=(len(stored.B), d_in),
+        rank=r,
+        scaling=s,
+        alpha=s * r,
+        sigma_set=drawn,
+        sigma_measured=_rms(stored.A),
+        v1=empirical_alpha_base(r),
+        v2=v2,
+        under_scaled=v2 / (s * r),
+        singular_values=singular_values(stored.A, stored.B, s),
+        notes=_notes(stored, config, drawn),
+    )
+
+
+def singular_values(
+    A: Float[np.ndarray, "r d_in"], B: Float[np.ndarray, "d_out r"], s: float
+) -> Float[np.ndarray, "_k"]:
+    """Those of s·BA, the first min(r, d_in, d_out) of them: of R_B R_Aᵀ, where B = Q_B R_B and Aᵀ = Q_A R_A."""
+    R_A, R_B = (np.asarray(np.linalg.qr(x, mode="r")) for x in (A.T, B))
+    return abs(s) * np.linalg.svd(R_B @ R_A.T, compute_uv=False).astype(float)
+
+
+def _rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x, dtype=float))))
+
+
+def _notes(stored: StoredLayer, config: LoraConfig, drawn: float) -> tuple[str, ...]:
+    """Where a formula does not apply, or what the table does not show."""
+    trained = bool(stored.B.any())
+    # the scatter of a root mean square is at most 1/√(2n) of it, for normal entries; less for uniform ones
+    moved = abs(_rms(stored.A) / drawn - 1) > FAR / math.sqrt(2 * stored.A.size) if drawn > 0 else False
+    notes = {
+        "an embedding starts at A = 0 with B random: σ_A and V2 do not apply": stored.embedding,
+        f"{not_drawn(config.init_lora_weights)}: σ_A and V2 do not apply": not stored.embedding
+        and bool(not_drawn(config.init_lora_weights)),
+        "B was random too: V2 is derived for B = 0 at the start": config.init_lora_weights is False,
+        "B ≠ 0: the adapter is trained, and A is no longer as it was drawn": trained and not math.isnan(drawn),
+        "B = 0: the adapter is as it was made": not trained,
+        "σ_A as stored differs from the initialiser's by more than chance": moved,
+        "fan_in_fan_out: W₀ is stored transposed, A and B are not": config.fan_in_fan_out,
+        "DoRA rescales the rows of W₀ + s·BA: s·BA is not the whole update": config.use_dora,
+    }
+    return tuple(note for note, true in notes.items() if true)

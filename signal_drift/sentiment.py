@@ -1,0 +1,87 @@
+"""Snippets of text with human ratings of their sentiment, as published with VADER (Hutto and Gilbert 2014, MIT)."""
+
+import hashlib
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from signal_drift.errors import InputError
+
+DOMAINS = {
+    "movies": "movieReviewSnippets",
+    "tweets": "tweets",
+    "products": "amazonReviewSnippets",
+    "editorials": "nytEditorialSnippets",
+}
+INNER = "additional_resources/hutto_ICWSM_2014.tar.gz"
+
+
+class Rated(NamedTuple):
+    """Texts and the mean of their ratings, from −4 (negative) to 4 (positive)."""
+
+    texts: tuple[str, ...]
+    ratings: Float[np.ndarray, "n"]
+
+    def where(self, chosen: Bool[np.ndarray, "n"]) -> "Rated":
+        return Rated(tuple(text for text, yes in zip(self.texts, chosen, strict=True) if yes), self.ratings[chosen])
+
+
+class Tokens(NamedTuple):
+    """Token ids, 0 after the end of a text, and the mask of those that count."""
+
+    ids: Int[np.ndarray, "n t"]
+    mask: Bool[np.ndarray, "n t"]
+
+
+def read_ratings(archive: str | Path) -> dict[str, Rated]:
+    """The four domains in the source archive of vaderSentiment 3.3.2; nothing of it is unpacked to disk.
+
+    Raises `InputError` for a file that is not that archive.
+    """
+    try:
+        with tarfile.open(archive) as outer:
+            member = next(name for name in outer.getnames() if name.endswith(INNER))
+            with tarfile.open(fileobj=outer.extractfile(member)) as inner:
+                return {domain: _rated(inner, name) for domain, name in DOMAINS.items()}
+    except (OSError, tarfile.TarError, StopIteration, KeyError, ValueError) as error:
+        raise InputError(f"archive: {str(archive)!r} is not vaderSentiment's source ({type(error).__name__})") from None
+
+
+def split(rated: Rated, held_out: float = 0.2) -> tuple[Rated, Rated]:
+    """(training, held out), about 1 − `held_out` to `held_out`, by the digest of each text.
+
+    The same on every machine, and a text that occurs twice, but for case and spaces, is on one side only.
+    """
+    if not 0 < held_out < 1:
+        raise InputError(f"held_out: must be between 0 and 1, got {held_out}")
+    digests = [hashlib.sha256(" ".join(text.lower().split()).encode()).digest() for text in rated.texts]
+    apart = np.array([int.from_bytes(digest[:8]) < held_out * 2**64 for digest in digests], bool)
+    return rated.where(~apart), rated.where(apart)
+
+
+def tokenise(folder: str | Path, texts: tuple[str, ...], length: int = 32) -> Tokens:
+    """The first `length` tokens of every text by the `tokenizer.json` of a Hugging Face directory.
+
+    Needs the `minilm` extra. Raises `InputError` where there is no tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    path = Path(folder) / "tokenizer.json"
+    if not path.exists():
+        raise InputError(f"folder: {str(folder)!r} has no tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(length=length)
+    found = tokenizer.encode_batch(list(texts))
+    return Tokens(np.array([x.ids for x in found], np.int32), np.array([x.attention_mask for x in found], bool))
+
+
+def _rated(archive: tarfile.TarFile, name: str) -> Rated:
+    """One file: an id, a rating and a text on each line, with tabs between."""
+    member = archive.extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt")
+    assert member is not None  # a file, by its name
+    lines = [line.split("\t") for line in member.read().decode("utf-8").splitlines()]
+    return Rated(tuple(text.strip() for _, _, text in lines), np.array([float(rating) for _, rating, _ in lines]))

@@ -1,0 +1,188 @@
+"""The encoder against one written in plain NumPy, against `transformers`, and at what is no BERT."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import rejects
+from safetensors.numpy import save_file
+from scipy.special import erf
+
+import signal_drift as sd
+from signal_drift.bert import load_bert, mean_pooled
+from signal_drift.instance import Instance
+from signal_drift.propositions import check_all, failures
+
+SIZES = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "vocab_size": 11,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "max_position_embeddings": 7,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+}
+TOKENS = np.array([[1, 5, 3, 0, 0], [2, 2, 9, 10, 4], [7, 0, 0, 0, 0]])
+MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]], bool)
+
+
+def tensors() -> dict[str, np.ndarray]:
+    """Weights by the names of `transformers`, in float64."""
+    draws, d, h = np.random.default_rng(0), SIZES["hidden_size"], SIZES["intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (11, d),
+        "embeddings.position_embeddings.weight": (7, d),
+        "embeddings.token_type_embeddings.weight": (2, d),
+    }
+    norms = ["embeddings.LayerNorm"]
+    for i in range(2):
+        at = f"encoder.layer.{i}"
+        for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
+            shapes |= {f"{at}.{name}.weight": (d, d), f"{at}.{name}.bias": (d,)}
+        shapes |= {f"{at}.intermediate.dense.weight": (h, d), f"{at}.intermediate.dense.bias": (h,)}
+        shapes |= {f"{at}.output.dense.weight": (d, h), f"{at}.output.dense.bias": (d,)}
+        norms += [f"{at}.attention.output.LayerNorm", f"{at}.output.LayerNorm"]
+    shapes |= {f"{name}.{part}": (d,) for name in norms for part in ("weight", "bias")}
+    return {name: draws.standard_normal(shape) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(SIZES), encoding="utf-8")
+    save_file(tensors() | {"pooler.dense.weight": np.ones((8, 8))}, tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def by_hand(w: dict[str, np.ndarray]) -> np.ndarray:
+    """The last hidden states, one text and one head at a time."""
+
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(-1, keepdims=True)) * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    texts = []
+    for ids, counts in zip(TOKENS, MASK, strict=True):
+        x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][: len(ids)]
+        x = norm(x + w["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        for i in range(2):
+            at = f"encoder.layer.{i}"
+            q, k, v = (linear(x, f"{at}.attention.self.{name}") for name in ("query", "key", "value"))
+            heads = []
+            for h in (slice(0, 4), slice(4, 8)):
+                weight = np.exp(q[:, h] @ k[:, h].T / math.sqrt(4)) * counts
+                heads.append(weight / weight.sum(1, keepdims=True) @ v[:, h])
+            x = norm(x + linear(np.hstack(heads), f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm")
+            y = linear(x, f"{at}.intermediate.dense")
+            y = y * (1 + erf(y / math.sqrt(2))) / 2
+            x = norm(x + linear(y, f"{at}.output.dense"), f"{at}.output.LayerNorm")
+        texts.append(x)
+    return np.array(texts)
+
+
+def error(folder: Path, weights: dict[str, np.ndarray]) -> float:
+    """Of the stored encoder against one with these weights, over a rounding of ten thousand operations."""
+    found, wanted = load_bert(folder, jnp.float64)(jnp.asarray(TOKENS), jnp.asarray(MASK)), by_hand(weights)
+    return np.abs(found[MASK] - wanted[MASK]).max() / (1e4 * np.finfo(float).eps * np.abs(wanted).max())
+
+
+def test_hidden_states_are_those_by_hand(folder: Path) -> None:
+    assert error(folder, tensors()) <= 1
+
+
+@pytest.mark.parametrize("name", ["encoder.layer.1.attention.self.query.weight", "encoder.layer.0.output.dense.weight"])
+def test_a_transposed_weight_would_be_seen(folder: Path, name: str) -> None:
+    """Control."""
+    wrong = tensors()
+    wrong[name] = wrong[name].T.reshape(wrong[name].shape)
+    assert error(folder, wrong) > 1
+
+
+def test_masked_tokens_change_nothing(folder: Path) -> None:
+    model, other = load_bert(folder), np.where(MASK, TOKENS, 9)
+    states = [model(jnp.asarray(tokens), jnp.asarray(MASK)) for tokens in (TOKENS, other)]
+    pooled = [mean_pooled(x, jnp.asarray(MASK)) for x in states]
+    assert np.array_equal(pooled[0], pooled[1])
+    np.testing.assert_allclose(pooled[0][0], states[0][0, :3].mean(0), rtol=1e-5)
+
+
+def test_names_may_begin_with_bert(folder: Path) -> None:
+    before = load_bert(folder)(jnp.asarray(TOKENS), jnp.asarray(MASK))
+    save_file({f"bert.{name}": x for name, x in tensors().items()}, folder / "model.safetensors")
+    assert np.array_equal(load_bert(folder)(jnp.asarray(TOKENS), jnp.asarray(MASK)), before)
+
+
+def test_every_statement_is_held_against_it_as_against_the_mlp(folder: Path) -> None:
+    """Adapters on all linear layers of the encoder: attention in three axes, feed-forward in two."""
+    base, forward = sd.base_and_forward(load_bert(folder, jnp.float64), "layers.1.*")
+    assert len(base) == 6
+    tokens, mask, head = jnp.asarray(TOKENS), jnp.asarray(MASK), jnp.linspace(-1, 1, 8)
+
+    def loss(weights: dict) -> jax.Array:
+        return jnp.mean((mean_pooled(forward(weights, tokens, mask), mask) @ head - jnp.array([1.0, -1.0, 0.0])) ** 2)
+
+    adapters = sd.init_adapters(jax.random.key(0), base, 1)
+    delta = jax.tree.map(lambda x: 0.1 * jnp.ones_like(x), adapters)
+    checks = check_all(Instance(loss, base, jax.tree.map(jnp.add, adapters, delta), 2.0, delta))
+    assert not failures(checks)
+    assert sum(check.applicable for check in checks) > 10
+
+
+def change(**entries: Any) -> Callable[[Path], Any]:
+    return lambda folder: (folder / "config.json").write_text(json.dumps(SIZES | entries))
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: save_file({k: x for k, x in tensors().items() if k != name}, folder / "model.safetensors")
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), "folder: ", "has no config.json"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), "folder: ", "has no config.json that can be read"),
+    "another model": (change(model_type="gpt2"), "config.json: must be of a BERT", "'gpt2'"),
+    "another activation": (change(hidden_act="relu"), "config.json: must be of a BERT", "'relu'"),
+    "no width": (change(hidden_size=None), "config.json: hidden_size must be a positive integer", "None"),
+    "heads that do not divide": (change(num_attention_heads=3), "config.json: num_attention_heads", "3"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: cannot be read", ""),
+    "truncated": (
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-1]),
+        "model.safetensors: cannot be read",
+        "",
+    ),
+    "a layer missing": (
+        without("encoder.layer.1.output.dense.bias"),
+        "model.safetensors: has no 'encoder.layer.1.output.dense.bias'",
+        "",
+    ),
+    "another width": (change(hidden_size=6), "model.safetensors: 'embeddings.word_embeddings.weight'", "(11, 8)"),
+}
+
+
+@pytest.mark.parametrize(("breaks", "begins", "names"), BROKEN.values(), ids=BROKEN)
+def test_what_is_no_bert_is_one_line(folder: Path, breaks: Callable[[Path], Any], begins: str, names: str) -> None:
+    breaks(folder)
+    with rejects(begins, names):
+        load_bert(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hidden_states_are_those_of_transformers(folder: Path) -> None:
+    transformers: Any = pytest.importorskip("transformers", reason="needs the extra peers", exc_type=ImportError)
+    torch: Any = pytest.importorskip("torch", reason="needs the extra peers", exc_type=ImportError)
+    save_file({k: x.astype(np.float32) for k, x in tensors().items()}, folder / "model.safetensors", {"format": "pt"})
+    model = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    with torch.no_grad():
+        wanted = model(torch.tensor(TOKENS), torch.tensor(MASK)).last_hidden_state.numpy()
+    found = load_bert(folder)(jnp.asarray(TOKENS), jnp.asarray(MASK))
+    np.testing.assert_allclose(found[MASK], wanted[MASK], atol=1e-5)
