@@ -15,9 +15,11 @@ from safetensors.numpy import save_file
 from scipy.special import erf
 
 import signal_drift as sd
+from experiments import fetch_minilm
 from signal_drift.bert import load_bert, mean_pooled
 from signal_drift.instance import Instance
 from signal_drift.propositions import check_all, failures
+from signal_drift.sentiment import tokenise
 
 SIZES = {
     "model_type": "bert",
@@ -186,3 +188,26 @@ def test_hidden_states_are_those_of_transformers(folder: Path) -> None:
         wanted = model(torch.tensor(TOKENS), torch.tensor(MASK)).last_hidden_state.numpy()
     found = load_bert(folder)(jnp.asarray(TOKENS), jnp.asarray(MASK))
     np.testing.assert_allclose(found[MASK], wanted[MASK], atol=1e-5)
+
+
+TEXTS = ("The film is a quiet triumph.", "Tepid, overlong and oddly proud of it!")
+MINILM = {
+    (0, 0): [-0.2285303, -0.0404147, 0.4173346, -0.0190318],
+    (0, 5): [0.7682012, -0.6520439, 0.6327019, -0.151653],
+    (1, 0): [-0.3527394, 0.5079258, -0.3181781, 0.1688476],
+    (1, 9): [-0.5717292, 0.62137, -0.0441521, 0.5653053],
+}
+"""The first entries of hidden states of all-MiniLM-L6-v2 by (text, token), as `transformers` 5.23 has them."""
+
+
+def test_hidden_states_of_minilm_are_those_of_transformers() -> None:
+    """Where `make minilm` has fetched it."""
+    if fetch_minilm.missing(fetch_minilm.cache()):
+        pytest.skip("needs make minilm")
+    tokens, mask = map(jnp.asarray, tokenise(fetch_minilm.cache(), TEXTS))
+    model = load_bert(fetch_minilm.cache())
+    assert len(sd.base_and_forward(model, "layers.*")[0]) == 36
+    found = model(tokens, mask)
+    assert np.asarray(mask).sum(1).tolist() == [9, 13]
+    for place, numbers in MINILM.items():
+        np.testing.assert_allclose(found[place][:4], numbers, atol=1e-5)
