@@ -50,7 +50,7 @@ def measure(config: Config, seed: int, operator: str) -> xr.Dataset:
     top = abs(spectrum).max()
     grid, width = np.linspace(-1.1, 1.1, config.grid) * top, config.width_of_peak * top
     estimate, error = found.smooth(grid, width)
-    exact, _ = sd.SpectralDensity(spectrum[None], np.full((1, spectrum.size), 1 / spectrum.size)).smooth(grid, width)
+    exact = np.mean(scipy.stats.norm.pdf(grid[:, None], spectrum, width), axis=1)
     return xr.Dataset(
         {
             "eigenvalues": ("index", spectrum),
