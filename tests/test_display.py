@@ -18,6 +18,8 @@ from signal_drift.display import Table, as_html, as_text, number, span
 from signal_drift.instance import Instance
 from signal_drift.propositions import check_all, update_has_no_remainder
 
+pytestmark = pytest.mark.xdist_group("display")  # one worker computes the results once
+
 WIDE = 200
 """Characters of a line that a terminal of usual size still shows in two."""
 
