@@ -42,7 +42,7 @@ def test_numbers_of_every_layer(tmp_path: Path, rslora: bool) -> None:
 
 @pytest.mark.parametrize(("d_out", "d_in", "r"), [(6, 5, 4), (3, 7, 5), (7, 3, 5), (4, 4, 9), (1, 1, 1)])
 def test_singular_values_are_those_of_the_whole_matrix(d_out: int, d_in: int, r: int) -> None:
-    """Also where r exceeds the layer; to the float32 rounding of products of r terms."""
+    """Also where r exceeds the layer; to the float32 rounding of sums of r, d_in or d_out terms."""
     draws = np.random.default_rng(1)
     A, B = (draws.standard_normal(shape).astype(np.float32) for shape in ((r, d_in), (d_out, r)))
     found, wanted = singular_values(A, B, -1.5), np.linalg.svd(-1.5 * B.astype(float) @ A.astype(float))[1]
