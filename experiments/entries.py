@@ -32,7 +32,8 @@ class Entries(tuple[Entry, ...]):
 def read(path: Path) -> Entries:
     """The entries of a ledger.json. Raises `RecordError` for a file that is not one."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return Entries({"id": e["id"], "verdict": e["verdict"], "statement": e["statement"], **e} for e in entries)
+        entries = Entries(json.loads(path.read_text(encoding="utf-8")))
+        _entries(entries)  # has what the table shows
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"ledger: {str(path)!r} is no ledger.json ({type(error).__name__})") from None
+    return entries

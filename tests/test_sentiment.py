@@ -58,7 +58,7 @@ def test_what_is_not_that_archive_is_one_line(tmp_path: Path, broken: str) -> No
 
 
 def test_a_text_is_on_one_side_however_often_it_occurs() -> None:
-    texts = tuple(f"Text number {i % 400}" if i % 2 else f"text  number {i % 400} " for i in range(2000))
+    texts = tuple(f"Text number {i % 400}" if i // 400 % 2 else f"text  number {i % 400} " for i in range(2000))
     rated = Rated(texts, np.arange(2000.0))
     training, held_out = split(rated)
     sides = [{" ".join(text.lower().split()) for text in side.texts} for side in (training, held_out)]

