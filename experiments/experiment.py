@@ -49,7 +49,8 @@ class Experiment:
     """A name, the paper's configuration and a tiny one, and three functions.
 
     `points(config)` labels the independent pieces; `measure(config, **point)` computes one as a dataset;
-    `report(config, dataset)` sees only what was stored.
+    `report(config, dataset)` sees only what was stored. `first(config)` names another experiment and its configuration
+    that this one builds on: it is measured and stored before, and its results are `measure`'s argument `first`.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Experiment:
     points: Callable[[Any], list[dict[str, Any]]]
     measure: Callable[..., xr.Dataset]
     report: Callable[[Any, xr.Dataset], Report]
+    first: Callable[[Any], tuple["Experiment", Any]] | None = None
 
 
 def results(experiment: Experiment, config: Any, out: Path) -> xr.Dataset:
@@ -108,12 +110,19 @@ def _point(experiment: Experiment, config: Any, point: Mapping[str, Any], out: P
     if reason != "absent":
         progress.write(f"{path}: {reason}, computed again", file=sys.stderr)
     start = time.perf_counter()
-    dataset = experiment.measure(config, **point)
+    given = {} if experiment.first is None else {"first": _first(*experiment.first(config), out)}
+    dataset = experiment.measure(config, **given, **point)
     record.write(dataset, path, experiment.name, config, point, time.perf_counter() - start)
     stored, reason = record.read(path, wanted)  # what is reported is what was stored
     if stored is None:
         raise RecordError(f"out: {str(path)!r} was written and is now {reason}")
     return stored
+
+
+def _first(experiment: Experiment, config: Any, out: Path) -> xr.Dataset:
+    """What another experiment builds on, measured where the store does not have it all."""
+    stored = from_store(experiment, config, out).data
+    return results(experiment, config, out) if stored is None else stored
 
 
 def run(experiment: Experiment, config: Any, out: Path) -> Report:

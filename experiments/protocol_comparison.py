@@ -140,7 +140,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     for share in config.rate_shares:
         there = data.sel(share=share)
         for task in config.tasks:
-            rows += [row for rank in config.ranks for row in _rows(there.sel(task=task, rank=rank))]
+            rows += [row for rank in config.ranks for row in outcome_rows(there.sel(task=task, rank=rank))]
         if "digits" in config.tasks:
             rows += [row for rank in config.ranks for row in _accuracy_rows(there.sel(task="digits", rank=rank))]
         sentences += [f"At {_rate(share)}: {_placed(config, there, method)}" for method in (V1, V2)]
@@ -156,7 +156,7 @@ def _where(here: xr.Dataset) -> str:
     return f"{here.task.item()}, r = {here['rank'].item()}, {_rate(here.share.item())}"
 
 
-def _rows(here: xr.Dataset) -> list[Row]:
+def outcome_rows(here: xr.Dataset) -> list[Row]:
     """The gap, what each method closes of it, and LoRA-α against ten times the learning rate."""
     where, size = _where(here), gap(here)
     rows = [Row(f"V    ln loss LoRA (α = r) − ln loss FFT, {where}", "> 0", str(size), size.interval())]

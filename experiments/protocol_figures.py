@@ -1,5 +1,6 @@
 """The figure of the V-protocol: every method's training loss against LoRA's, and the held-out accuracy on digits."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def _compare(config: "Config", reductions: xr.DataArray, rate: str) -> figures.F
         finite = typical[np.isfinite(typical)]
         top = float(np.max(finite, initial=0.1))
         left = max(-1.5 * top, 1.3 * float(np.min(finite, initial=-0.1 * top)))
-        _draw_estimates(panel, config, here, left)
+        draw_estimates(panel, config.ranks, here, left)
         panel.set_xlim(left - 0.05 * top, 1.3 * top)
         panel.axvline(0, color=figures.COLOR["task"], lw=1, ls=":")
         panel.set(xlabel="ln (loss of LoRA, α = r) − ln loss", title=f"({letter}) {task}, training loss")
@@ -47,28 +48,28 @@ def _compare(config: "Config", reductions: xr.DataArray, rate: str) -> figures.F
 
 def _accuracies(config: "Config", data: xr.Dataset, rate: str) -> figures.Figure:
     figure, (panel,) = figures.panels(1, f"V  Rotated digits, {rate}", height=4.8)
-    _draw_estimates(panel, config, data.accuracy.sel(task="digits"))
+    draw_estimates(panel, config.ranks, data.accuracy.sel(task="digits"))
     panel.set(xlabel="held-out accuracy", xlim=(0, 1))
     panel.legend(loc="upper center", bbox_to_anchor=(0.45, 1.14), ncols=3)
     return figure
 
 
-def _draw_estimates(panel: figures.Axes, config: "Config", values: xr.DataArray, left: float = -np.inf) -> None:
+def draw_estimates(panel: figures.Axes, ranks: Sequence[int], values: xr.DataArray, left: float = -np.inf) -> None:
     """A mark with its interval for every method and rank, an arrow where the mean lies beyond `left`.
 
     The dashed line is full fine-tuning.
     """
-    for k, (rank, name) in enumerate(zip(config.ranks, ("other", "signal", "lora", "band"), strict=False)):
+    for k, (rank, name) in enumerate(zip(ranks, ("other", "signal", "lora", "band"), strict=False)):
         here, color = values.sel(rank=rank), figures.COLOR[name]
         for height, method in enumerate(values.recipe.values):
             estimate = mean_interval(here.sel(recipe=method).values)
-            y = height + 0.16 * (2 * k + 1 - len(config.ranks))
+            y = height + 0.16 * (2 * k + 1 - len(ranks))
             if estimate.mean < left:
                 panel.plot(left, y, "<", color=color)
             elif np.isfinite(estimate.mean):
                 panel.plot([max(estimate.low, left), estimate.high], [y, y], color=color)
                 panel.plot(estimate.mean, y, "os^D"[k % 4], color=color, label=f"r = {rank}" if height == 0 else None)
-    for k, rank in enumerate(config.ranks):
+    for k, rank in enumerate(ranks):
         full, name = float(values.sel(rank=rank, recipe=FULL).mean()), "FFT" if k == 0 else None
         panel.axvline(full, ls="--", lw=1.2, color=figures.COLOR["prediction"], label=name)
     panel.set_yticks(range(values.sizes["recipe"]), [str(method) for method in values.recipe.values])

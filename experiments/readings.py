@@ -110,7 +110,7 @@ def _losses(forward, data, base, start, s, learning_rate, key, steps: int, batch
 def _minibatch_losses(on: Callable[..., Array], data: Regression, start, optimizer, keys: Array, batch: int) -> Array:
     """The loss `on` all samples before and after every step on a batch of them.
 
-    `sd.train` knows one loss for all steps, so this is its scan without the record of signal and drift.
+    `sd.train` records the loss of the batch; what is wanted here is that of all samples.
     """
 
     def step(carry, key):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from signal_drift.batches import BatchLoss
 from signal_drift.display import Table, dtype, shown, span
 from signal_drift.errors import InputError
 from signal_drift.lora import (
@@ -75,17 +77,20 @@ class Run(NamedTuple):
 
 
 def train(
-    loss: Loss,
+    loss: Loss | BatchLoss,
     base: Weights,
     adapters: Adapters | None,
     scaling: Scaling,
     optimizer: optax.GradientTransformation,
     steps: int,
+    batches: Any = None,
 ) -> Run:
     """`steps` steps of `optimizer` on θ ↦ ℓ(w(θ)), recording ‖Δw_Signal‖, ‖Δw_Drift‖ and their alignment with −g.
 
     With `adapters` None the weights themselves are trained (full fine-tuning): θ = w, all signal and no drift,
-    and `scaling` has no effect. The function is traceable: vmap it over scalings, adapters or learning rates.
+    and `scaling` has no effect. With `batches`, an array or a tree of arrays whose first axis is the step, the loss is
+    a function of (weights, batch), and every step, g and loss are those of its own batch; the loss after the last
+    step is that of the last batch. The function is traceable: vmap it over scalings, adapters or learning rates.
     """
     if steps != int(steps) or steps < 0:
         raise InputError(f"steps: must be a whole number and not negative, got {steps}")
@@ -93,11 +98,12 @@ def train(
         raise InputError(f"optimizer: must be one of optax, as optax.adam(1e-3), got {optimizer!r}")
     space: Any = _Full(base) if adapters is None else _LowRank(base, adapters, per_layer("scaling", scaling, base))
 
-    check_loss(loss, space.weights(space.start))
+    on, last = _on_batches(loss, batches, steps)
+    check_loss(partial(on, batch=last), space.weights(space.start))
 
-    def step(carry: tuple[Any, optax.OptState], _: None) -> tuple[tuple[Any, optax.OptState], Run]:
+    def step(carry: tuple[Any, optax.OptState], batch: Any) -> tuple[tuple[Any, optax.OptState], Run]:
         theta, state = carry
-        value, gradient = jax.value_and_grad(loss)(space.weights(theta))
+        value, gradient = jax.value_and_grad(on)(space.weights(theta), batch)
         theta_gradient = space.pull_back(theta, gradient)
         delta: Any
         delta, state = optimizer.update(theta_gradient, state, theta)
@@ -111,8 +117,18 @@ def train(
         )
         return (optax.apply_updates(theta, delta), state), seen
 
-    (theta, _), run = jax.lax.scan(step, (space.start, optimizer.init(space.start)), length=steps)
-    return run._replace(loss=jnp.append(run.loss, loss(space.weights(theta))), trained=theta)
+    (theta, _), run = jax.lax.scan(step, (space.start, optimizer.init(space.start)), batches, length=steps)
+    return run._replace(loss=jnp.append(run.loss, on(space.weights(theta), last)), trained=theta)
+
+
+def _on_batches(loss: Loss | BatchLoss, batches: Any, steps: int) -> tuple[BatchLoss, Any]:
+    """The loss as a function of (weights, batch), and the last batch."""
+    if batches is None:
+        return lambda weights, batch: loss(weights), None
+    for leaf in jax.tree.leaves(batches):
+        if not steps or jnp.shape(leaf)[:1] != (steps,):
+            raise InputError(f"batches: need one for each of {steps} steps, got an array of shape {jnp.shape(leaf)}")
+    return loss, jax.tree.map(lambda x: x[-1], batches)
 
 
 def pad_rank(adapters: Adapters, rank: int) -> dict[str, Adapter]:

@@ -1,0 +1,150 @@
+"""V-protocol on the pretrained encoder: LoRA's variants at η_FFT, by training loss, held-out and other texts.
+
+The loss is the error, after the last step, on texts of the run itself. What counts as a gap and as closing it was fixed
+in `protocol_comparison`, before MiniLM was run.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import xarray as xr
+
+from experiments import figures, minilm_rates
+from experiments.errors import check_positive
+from experiments.experiment import Experiment, Report, Row, main
+from experiments.minilm_rates import SMALL, fft_rate, log_losses
+from experiments.minilm_setting import SETS
+from experiments.minilm_training import Training, outcome
+from experiments.protocol_comparison import outcome_rows, reductions
+from experiments.protocol_figures import draw_estimates
+from experiments.recipes import FULL, PLAIN, recipes
+from experiments.statistics import Estimate, mean_interval
+
+NAME = "MiniLM"
+
+
+@dataclass(frozen=True)
+class Config(Training):
+    """Every recipe at every rank and seed; full fine-tuning is that of the sweep at η_FFT."""
+
+    ranks: tuple[int, ...] = (8, 64)
+    """Ranks r."""
+    coefficient: float = 256.0
+    """C of V1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "ranks")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """As `protocol_comparison` has several."""
+        return (NAME,)
+
+
+def points(config: Config) -> list[dict]:
+    names = [*recipes(1, {}), FULL]
+    return [
+        {"seed": seed, "rank": rank, "recipe": name}
+        for seed in range(config.seeds)
+        for rank in config.ranks
+        for name in names
+    ]
+
+
+def measure(config: Config, first: xr.Dataset, seed: int, rank: int, recipe: str) -> xr.Dataset:
+    eta = fft_rate(first)
+    if recipe == FULL:
+        return first.sel(seed=seed, rate=eta, drop=True).assign(learning_rate=eta)
+    methods = recipes(rank, config.encoder("float32").fan_in(), config.coefficient)
+    return outcome(config, seed, eta, methods[recipe], rank).assign(learning_rate=eta)
+
+
+def as_comparison(data: xr.Dataset) -> xr.Dataset:
+    """The log-losses as `protocol_comparison` stores them: of one task, at one share of η_FFT."""
+    losses = log_losses(data).drop_vars("set").to_dataset(name="log_loss")
+    return losses.expand_dims(task=[NAME], share=[1.0])
+
+
+def purity(data: xr.Dataset) -> xr.DataArray:
+    """The geometric mean of ‖ΔW_Signal‖/‖ΔW_Drift‖ over the steps after the first, whose drift is zero (X3)."""
+    ratio = (data.signal / data.drift).drop_sel(recipe=FULL).isel(step=slice(1, None))
+    return np.exp(np.log(ratio).mean("step"))
+
+
+def gains(data: xr.Dataset, recipe: str, rank: int) -> dict[str, Estimate]:
+    """Correlation with people's ratings on each set of texts, less that of LoRA with α = r at the same seed."""
+    here = data.correlation.sel(rank=rank)
+    above = (here.sel(recipe=recipe) - here.sel(recipe=PLAIN)).transpose("set", "seed")
+    return {name: mean_interval(above.sel(set=name).values) for name in SETS}
+
+
+def report(config: Config, data: xr.Dataset) -> Report:
+    compared = as_comparison(data).isel(task=0, share=0)
+    rows = [row for rank in config.ranks for row in outcome_rows(compared.sel(rank=rank))]
+    for rank in config.ranks:
+        for recipe in data.recipe.values:
+            rows += _scores(data, str(recipe), rank)
+    for rank in config.ranks:
+        for recipe, values in purity(data).sel(rank=rank).groupby("recipe"):
+            ratio = mean_interval(values.values)
+            rows.append(Row(f"F2c  signal to drift, {recipe}, {NAME}, r = {rank}", "–", str(ratio), ratio.interval()))
+    drawing = partial(_figure, config, data, reductions(as_comparison(data)))
+    return Report(rows, [_best(data)], {"minilm_protocol": drawing})
+
+
+def _scores(data: xr.Dataset, recipe: str, rank: int) -> list[Row]:
+    rows, where = [], f"{recipe}, {NAME}, r = {rank}"
+    gain = gains(data, recipe, rank)
+    for name in SETS[1:]:
+        score = mean_interval(data.correlation.sel(set=name, recipe=recipe, rank=rank).values)
+        measured = f"{score} ({gain[name].mean:+.3f} on LoRA, α = r)"
+        rows.append(Row(f"V    correlation, {name}, {where}", "–", measured, score.interval()))
+    return rows
+
+
+def _best(data: xr.Dataset) -> str:
+    """Which recipe fits best and which rates held-out texts best, means over seeds."""
+    loss, held = log_losses(data).mean("seed"), data.correlation.sel(set=SETS[1]).mean("seed")
+    parts = [
+        f"r = {rank}: {loss.sel(rank=rank).idxmin('recipe').item()} and {held.sel(rank=rank).idxmax('recipe').item()}"
+        for rank in data["rank"].values
+    ]
+    return f"On {NAME} at η_FFT the lowest training loss and the best held-out correlation: {'; '.join(parts)}."
+
+
+def _figure(config: Config, data: xr.Dataset, lower: xr.DataArray) -> figures.Figure:
+    title = f"V  {NAME} at η_FFT: {config.steps} steps of Adam, {config.seeds} seeds, mean and 95% interval"
+    figure, axes = figures.panels(2 + len(config.ranks), title, height=4.8)
+    draw_estimates(axes[0], config.ranks, lower.isel(task=0, share=0))
+    axes[0].set(xlabel="ln (loss of LoRA, α = r) − ln loss", title="(a) texts of the run")
+    draw_estimates(axes[1], config.ranks, data.correlation.sel(set=SETS[1]))
+    axes[1].set(xlabel="correlation with people's ratings", title="(b) held-out texts")
+    axes[1].set_yticklabels([])
+    axes[0].legend(loc="lower left")
+    ratio = (data.signal / data.drift).drop_sel(recipe=FULL).isel(step=slice(1, None))
+    for letter, panel, rank in zip("cdefgh", axes[2:], config.ranks, strict=False):
+        names = list(ratio.recipe.values)
+        for name, color in zip(names, figures.shades(len(names)), strict=True):
+            line = np.exp(np.log(ratio.sel(rank=rank, recipe=name)).mean("seed"))
+            panel.plot(ratio.step, line, color=color, label=name)
+        panel.set(yscale="log", xlabel="step", title=f"({letter}) r = {rank}")
+    axes[2].set_ylabel(r"$\|\Delta w_{Signal}\|\,/\,\|\Delta w_{Drift}\|$")
+    axes[2].legend(fontsize=9)
+    return figure
+
+
+EXPERIMENT = Experiment(
+    name="minilm_protocol",
+    title="V-protocol on a pretrained encoder: every method at η_FFT, by loss, held-out and other texts.",
+    paper=Config(),
+    quick=replace(Config(), **SMALL, ranks=(1, 4)),
+    points=points,
+    measure=measure,
+    report=report,
+    first=minilm_rates.of,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)
