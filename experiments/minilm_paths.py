@@ -67,7 +67,7 @@ def as_sweep(data: xr.Dataset) -> xr.Dataset:
 
 
 def purer(config: Config, data: xr.Dataset) -> dict[float, Estimate]:
-    """For every m > 1: the signal-to-drift ratio along α over that along η, geometric means over steps after the first."""
+    """For every m > 1: signal to drift along α over that along η, geometric means over the steps after the first."""
     ratio = np.log(data.signal / data.drift).isel(step=slice(1, None)).mean("step")
     above = np.exp(ratio.sel(path="α") - ratio.sel(path="η"))
     return {
@@ -83,8 +83,8 @@ def report(config: Config, data: xr.Dataset) -> Report:
     shown = " : ".join(f"{b.x:.3g}" if not b.flag else b.flag for b in best)
     rows = [Row(f"F1b  best multiplier of α : of η from α₀ = {config.alpha_0:g}, {where}", "–", shown, "–")]
     for name, stated, estimate in (
-        ("their ratio", "> 1", path_ratio(config, sweep)),
-        ("ln of the lowest loss along η over that along α", "> 0", path_depth(config, sweep)),
+        ("their ratio", "> 1", path_ratio(config.multipliers, sweep)),
+        ("ln of the lowest loss along η over that along α", "> 0", path_depth(config.multipliers, sweep)),
     ):
         rows.append(Row(f"F1b  {name}, {where}", stated, str(estimate), estimate.interval()))
     for m, ratio in purer(config, data).items():

@@ -28,7 +28,7 @@ def measure(config: Config, seed: int, rate: float) -> xr.Dataset:
 
 
 def of(config: Any) -> tuple[Experiment, Config]:
-    """This experiment in the setting of another."""
+    """The sweep in the setting of another experiment."""
     return EXPERIMENT, Config(**{field.name: getattr(config, field.name) for field in fields(Config)})
 
 

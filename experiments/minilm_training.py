@@ -54,14 +54,10 @@ def outcome(config: Training, seed: int, rate: float, recipe: Recipe | None = No
     mean squared error and the correlation with people's ratings after the last step. A run that diverged has inf.
     """
     encoder = config.encoder("float32")
-    start: Any = encoder.adapters(seed, rank) if recipe else None
-    chosen = recipe or Recipe({})
-    s = {k: jnp.float32(x) for k, x in chosen.scaling.items()} or 1.0
-    rates = jnp.float32(rate * chosen.rate), jnp.float32(rate * chosen.rate * chosen.ratio)
-    loss, batches = batch_error(encoder.forward, encoder.head), config.batches(encoder.training, seed)
-    run = _trained(loss, encoder.base, start, s, rates, batches, steps=config.steps)
-    weights = sd.effective_weights(encoder.base, run.trained, s) if recipe else run.trained
-    errors, correlations = judged(encoder, weights, {TRAINING: _sample(batches, config.judged), **encoder.judged})
+    run = adapted(config, encoder, seed, rate, recipe, rank)
+    weights = sd.effective_weights(encoder.base, run.trained, recipe.scaling) if recipe else run.trained
+    own = _sample(config.batches(encoder.training, seed), config.judged)
+    errors, correlations = judged(encoder, weights, {TRAINING: own, **encoder.judged})
     return xr.Dataset(
         {
             "loss": ("time", np.asarray(run.loss, float)),
@@ -73,6 +69,16 @@ def outcome(config: Training, seed: int, rate: float, recipe: Recipe | None = No
         coords={"time": np.arange(config.steps + 1), "step": np.arange(1, config.steps + 1), "set": list(SETS)},
         attrs={"training_dtype": "float32"},
     )
+
+
+def adapted(config: Training, encoder: Encoder, seed: int, rate: float, recipe: Recipe | None, rank: int) -> sd.Run:
+    """The run itself."""
+    start: Any = encoder.adapters(seed, rank) if recipe else None
+    chosen = recipe or Recipe({})
+    s = {k: jnp.float32(x) for k, x in chosen.scaling.items()} or 1.0
+    rates = jnp.float32(rate * chosen.rate), jnp.float32(rate * chosen.rate * chosen.ratio)
+    loss, batches = batch_error(encoder.forward, encoder.head), config.batches(encoder.training, seed)
+    return _trained(loss, encoder.base, start, s, rates, batches, steps=config.steps)
 
 
 @partial(jax.jit, static_argnames="steps")

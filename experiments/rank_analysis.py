@@ -36,19 +36,19 @@ def paths(data: xr.Dataset) -> np.ndarray:
     return xr.concat([data.by_alpha, data.by_rate], "path").transpose("seed", "path", "alpha").values
 
 
-def path_ratio(config: "Config", data: xr.Dataset) -> Estimate:
+def path_ratio(multipliers: np.ndarray, data: xr.Dataset) -> Estimate:
     """Best multiplier of α over that of η (F1b)."""
-    return bootstrap(lambda x: _compared(config, x)[0], paths(data))
+    return bootstrap(lambda x: _compared(multipliers, x)[0], paths(data))
 
 
-def path_depth(config: "Config", data: xr.Dataset) -> Estimate:
+def path_depth(multipliers: np.ndarray, data: xr.Dataset) -> Estimate:
     """Ln of the lowest loss along η over that along α (F1b)."""
-    return bootstrap(lambda x: _compared(config, x)[1], paths(data))
+    return bootstrap(lambda x: _compared(multipliers, x)[1], paths(data))
 
 
-def _compared(config: "Config", losses: np.ndarray) -> tuple[float, float]:
+def _compared(multipliers: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
     """Best multiplier of α over that of η, and ln of the lowest loss along η over that along α."""
-    along_alpha, along_rate = best_points(config.multipliers, losses)
+    along_alpha, along_rate = best_points(multipliers, losses)
     if along_alpha.flag or along_rate.flag:
         return np.nan, np.nan
     return along_alpha.x / along_rate.x, along_rate.log_loss - along_alpha.log_loss

@@ -157,7 +157,7 @@ def _path_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     losses, where = paths(data), f"{task}, r = {int(data['rank'])}"
     along_alpha, along_rate = best_points(config.multipliers, losses)
     shown = f"{_shown(along_alpha)} : {_shown(along_rate)}"
-    ratio, depth = path_ratio(config, data), path_depth(config, data)
+    ratio, depth = path_ratio(config.multipliers, data), path_depth(config.multipliers, data)
     return [
         Row(f"F1b  best multiplier of α : of η from α₀ = {config.alpha_0:g}, {where}", "–", shown, "–"),
         Row(f"F1b  their ratio, {where}", "> 1", *_cells(ratio)),

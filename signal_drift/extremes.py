@@ -15,8 +15,8 @@ from signal_drift.products import Products
 End = Literal["largest", "smallest", "both"]
 SIGNS = {"largest": (1,), "smallest": (-1,), "both": (-1, 1)}
 
-CAPACITY = 128
-"""Basis vectors kept beyond four for each eigenvalue asked for."""
+CAPACITY, LEAST, BASIS_BYTES = 128, 16, 2**32
+"""Basis vectors kept beyond four for each eigenvalue asked for: fewer where they would take more memory than that."""
 
 
 def _extremes(x: "ExtremeEigenvalues") -> Table:
@@ -100,7 +100,7 @@ class _Search:
         """One run from `start`, whose contribution is locked. True if nothing can be missing any more."""
         ends = self.k * len(self.signs)
         negligible = self.product.noise * self.scale
-        lanczos = Lanczos(self.product, self.Y, start, CAPACITY + 4 * ends, negligible)
+        lanczos = Lanczos(self.product, self.Y, start, capacity(self.product.n) + 4 * ends, negligible)
         while True:
             lanczos.step()
             spent = self.product.count >= max_products and len(self.Y) + lanczos.size >= ends
@@ -153,6 +153,11 @@ class _Search:
         rounding = self.product.rounding * self.scale
         converged = done and bool(np.all(residuals <= self.tolerance * self.scale))
         return ExtremeEigenvalues(theta, residuals + rounding, converged, self.missed, self.product.count)
+
+
+def capacity(n: int) -> int:
+    """Vectors of length n, in float64, whatever the operator's dtype."""
+    return min(CAPACITY, max(LEAST, BASIS_BYTES // (8 * n)))
 
 
 def outermost(m: int, signs: tuple[int, ...], k: int) -> Int[np.ndarray, "_"]:

@@ -53,7 +53,7 @@ def _embeddings(forward: Forward, weights: Weights, texts: Examples) -> Float[Ar
 
 
 def ridge_head(features: Float[Array, "n d"], ratings: Float[Array, "n"]) -> Head:
-    """argmin ‖F h + b − y‖² + c‖h‖², c of `PENALTIES` by leave-one-out."""
+    """Minimises ‖F h + b − y‖² + c‖h‖², c of `PENALTIES` by leave-one-out."""
     from sklearn.linear_model import RidgeCV  # half a second that other users of the package need not pay
 
     fitted = RidgeCV(PENALTIES).fit(np.asarray(features, float), np.asarray(ratings, float))

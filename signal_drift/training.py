@@ -1,8 +1,7 @@
 """Training under one scan that records, at every step, what the signal and the drift did."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -99,7 +98,7 @@ def train(
     space: Any = _Full(base) if adapters is None else _LowRank(base, adapters, per_layer("scaling", scaling, base))
 
     on, last = _on_batches(loss, batches, steps)
-    check_loss(partial(on, batch=last), space.weights(space.start))
+    check_loss(lambda weights: on(weights, last), space.weights(space.start))
 
     def step(carry: tuple[Any, optax.OptState], batch: Any) -> tuple[tuple[Any, optax.OptState], Run]:
         theta, state = carry
@@ -121,7 +120,7 @@ def train(
     return run._replace(loss=jnp.append(run.loss, on(space.weights(theta), last)), trained=theta)
 
 
-def _on_batches(loss: Loss | BatchLoss, batches: Any, steps: int) -> tuple[BatchLoss, Any]:
+def _on_batches(loss: Callable[..., Array], batches: Any, steps: int) -> tuple[BatchLoss, Any]:
     """The loss as a function of (weights, batch), and the last batch."""
     if batches is None:
         return lambda weights, batch: loss(weights), None

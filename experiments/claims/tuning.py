@@ -95,8 +95,10 @@ def alpha_path_wins(config, data: xr.Dataset, where: str | None = None, *, swapp
         for name, here in _cells(config, data)
         if where in (None, name)
         for finding in (
-            Finding(f"best multiplier of α over that of η, {name}", farther, path_ratio(config, here)),
-            Finding(f"ln of the lowest loss along η over that along α, {name}", deeper, path_depth(config, here)),
+            Finding(f"best multiplier of α over that of η, {name}", farther, path_ratio(config.multipliers, here)),
+            Finding(
+                f"ln of the lowest loss along η over that along α, {name}", deeper, path_depth(config.multipliers, here)
+            ),
         )
     ]
 
