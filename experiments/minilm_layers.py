@@ -162,8 +162,8 @@ def _layer_rows(data: xr.Dataset) -> list[Row]:
         alpha = ", ".join(f"{float(here.alpha_v2.sel(sigma='measured', state=state)):.4g}" for state in STATES)
         tops = (", ".join(f"{x:.3g}" for x in here.top.sel(state=state).values) for state in STATES)
         stated = f"{float(here.alpha_v2.sel(sigma='set').isel(state=0)):.4g}"
-        name = f"V2   α = √r/σ_A; λmax of H_ℓ, H_Signal, H_Drift; {NAME}, {k}, before | after"
-        rows.append(Row(name, stated, f"{alpha}; {' | '.join(tops)}", "–"))
+        name = f"V2   α = √r/σ_A; λmax of H_ℓ, H_Signal, H_Drift; {NAME}, {k}, before → after"
+        rows.append(Row(name, stated, f"{alpha}; {' → '.join(tops)}", "–"))
     return rows
 
 
