@@ -50,7 +50,8 @@ class Experiment:
 
     `points(config)` labels the independent pieces; `measure(config, **point)` computes one as a dataset;
     `report(config, dataset)` sees only what was stored. `first(config)` names another experiment and its configuration
-    that this one builds on: it is measured and stored before, and its results are `measure`'s argument `first`.
+    that this one builds on: it is measured and stored before, and its results are `measure`'s argument `first`. One
+    that is `extra` needs what `make minilm` fetches and is reported by `make reproduce` where it has been run.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Experiment:
     measure: Callable[..., xr.Dataset]
     report: Callable[[Any, xr.Dataset], Report]
     first: Callable[[Any], tuple["Experiment", Any]] | None = None
+    extra: bool = False
 
 
 def results(experiment: Experiment, config: Any, out: Path) -> xr.Dataset:

@@ -174,8 +174,12 @@ def find(name: str) -> Claim:
 
 
 def rerun(claim: Claim, out: Path, quick: bool) -> Entry:
-    """Measure all that the claim needs anew, in a folder of its own that an interrupted rerun finds again."""
-    needed = {r.experiment.name: r.experiment for r in (claim.plain, claim.control, *claim.readings)}
+    """Measure what the claim needs anew, in a folder of its own that an interrupted rerun finds again.
+
+    Readings of an experiment that `make reproduce` does not run are not run here either.
+    """
+    every = (reading.experiment for reading in (claim.plain, claim.control, *claim.readings))
+    needed = {experiment.name: experiment for experiment in every if not experiment.extra}
     folder = out / "rerun" / claim.id
     for experiment in needed.values():
         results(experiment, experiment.quick if quick else experiment.paper, folder)

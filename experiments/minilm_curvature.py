@@ -19,6 +19,7 @@ from experiments.minilm_point import NAME, Curvature
 from experiments.minilm_rates import SMALL
 from experiments.residual_curvature import negative_share
 from experiments.spectra_at_scale import LABELS, OPERATORS, extremes, lowest_over_highest
+from experiments.spectra_figures import NAMES
 from experiments.verdict import extent
 
 
@@ -137,12 +138,12 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
             scale = here.sel(end="max")
             style = {"color": figures.COLOR[operator], "ms": 8}
             place = np.full(config.draws, x + 0.18 * (k - 1.5))
-            left.plot(place, here.sel(end="max") / scale, "^", **style, label=None if x else LABELS[operator])
+            left.plot(place, here.sel(end="max") / scale, "^", **style, label=None if x else NAMES[operator])
             left.plot(place, here.sel(end="min") / scale, "v", **style)
     left.axhline(0, color=figures.COLOR["prediction"], ls="--", label="P2: none below")
     left.set(xticks=[0, 1], xticklabels=STATES, xlim=(-0.6, 1.6), ylabel=r"$\lambda\,/\,\lambda_{max}$")
     left.set_title(f"(a) both ends, α = {config.alpha:g}")
-    left.legend(fontsize=9, loc="center", bbox_to_anchor=(0.5, 0.45))
+    left.legend(fontsize=9, loc="center", bbox_to_anchor=(0.5, 0.74), ncols=2)
     over, signal = data.over_alpha.sel(state="initial"), signal_top(config, data).transpose("alpha", "seed")
     middle.plot(
         config.alphas,
@@ -197,6 +198,7 @@ EXPERIMENT = Experiment(
     points=points,
     measure=measure,
     report=report,
+    extra=True,
     first=minilm_rates.of,
 )
 

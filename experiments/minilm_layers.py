@@ -228,6 +228,7 @@ EXPERIMENT = Experiment(
     points=points,
     measure=measure,
     report=report,
+    extra=True,
     first=minilm_rates.of,
 )
 

@@ -81,14 +81,15 @@ def gains(data: xr.Dataset, recipe: str, rank: int) -> dict[str, Estimate]:
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
+    data = data.sel(recipe=[*recipes(1, {}), FULL])
     compared = as_comparison(data).isel(task=0, share=0)
     rows = [row for rank in config.ranks for row in outcome_rows(compared.sel(rank=rank))]
     for rank in config.ranks:
         for recipe in data.recipe.values:
             rows += _scores(data, str(recipe), rank)
     for rank in config.ranks:
-        for recipe, values in purity(data).sel(rank=rank).groupby("recipe"):
-            ratio = mean_interval(values.values)
+        for recipe in recipes(1, {}):
+            ratio = mean_interval(purity(data).sel(rank=rank, recipe=recipe).values)
             rows.append(Row(f"F2c  signal to drift, {recipe}, {NAME}, r = {rank}", "–", str(ratio), ratio.interval()))
     drawing = partial(_figure, config, data, reductions(as_comparison(data)))
     return Report(rows, [_best(data)], {"minilm_protocol": drawing})
@@ -143,6 +144,7 @@ EXPERIMENT = Experiment(
     points=points,
     measure=measure,
     report=report,
+    extra=True,
     first=minilm_rates.of,
 )
 

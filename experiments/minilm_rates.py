@@ -84,6 +84,7 @@ EXPERIMENT = Experiment(
     points=points,
     measure=measure,
     report=report,
+    extra=True,
 )
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from tqdm import tqdm
@@ -17,6 +18,11 @@ from experiments import (
     gauge_breaking,
     ledger,
     magnitudes,
+    minilm_curvature,
+    minilm_layers,
+    minilm_paths,
+    minilm_protocol,
+    minilm_rates,
     optimizer_gauge,
     pages,
     protocol_comparison,
@@ -35,7 +41,17 @@ from experiments import (
     transformer_updates,
     update_scaling,
 )
-from experiments.experiment import Device, Report, default_out, exit_on_bad_input, from_store, prepare, run, table
+from experiments.experiment import (
+    Device,
+    Experiment,
+    Report,
+    default_out,
+    exit_on_bad_input,
+    from_store,
+    prepare,
+    run,
+    table,
+)
 from experiments.ledger import HIDDEN
 from experiments.record import replacing
 
@@ -67,6 +83,9 @@ EXPERIMENTS = [
     )
 ]
 
+EXTRA = [module.EXPERIMENT for module in (minilm_rates, minilm_protocol, minilm_paths, minilm_layers, minilm_curvature)]
+"""Reported where they have been run, each by its own script: they need what `make minilm` fetches."""
+
 QUICK = "**Tiny size (`--quick`): shows that everything runs, and is evidence of nothing.**\n\n"
 
 
@@ -89,7 +108,10 @@ def reproduce(options: Options) -> None:
     reports = {}
     with tqdm(EXPERIMENTS, desc="reproduce", unit="experiment", dynamic_ncols=True) as progress:
         for experiment in progress:
-            reports[experiment.title] = run(experiment, experiment.quick if options.quick else experiment.paper, out)
+            reports[experiment.title] = run(experiment, _config(experiment, options.quick), out)
+    for experiment in EXTRA:
+        if from_store(experiment, _config(experiment, options.quick), out).data is not None:
+            reports[experiment.title] = run(experiment, _config(experiment, options.quick), out)
     print(table([row for report in reports.values() for row in report.rows]))
     with replacing(out / "summary.md") as temporary:
         temporary.write_text(QUICK * options.quick + summary(reports), encoding="utf-8")
@@ -104,10 +126,14 @@ def reproduce(options: Options) -> None:
     ledger.check_controls(entries, options.quick)
 
 
+def _config(experiment: Experiment, quick: bool) -> Any:
+    return experiment.quick if quick else experiment.paper
+
+
 def speed(out: Path, quick: bool) -> Report | None:
     """What the benchmark says, which is run by itself, on a machine that does nothing else."""
     experiment = benchmark.EXPERIMENT
-    config = experiment.quick if quick else experiment.paper
+    config = _config(experiment, quick)
     found = from_store(experiment, config, out)
     return None if found.data is None else experiment.report(config, found.data)
 

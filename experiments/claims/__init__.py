@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from experiments.claim import Claim
-from experiments.claims import algebra, hessians, other_models, protocol, steps, traces, trajectories, tuning
+from experiments.claims import algebra, hessians, minilm, other_models, protocol, steps, traces, trajectories, tuning
 
 ORDER = (
     *("P1-update", "P1-hessian", "P2-descent", "P2-psd", "P2-premise", "P2-drift-indefinite", "P2-drift-alignment"),
@@ -20,8 +20,8 @@ MODULES = (algebra, traces, hessians, steps, trajectories, tuning, protocol)
 
 
 def _extended(claim: Claim) -> Claim:
-    """With the readings on other models: at d = 256, on a transformer and on drawn problems."""
-    more = other_models.readings(claim.id)
+    """With the readings on other models: at d = 256, on a transformer, on MiniLM and on drawn problems."""
+    more = other_models.readings(claim.id) + minilm.readings(claim.id)
     more += [algebra.on_drawn_problems(claim.id, claim.plain.statement)] if claim.id in DRAWN else []
     return replace(claim, readings=(*claim.readings, *more))
 

@@ -23,11 +23,11 @@ def _by_rank(config, ratios: np.ndarray, name: str) -> list[Finding]:
     ]
 
 
-def largest_score(z: np.ndarray) -> Finding:
+def largest_score(z: np.ndarray, what: str = "(seed, rank) means") -> Finding:
     """The largest of many z-scores against what chance allows it."""
     why = f"the largest of {z.size} standard normal absolute values exceeds it in 5% of all cases"
     band = Band(0.0, largest_normal(z.size), why)
-    return Finding(f"largest |z| of {z.size} (seed, rank) means", band, point(np.max(abs(z))))
+    return Finding(f"largest |z| of {z.size} {what}", band, point(np.max(abs(z))))
 
 
 def trace_law(config, data: xr.Dataset, law: Law = factor) -> list[Finding]:

@@ -1,0 +1,156 @@
+"""The same claims on a pretrained encoder and text that people rated: one more reading of each."""
+
+from functools import partial
+
+import numpy as np
+import xarray as xr
+
+from experiments import minilm_curvature, minilm_layers, minilm_paths, minilm_protocol
+from experiments.asymmetric_scaling import STATES
+from experiments.claim import Reading
+from experiments.claims.protocol import closes, recovers
+from experiments.claims.traces import largest_score
+from experiments.experiment import Experiment
+from experiments.rank_analysis import path_depth, path_ratio
+from experiments.recipes import V1, V2
+from experiments.spectra_at_scale import lowest_over_highest
+from experiments.statistics import exponents
+from experiments.verdict import Finding, above, at_least, below, equal, extent, magnitude
+
+NAME = "on MiniLM"
+
+
+def trace_law(config, data: xr.Dataset) -> list[Finding]:
+    """For every layer and the whole, in standard errors of the samples."""
+    return [largest_score(minilm_layers.trace_scores(data).values, "layers and their sum")]
+
+
+def suppressed(config, data: xr.Dataset) -> list[Finding]:
+    ratio = extent(minilm_layers.suppression(config, data).values)
+    return [Finding("λmax[H_Signal]/(rs²σ_A²λmax[H_ℓ]) of a layer, range over layers", magnitude(1.0), ratio)]
+
+
+def premise(config, data: xr.Dataset) -> list[Finding]:
+    return [_sign(config, data.sel(state=state), "task", f"λmin/λmax of H_ℓ, {state}") for state in STATES]
+
+
+def _sign(config, here: xr.Dataset, operator: str, name: str) -> Finding:
+    band = at_least(-config.tolerance, "0, less the tolerance of the eigenvalues")
+    return Finding(name, band, extent(lowest_over_highest(here, operator).values))
+
+
+def ends_converge(config, data: xr.Dataset) -> list[Finding]:
+    """H_LoRA is indefinite at every α, and both its ends near those of H_Signal as α grows, relative to the largest."""
+    start, alphas = data.sel(state="initial"), np.array(config.alphas)
+    found = []
+    for alpha in config.alphas:
+        low, high = (start.over_alpha.sel(alpha=alpha, end=end) for end in ("min", "max"))
+        found.append(Finding(f"λmin/λmax of H_LoRA, α = {alpha:g}", below(0.0), extent((low / high).values)))
+    for end in ("min", "max"):
+        signal = start.ends.sel(operator="signal", end=end) * (data.alpha / config.alpha) ** 2
+        distance = abs(start.over_alpha.sel(end=end) - signal) / minilm_curvature.signal_top(config, data)
+        slopes = exponents(alphas, distance.transpose("seed", "alpha").values)
+        found.append(Finding(f"exponent of α in the distance of λ{end} / λmax", below(0.0), extent(slopes)))
+    return found
+
+
+def purified(config, data: xr.Dataset) -> list[Finding]:
+    limit = _sign(config, data.sel(state="initial"), "signal", "λmin/λmax of H_Signal, the limit")
+    return [*ends_converge(config, data), limit]
+
+
+def aligned(config, data: xr.Dataset) -> list[Finding]:
+    top = minilm_curvature.signal_top(config, data)
+    ratio = (data.over_alpha.sel(state="initial", end="max") / top).isel(alpha=-1)
+    return [Finding(f"λmax[H_LoRA]/λmax[H_Signal], α = {config.alphas[-1]:g}", equal(1.0), extent(ratio.values))]
+
+
+def purer(config, data: xr.Dataset) -> list[Finding]:
+    return [
+        Finding(f"signal-to-drift ratio, {m:g}·α₀ over {m:g}·η_FFT", above(1.0), ratio)
+        for m, ratio in minilm_paths.purer(config, data).items()
+    ]
+
+
+def alpha_path_wins(config, data: xr.Dataset) -> list[Finding]:
+    sweep = minilm_paths.as_sweep(data)
+    farther, deeper = path_ratio(config.multipliers, sweep), path_depth(config.multipliers, sweep)
+    return [
+        Finding("best multiplier of α over that of η", above(1.0), farther),
+        Finding("ln of the lowest loss along η over that along α", above(0.0), deeper),
+    ]
+
+
+def compared(findings, config, data: xr.Dataset) -> list[Finding]:
+    """What `protocol_comparison` is asked, of the records on MiniLM."""
+    return findings(config, minilm_protocol.as_comparison(data))
+
+
+CURVATURE, LAYERS = minilm_curvature.EXPERIMENT, minilm_layers.EXPERIMENT
+PROTOCOL, PATHS = minilm_protocol.EXPERIMENT, minilm_paths.EXPERIMENT
+
+
+def _reading(statement: str, experiment: Experiment, findings, name: str = NAME) -> Reading:
+    return Reading(name, statement, experiment, findings)
+
+
+READINGS = {
+    "P2-premise": [_reading("H_ℓ ⪰ 0 on MiniLM, before and after training.", CURVATURE, premise)],
+    "P3-trace": [
+        _reading("E[Tr H_Signal] = s²rσ_A² Tr H_ℓ for the blocks of every layer of MiniLM.", LAYERS, trace_law)
+    ],
+    "F8a-suppression": [
+        _reading(
+            "In every layer of MiniLM λmax[H_Signal] is rs²σ_A² λmax[H_ℓ] in order of magnitude.", LAYERS, suppressed
+        )
+    ],
+    "F8c-purification": [
+        _reading(
+            "On MiniLM H_LoRA is indefinite; as α grows its ends converge to those of H_Signal, which is positive "
+            "semi-definite.",
+            CURVATURE,
+            purified,
+        ),
+        _reading(
+            "On MiniLM H_LoRA is indefinite; as α grows its ends converge to those of H_Signal, definite or not.",
+            CURVATURE,
+            ends_converge,
+            f"{NAME}, without the sign",
+        ),
+    ],
+    "F8d-asymmetry": [_reading("On MiniLM at B = 0 λmax[H_LoRA]/λmax[H_Signal] → 1 as α grows.", CURVATURE, aligned)],
+    "F2c-purity": [
+        _reading(
+            "On MiniLM the path of α has the higher signal-to-drift ratio in the geometric mean over the steps.",
+            PATHS,
+            purer,
+        )
+    ],
+    "F1b-paths": [
+        _reading(
+            "On MiniLM at r = 8 the path of α has the larger best multiplier and the deeper minimum.",
+            PATHS,
+            alpha_path_wins,
+        )
+    ],
+    "V-protocol": [
+        _reading(
+            "On MiniLM at η_FFT V1 and V2 recover most of the gap, and V2 beats ten times the rate at high rank.",
+            PROTOCOL,
+            partial(compared, partial(recovers, 1.0)),
+        ),
+        *(
+            _reading(
+                f"On MiniLM at η_FFT {method} recovers most of the gap.",
+                PROTOCOL,
+                partial(compared, partial(closes, method, 1.0)),
+                f"{NAME}, {method}",
+            )
+            for method in (V1, V2)
+        ),
+    ],
+}
+
+
+def readings(claim: str) -> list[Reading]:
+    return READINGS.get(claim, [])
