@@ -296,3 +296,45 @@ def test_norms_do_not_depend_on_the_sign_of_the_scaling():
 def test_padding_to_a_smaller_rank_is_named():
     with rejects("rank", 1):
         sd.pad_rank(problem("psd").adapters, 1)
+
+
+def batch_of(rng):
+    return jnp.asarray(rng.standard_normal((STEPS, 5, 4))), jnp.asarray(rng.standard_normal((STEPS, 5, 2)))
+
+
+def test_every_step_is_taken_on_its_own_batch():
+    """Gradient descent on ½‖XWᵀ − Y‖²/5 of each batch, written out: G = (XWᵀ − Y)ᵀX/5, ∇_A = sBᵀG, ∇_B = sGAᵀ."""
+    rng, eta, s = np.random.default_rng(3), 0.05, 1.7
+    X, Y = batch_of(rng)
+    W0, A, B = (rng.standard_normal(shape) for shape in ((2, 4), (3, 4), (2, 3)))
+
+    def loss(weights, batch):
+        inputs, targets = batch
+        return jnp.sum((inputs @ weights["one"].T - targets) ** 2) / (2 * len(inputs))
+
+    start = {"one": sd.Adapter(jnp.asarray(A), jnp.asarray(B))}
+    trained = sd.train(loss, {"one": jnp.asarray(W0)}, start, s, optax.sgd(eta), STEPS, (X, Y))
+    losses = []
+    for x, y in zip(np.asarray(X), np.asarray(Y), strict=True):
+        rest = x @ (W0 + s * B @ A).T - y
+        losses.append(np.sum(rest**2) / 10)
+        G = rest.T @ x / 5
+        A, B = A - eta * s * B.T @ G, B - eta * s * G @ A.T
+    losses.append(np.sum((x @ (W0 + s * B @ A).T - y) ** 2) / 10)
+    assert np.allclose(trained.loss, losses, rtol=TOLERANCE, atol=0)
+    assert np.allclose(trained.trained["one"].A, A, rtol=0, atol=TOLERANCE * np.linalg.norm(A))
+    assert np.allclose(trained.trained["one"].B, B, rtol=0, atol=TOLERANCE * np.linalg.norm(B))
+
+
+def test_one_batch_for_all_steps_is_no_batch():
+    P, same = problem("psd"), jnp.ones((STEPS, 1))
+    on_batch = sd.train(
+        lambda w, batch: batch[0] * P.loss(w), P.base, P.adapters, P.scaling, OPTIMIZERS["sgd"][0], STEPS, same
+    )
+    for one, other in zip(jax.tree.leaves(run("psd", "sgd")), jax.tree.leaves(on_batch), strict=True):
+        assert np.allclose(one, other, rtol=0, atol=TOLERANCE * np.max(np.abs(one)))
+
+
+def test_train_names_batches_that_do_not_fit_the_steps():
+    with rejects("batches", STEPS, "(3, 2)"):
+        sd.train(*arguments("psd"), optax.sgd(0.1), STEPS, {"x": jnp.ones((STEPS, 1)), "y": jnp.ones((3, 2))})
