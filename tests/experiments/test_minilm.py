@@ -1,0 +1,234 @@
+"""The experiments on MiniLM with a tiny encoder in its place: their parts against dense matrices and other records."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from problems import EPS
+
+import signal_drift as sd
+from experiments import (
+    minilm_curvature,
+    minilm_layers,
+    minilm_paths,
+    minilm_protocol,
+    minilm_rates,
+    record,
+    reproduce,
+)
+from experiments.claims import minilm
+from experiments.experiment import Experiment, main, results
+from experiments.minilm_setting import HELD_OUT, SETS, TINY, TRAINING, Setting
+from experiments.recipes import FULL, PLAIN, recipes
+from experiments.verdict import verdict
+
+QUICK = {module: module.EXPERIMENT.quick for module in (minilm_rates, minilm_protocol, minilm_paths)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("minilm")
+
+
+@pytest.fixture(scope="module")
+def rates(folder):
+    return results(minilm_rates.EXPERIMENT, QUICK[minilm_rates], folder)
+
+
+def stored(module, folder):
+    return results(module.EXPERIMENT, module.EXPERIMENT.quick, folder)
+
+
+@pytest.mark.parametrize("experiment", reproduce.EXTRA, ids=lambda e: e.name)
+def test_script_reports_and_the_second_time_from_the_store_alone(
+    experiment: Experiment, folder, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    arguments = ["--quick", "--out", str(folder)]
+    main(experiment, arguments)
+    first = capsys.readouterr().out
+    monkeypatch.setattr(record, "write", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("experiments.experiment.save_figure", lambda *_: pytest.fail("drawn again"))
+    main(experiment, arguments)
+    assert capsys.readouterr().out == first
+    assert first.startswith("| quantity")
+    assert (folder / "figures" / f"{experiment.name}.png").stat().st_size > 5000
+
+
+def test_full_fine_tuning_is_the_best_run_of_the_sweep(folder, rates):
+    """Its lowest mean log-loss, and the same numbers at every rank."""
+    data, losses = stored(minilm_protocol, folder), np.log(rates.error.sel(set=TRAINING)).mean("seed")
+    best = float(rates.rate[int(np.argmin(losses.values))])
+    assert minilm_rates.fft_rate(rates) == best == float(data.learning_rate.max())
+    for rank in QUICK[minilm_protocol].ranks:
+        same = data.sel(recipe=FULL, rank=rank)
+        assert np.array_equal(same.error.transpose("seed", "set"), rates.error.sel(rate=best).transpose("seed", "set"))
+
+
+def test_plain_run_equals_adam_written_out(folder, rates):
+    """The first batches' losses of LoRA with α = r, by one step of `optax`-free Adam: Δ = −η·sign(∇) from rest."""
+    config, data = QUICK[minilm_protocol], stored(minilm_protocol, folder)
+    encoder = config.encoder("float32")
+    batches = config.batches(encoder.training, 0)
+    A, B = (jax.tree.map(lambda x: x, {k: v[i] for k, v in encoder.adapters(0, 4).items()}) for i in (0, 1))
+    eta = minilm_rates.fft_rate(rates)
+
+    def loss(W, k):
+        texts = jax.tree.map(lambda x: x[k], batches)
+        states = encoder.forward(W, texts.ids, texts.mask)
+        means = jnp.sum(states * texts.mask[..., None], 1) / jnp.sum(texts.mask, 1, keepdims=True)
+        return jnp.mean((means @ encoder.head.weight + encoder.head.bias - texts.ratings) ** 2)
+
+    G = jax.grad(loss)(encoder.base, 0)
+    moved = {k: B[k] - eta * jnp.sign(G[k] @ A[k].T) for k in A}
+    second = loss({k: W + moved[k] @ A[k] for k, W in encoder.base.items()}, 1)
+    found = data.sel(recipe=PLAIN, rank=4, seed=0).loss
+    assert float(found[0]) == pytest.approx(float(loss(encoder.base, 0)), rel=1e-5)
+    assert float(found[1]) == pytest.approx(float(second), rel=1e-3)
+    assert float(data.sel(recipe=PLAIN, rank=4, seed=0).drift[0]) == 0  # X3
+
+
+def test_no_text_is_trained_on_twice_and_all_methods_see_the_same():
+    config = replace(QUICK[minilm_rates], steps=6)
+    encoder = config.encoder("float32")
+    numbered = encoder.training._replace(ratings=jnp.arange(len(encoder.training.ratings)))
+    one, again, other = (np.asarray(config.batches(numbered, seed).ratings) for seed in (0, 0, 1))
+    assert len(np.unique(one)) == one.size == 6 * config.batch
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_more_steps_than_texts_end_in_one_line(capsys: pytest.CaptureFixture, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        main(minilm_rates.EXPERIMENT, ["--quick", "--steps", "9", "--out", str(tmp_path)])
+    assert (
+        capsys.readouterr().err.splitlines()[-1] == "error: steps: 9 batches of 8 texts are more than the 64 there are"
+    )
+
+
+def test_model_that_is_not_there_ends_in_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIGNAL_DRIFT_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(SystemExit, match="2"):
+        main(minilm_rates.EXPERIMENT, ["--out", str(tmp_path)])
+    assert "run: make minilm" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_paths_start_from_one_run(folder):
+    data = stored(minilm_paths, folder)
+    sweep = minilm_paths.as_sweep(data)
+    assert np.array_equal(sweep.by_alpha.sel(alpha=16.0), sweep.by_rate.sel(alpha=16.0))
+    assert not np.array_equal(sweep.by_alpha.sel(alpha=64.0), sweep.by_rate.sel(alpha=64.0))
+
+
+def test_ratio_of_the_paths_follows_the_rate_and_not_alpha(folder):
+    """At the second step signal to drift is Θ(1/η): along η it falls with m, along α it does not (P4-update)."""
+    data = stored(minilm_paths, folder)
+    ratio = (data.signal / data.drift).isel(step=1).mean("seed")
+    change = np.log(ratio.sel(alpha=64.0) / ratio.sel(alpha=16.0)) / np.log(4)
+    assert abs(float(change.sel(path="α"))) < 0.3
+    assert float(change.sel(path="η")) < -0.7
+    assert minilm_paths.purer(QUICK[minilm_paths], data)[4.0].mean > 1
+
+
+@pytest.fixture(scope="module")
+def point():
+    config = replace(minilm_layers.EXPERIMENT.quick, probes=200)
+    return config, config.point(xr.Dataset(), 0, "initial", "float64")
+
+
+def test_block_of_a_layer_is_that_of_the_whole(point):
+    """B ≠ 0, and layers of one shape next to each other."""
+    _, (encoder, loss, theta) = point
+    keys = dict(zip(theta, jax.random.split(jax.random.key(1), len(theta)), strict=True))
+    theta = {k: sd.Adapter(A, 0.1 * jax.random.normal(keys[k], B.shape)) for k, (A, B) in theta.items()}
+    whole, start = sd.decompose(loss, encoder.base, theta, 2.0).task.dense(), 0
+    for layer, W0 in sorted(encoder.base.items()):
+        block = whole[start : start + W0.size, start : start + W0.size]
+        found = minilm_layers.block(loss, encoder.base, theta, 2.0, layer).task.dense()
+        assert np.allclose(found, block, rtol=0, atol=1e3 * EPS * float(jnp.linalg.norm(whole)))
+        start += W0.size
+
+
+def test_samples_have_the_exact_traces_as_their_means(point):
+    """By layer, H_ℓ dense: of 12 z-scores none exceeds 4.5 (chance 10⁻⁴); without the rank the largest does."""
+    config, (encoder, loss, theta) = point
+    s, task, start = config.scaling(config.alpha), sd.decompose(loss, encoder.base, theta, 1.0).task.dense(), 0
+    samples = minilm_layers._samples(config, (encoder, loss, theta), 0)
+    exact = []
+    for layer, W0 in sorted(encoder.base.items()):
+        trace = np.trace(task[start : start + W0.size, start : start + W0.size])
+        exact.append(config.rank * s**2 * encoder.sigma_a()[layer] ** 2 * trace)
+        start += W0.size
+    error = samples.std(1, ddof=1) / np.sqrt(config.probes)
+    assert np.max(np.abs(samples.mean(1) - exact) / error) < 4.5
+    assert np.max(np.abs(samples.mean(1) - config.rank * np.array(exact)) / error) > 4.5
+
+
+def test_trace_scores_refute_a_wrong_factor(point):
+    """The largest z over layers and the whole, of the same samples as above; r⁻¹ or r in place of 1 is noticed."""
+    config, given = point
+    samples = minilm_layers._samples(config, given, 0)
+    data = xr.Dataset(
+        {"trace": (("side", "probe", "layer"), samples)},
+        {"side": ["measured", "predicted"], "layer": sorted(given[0].base)},
+    ).expand_dims(state=["initial"], seed=[0])
+    assert float(abs(minilm_layers.trace_scores(data)).max()) < 4.5
+    for wrong in (4.0, 0.25):
+        assert float(abs(minilm_layers.trace_scores(data, wrong)).max()) > 4.5
+
+
+def test_ends_and_alpha_follow_the_dense_matrices(folder):
+    """At B = 0, to the stated tolerance of the search; λmax[H_Signal] goes as α²."""
+    config, data = minilm_curvature.EXPERIMENT.quick, stored(minilm_curvature, folder)
+    encoder, loss, theta = config.point(xr.Dataset(), 0, "initial", "float64")
+    start = data.sel(state="initial").isel(seed=0)
+    for alpha in config.alphas:
+        dense = sd.decompose(loss, encoder.base, theta, config.scaling(alpha))
+        lora, signal = sd.eigenvalues(dense.lora), sd.eigenvalues(dense.signal)
+        found = start.over_alpha.sel(alpha=alpha)
+        assert np.allclose(found, lora[[0, -1]], rtol=0, atol=config.tolerance * np.max(np.abs(lora)))
+        top = float(minilm_curvature.signal_top(config, data).sel(alpha=alpha)[0])
+        assert top == pytest.approx(signal[-1], rel=config.tolerance)
+    assert bool(data.certified.all())
+
+
+def judged(reading, folder):
+    config = reading.experiment.quick
+    return reading.findings(config, results(reading.experiment, config, folder))
+
+
+def test_readings_judge_what_was_stored(folder):
+    """Every reading finds its quantities; those that hold of any encoder are supported, and swapped ones refuted."""
+    found = {
+        (claim, reading.name): judged(reading, folder)
+        for claim, readings in minilm.READINGS.items()
+        for reading in readings
+    }
+    assert all(found.values())
+    assert verdict(found["F8d-asymmetry", "on MiniLM"]) == "supported"
+    assert verdict(found["F8c-purification", "on MiniLM, without the sign"]) == "supported"
+    assert verdict(found["P2-premise", "on MiniLM"]) == "refuted"
+    config, data = minilm_curvature.EXPERIMENT.quick, stored(minilm_curvature, folder)
+    wrong = data.assign(over_alpha=data.over_alpha * data.alpha)
+    assert verdict(minilm.aligned(config, wrong)) == "refuted"
+    assert verdict(minilm.ends_converge(config, wrong)) == "refuted"
+
+
+def test_head_starts_from_what_the_encoder_knows(rates):
+    """The ridge head is better than the mean rating on its own texts, and every set is judged."""
+    assert list(rates.set.values) == sorted(SETS)
+    encoder = Setting(**TINY).encoder("float64")
+    first = jax.tree.map(lambda x: x[:40], encoder.training)
+    from signal_drift.rating import squared_error
+
+    loss = float(squared_error(encoder.forward, encoder.head, first)(encoder.base))
+    assert loss < float(jnp.var(first.ratings))
+    assert not np.array_equal(encoder.judged[HELD_OUT].ids[:20], encoder.training.ids[:20])
+
+
+def test_every_recipe_is_run(folder):
+    data = stored(minilm_protocol, folder)
+    assert set(data.recipe.values) == {*recipes(1, {}), FULL}
+    assert np.all(np.isfinite(minilm_protocol.as_comparison(data).log_loss))
