@@ -73,11 +73,9 @@ def _rule(equation: Equation, inputs: list) -> list:
     """The outputs of an equation, as terms where the argument of the map is among what they depend on."""
     if equation.primitive.name == "jit":
         return run(equation.params["jaxpr"], inputs, _rule)
-    varying = [x for x in inputs if isinstance(x, Terms)]
-    if not varying:
+    if not any(isinstance(x, Terms) for x in inputs):
         return bind(equation, inputs)
-    same_shape = all(t.shape == equation.outvars[0].aval.shape for x in varying for t, _ in x.values())
-    terms = _collapse(equation.primitive.name, inputs) if same_shape else None
+    terms = _collapse(equation.primitive.name, inputs)
     return [_term(t) for t in bind(equation, [_summed(x) for x in inputs])] if terms is None else [terms]
 
 
