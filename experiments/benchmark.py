@@ -23,7 +23,7 @@ from experiments.setting import Setting
 
 WAYS = {
     "gradient": ("ours", "merged", "torch"),
-    "product": ("ours", "merged", "torch", "curvlinops", "eigenthings"),
+    "product": ("ours", "merged", "once", "merged_once", "torch", "curvlinops", "eigenthings"),
     "dense": ("ours", "straightforward", "torch", "chunked", "curvlinops"),
     "spectrum": ("ours", "straightforward"),
     "extremes": ("ours", "curvlinops", "curvlinops-1", "eigenthings"),

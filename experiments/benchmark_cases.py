@@ -4,16 +4,14 @@ The gradient, the products, the extremes and the trace are those of the loss in 
 training; H_ℓ and its spectrum are taken at the weights of the same θ; the pipeline and the trajectories start at B = 0.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.flatten_util import ravel_pytree
 
 import signal_drift as sd
@@ -74,25 +72,34 @@ def _gradient(composed: Callable, at: Point) -> jax.Array:
 
 
 def product_ours(config: Any) -> Call:
-    """H_LoRA v."""
+    """H_LoRA v, one of many: the operator keeps its linear map."""
     parts, v = _decomposition(config)
     return lambda: parts.lora @ v
 
 
 def product_merged(config: Any) -> Call:
-    """The derivative, along v, of the gradient through merged weights."""
+    """The gradient through merged weights, linearised once: its derivative along v."""
     at = point(config)
-    return lambda: _merged_product(at)
+    linear, apply = jax.jit(_merged_map)(at), jax.jit(lambda linear, v: linear(v))
+    return lambda: apply(linear, at.direction)
 
 
-@jax.jit
-def _merged_product(at: Point) -> jax.Array:
+def product_once(config: Any) -> Call:
+    """The first H_LoRA v of an operator, the linear map included."""
+    parts, v = _decomposition(config)
+    return lambda: replace(parts.lora) @ v
+
+
+def product_merged_once(config: Any) -> Call:
+    """The derivative, along v, of the gradient through merged weights, all in one."""
+    at = point(config)
+    product = jax.jit(lambda at: _merged_map(at)(at.direction))
+    return lambda: product(at)
+
+
+def _merged_map(at: Point) -> Callable[[jax.Array], jax.Array]:
     theta, unravel = ravel_pytree(at.adapters)
-
-    def gradient(theta: jax.Array) -> jax.Array:
-        return jax.grad(lambda t: _merged_loss(at.loss, at.base, unravel(t), at.scaling))(theta)
-
-    return jax.jvp(gradient, (theta,), (at.direction,))[1]
+    return jax.linearize(jax.grad(lambda t: _merged_loss(at.loss, at.base, unravel(t), at.scaling)), theta)[1]
 
 
 def dense_ours(config: Any) -> Call:
@@ -189,57 +196,3 @@ def pipeline_straightforward(config: Any) -> Call:
 def _side_by_side(spectra: list[np.ndarray]) -> np.ndarray:
     """Each in units of its largest absolute value, so that a comparison sees them all."""
     return np.concatenate([x / abs(x).max() for x in spectra])
-
-
-def grid(config: Any) -> Iterator[tuple[int, float, float]]:
-    """(seed, α, η) of the ten runs of F2 for every seed (App. E), η₀ = 1e-4, α₀ = 1."""
-    runs = [(1.0, m * 1e-4) for m in (1, 16, 32, 64, 128)] + [(float(m), 1e-4) for m in (16, 32, 64, 128, 256)]
-    return ((seed, alpha, eta) for seed in range(config.seeds) for alpha, eta in runs)
-
-
-def trajectories_ours(config: Any) -> Call:
-    """`sd.train`: Adam with everything recorded, float32."""
-
-    @jax.jit
-    def run(loss, base, start, s, eta):
-        *recorded, _ = sd.train(loss, base, start, s, optax.adam(eta), config.steps)
-        return recorded
-
-    return _grid_of_runs(config, run)
-
-
-def trajectories_bare(config: Any) -> Call:
-    """The same with nothing but the loss: `optax.adam` under `lax.scan` on θ ↦ ℓ(w(θ)), float32."""
-
-    @jax.jit
-    def run(loss, base, start, s, eta):
-        optimizer = optax.adam(eta)
-
-        def step(carry, _):
-            theta, state = carry
-            value, gradient = jax.value_and_grad(lambda theta: loss(sd.effective_weights(base, theta, s)))(theta)
-            delta, state = optimizer.update(gradient, state, theta)
-            return (optax.apply_updates(theta, delta), state), value
-
-        return [jax.lax.scan(step, (start, optimizer.init(start)), length=config.steps)[1]]
-
-    return _grid_of_runs(config, run)
-
-
-def _grid_of_runs(config: Any, run: Callable) -> Call:
-    """The losses along every run of the grid, one compilation, as many runs at a time as there are cores."""
-    problems = {}
-    for seed in range(config.seeds):
-        loss, base = problem(config, seed)
-        problems[seed] = jax.tree.map(lambda x: x.astype(jnp.float32), (loss, base, adapters(config, base, seed)))
-
-    def one(run_of_grid: tuple[int, float, float]) -> Any:
-        seed, alpha, eta = run_of_grid
-        recorded = run(*problems[seed], jnp.float32(config.scaling(alpha)), jnp.float32(eta))
-        return jax.block_until_ready(recorded)[0][: config.steps]
-
-    def runs() -> np.ndarray:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.stack(list(pool.map(one, grid(config))))
-
-    return runs

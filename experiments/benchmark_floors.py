@@ -29,11 +29,24 @@ def gradient_flops(config: Any) -> float:
     return min(factored, merged)
 
 
+def product_flops(config: Any) -> float:
+    """Of H_LoRA v, the gradient linearised: with factored or with merged weights, whichever is less.
+
+    Each of the gradient's products with a constant has one derivative, each with a factor two; the inputs have none.
+    """
+    d, n, layers, r = config.width, config.samples, config.depth, config.rank
+    whole, factor = 2 * n * d * d, 2 * n * r * d
+    factored = layers * (2 * whole + 12 * factor) - 2 * whole - 4 * factor
+    merged = layers * (6 * whole + 12 * d * d * r) - 4 * whole
+    return min(factored, merged)
+
+
 def flops(kernel: str, config: Any, products: float) -> float:
     """Operations; `products` is how many Hessian-vector products an iterative kernel took.
 
-    A product does all of the gradient twice, as itself and as its derivative. A column of H_ℓ has four products of the
-    samples for each layer, of which half are zero on average, and half of H_ℓ is the transpose of the other.
+    An iterative kernel does all of the gradient once and its derivative at every product. A column of H_ℓ has four
+    products of the samples for each layer, of which half are zero on average, and half of H_ℓ is the transpose of the
+    other.
     """
     d, layers, size = config.width, config.depth, config.depth * config.width**2
     dense = size * layers * 2 * config.samples * d * d
@@ -41,13 +54,15 @@ def flops(kernel: str, config: Any, products: float) -> float:
         return config.seeds * RUNS * config.steps * gradient_flops(config)
     if kernel in {"dense", "spectrum"}:
         return dense + (4 / 3 * size**3 if kernel == "spectrum" else 0)  # reduction to tridiagonal form
-    return gradient_flops(config) * (1 if kernel == "gradient" else 2 * products)
+    if kernel == "product":
+        return products * product_flops(config)
+    return gradient_flops(config) + (0 if kernel == "gradient" else products * product_flops(config))
 
 
 def moved_bytes(kernel: str, config: Any, products: float) -> float:
     """Bytes: the weights for every pass, forward or back, over the layers, and what is returned."""
     size, p = config.depth * config.width**2, 2 * config.depth * config.width * config.rank
-    passes = {"gradient": 2, "product": 4, "extremes": 4 * products, "trace": 4 * products}
+    passes = {"gradient": 2, "product": 2, "extremes": 2 + 2 * products, "trace": 2 + 2 * products}
     if kernel == "trajectories":
         return 4 * config.seeds * RUNS * config.steps * (2 * size + 7 * p)  # Adam reads four vectors and writes three
     if kernel in passes:

@@ -8,8 +8,9 @@ import numpy as np
 import peft
 import torch
 
-from experiments.benchmark_cases import Call, grid
+from experiments.benchmark_cases import Call
 from experiments.benchmark_peers import tensor
+from experiments.benchmark_trajectories import grid
 from experiments.setting import adapters, regression
 
 

@@ -13,6 +13,8 @@ from experiments.experiment import Report, Row
 LABEL = {
     "ours": "this project",
     "merged": "JAX, merged weights",
+    "once": "this project, once",
+    "merged_once": "JAX, merged weights, once",
     "straightforward": "jax.hessian",
     "bare": "bare optax scan",
     "torch": "torch.func",
@@ -32,8 +34,8 @@ KERNEL = {
     "trajectories": "grid of F2",
     "pipeline": "all spectra, every α",
 }
-STYLE = dict(zip(LABEL, ("-o", ":s", "--D", ":P", "--^", ":v", "--s", ":X", "-.d", "--P"), strict=True))
-HUES = ("signal", "drift", "other", "band", "lora", "drift", "task", "band", "lora", "other")
+STYLE = dict(zip(LABEL, ("-o", ":s", "-.o", "-.s", "--D", ":P", "--^", ":v", "--s", ":X", "-.d", "--P"), strict=True))
+HUES = ("signal", "drift", "signal", "drift", "other", "band", "lora", "drift", "task", "band", "lora", "other")
 COLOR = {way: figures.COLOR[hue] for way, hue in zip(LABEL, HUES, strict=True)}
 PAGE = 4.096e-3
 """Megabytes, the least change of a process's memory that can be seen."""
@@ -50,10 +52,12 @@ class Aim(NamedTuple):
     width: int
     of: str | None = None
     """The kernel of the others, where it is another one."""
+    way: str = "ours"
 
 
 AIMS = (
     Aim("product", "seconds", ("merged",), 1 / 2.5, 256),
+    Aim("product", "seconds", ("merged_once",), 1 / 2.5, 256, way="once"),
     Aim("product", "seconds", ("ours",), 2.5, 256, "gradient"),
     Aim("product", "memory", ("ours",), 3, 256, "gradient"),
     Aim("extremes", "memory", ("ours",), 3, 256, "gradient"),
@@ -85,7 +89,7 @@ def _number(data: xr.Dataset, quantity: str, kernel: str, way: str, width: int) 
 
 
 def _aim(data: xr.Dataset, aim: Aim) -> Row:
-    ours = _number(data, aim.quantity, aim.kernel, "ours", aim.width)
+    ours = _number(data, aim.quantity, aim.kernel, aim.way, aim.width)
     others = {way: _number(data, aim.quantity, aim.of or aim.kernel, way, aim.width) for way in aim.others}
     known = {way: value for way, value in others.items() if np.isfinite(value)}
     name = " or ".join(LABEL[way] for way in aim.others) if aim.of is None else f"its {KERNEL[aim.of]}"

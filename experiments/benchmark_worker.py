@@ -66,7 +66,9 @@ def _measured(case: Case, kernel: str, config: Config, times: list[float]) -> st
 
 def find(kernel: str, way: str) -> Case:
     """The function that sets up the call. Raises `ImportError` for a tool that is not installed."""
-    modules = (importlib.import_module(f"experiments.benchmark_{part}") for part in ("cases", "peers", "peft"))
+    modules = (
+        importlib.import_module(f"experiments.benchmark_{part}") for part in ("cases", "trajectories", "peers", "peft")
+    )
     return next(getattr(module, f"{kernel}_{way}") for module in modules if hasattr(module, f"{kernel}_{way}"))
 
 

@@ -1,11 +1,11 @@
 """The decomposition H_LoRA = H_Signal + H_Drift as linear operators, each from its own definition.
 
 None of the four matrices is derived from the others, so that their identities are facts to test. An operator is
-matrix-free: `op @ v` costs a few gradients, and only `op.dense()` builds a matrix, column by column.
+matrix-free: `op @ v` costs a gradient or two, and only `op.dense()` builds a matrix, column by column.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Inexact
 from signal_drift.display import LAYER, Table, layer_rows, shown
 from signal_drift.errors import InputError
 from signal_drift.factored import composed_loss
+from signal_drift.linear import apply
 from signal_drift.lora import (
     Adapter,
     Adapters,
@@ -80,7 +81,11 @@ class LinearOperator:
     def __matmul__(self, v: Inexact[Array, "n"] | Inexact[Array, "n k"]) -> Array:
         if v.ndim not in (1, 2) or v.shape[0] != self.shape[1]:
             raise InputError(f"v: shape {v.shape} does not fit an operator of shape {self.shape}")
-        return _product(self, v)
+        return apply(self, v) if v.ndim == 1 else _block(self, v)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy starts from: the fields, not the map that is kept."""
+        return {x.name: getattr(self, x.name) for x in fields(self)}
 
     def dense(self) -> Float[Array, "m n"]:
         """The matrix itself, in float64. Raises `TypeError` for lower precision, `InputError` if it does not fit."""
@@ -210,10 +215,8 @@ def lora_hessian(point: Point) -> LinearMap:
 
 
 @jax.jit
-def _product(op: LinearOperator, v: Array) -> Array:
-    if v.ndim == 1:
-        return op.linearise(op.point)(v)
-    return _mapped(op, lambda apply, row: apply(row), v.T).T
+def _block(op: LinearOperator, V: Array) -> Array:
+    return _mapped(op, lambda apply, row: apply(row), V.T).T
 
 
 @jax.jit

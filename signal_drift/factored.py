@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
 from jaxtyping import Array, Float
 
+from signal_drift.interpreter import Equation, bind, run
 from signal_drift.lora import Adapters, Weights
 
 
@@ -56,46 +56,36 @@ def evaluate(loss: Callable, weights: Mapping[str, Factored | Array]) -> Float[A
 
 def _run(traced: Any, arguments: list) -> list:
     """The outputs of the traced function; only a weight that is passed through may come out factored."""
-    jaxpr = getattr(traced, "jaxpr", traced)
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*getattr(traced, "consts", ()), *arguments], strict=True))
+    return run(traced, arguments, _rule)
 
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
 
-    for equation in jaxpr.eqns:
-        inputs = [read(atom) for atom in equation.invars]
-        if any(isinstance(x, Factored) for x in inputs):
-            outputs = RULES.get(equation.primitive.name, _merge_and_bind)(equation, inputs)
-        else:
-            outputs = _merge_and_bind(equation, inputs)
-        values |= zip(equation.outvars, outputs, strict=True)
-    return [read(atom) for atom in jaxpr.outvars]
+def _rule(equation: Equation, inputs: list) -> list:
+    factored = any(isinstance(x, Factored) for x in inputs)
+    return RULES.get(equation.primitive.name, _merge_and_bind)(equation, inputs) if factored else bind(equation, inputs)
 
 
 def _merged(x: Any) -> Any:
     return x.merged() if isinstance(x, Factored) else x
 
 
-def _merge_and_bind(equation: Any, inputs: list) -> list:
+def _merge_and_bind(equation: Equation, inputs: list) -> list:
     """What JAX itself does with the equation, at merged weights."""
-    with equation.ctx.manager:
-        outputs = equation.primitive.bind(*map(_merged, inputs), **equation.primitive.get_bind_params(equation.params))
-    return list(outputs) if equation.primitive.multiple_results else [outputs]
+    return bind(equation, [_merged(x) for x in inputs])
 
 
-def _transpose(equation: Any, inputs: list[Factored]) -> list:
+def _transpose(equation: Equation, inputs: list[Factored]) -> list:
     W, permutation = inputs[0], equation.params["permutation"]
     return [W.T if permutation == (1, 0) else W]
 
 
-def _overwrite(equation: Any, inputs: list) -> list:
+def _overwrite(equation: Equation, inputs: list) -> list:
     """`kernel[...] = W`, as flax modules take their weights: a scatter that leaves nothing of its array."""
     array, indices, W = inputs
     whole = isinstance(W, Factored) and array.shape == W.W0.shape and array.dtype == W.W0.dtype and indices.size == 0
     return [W] if whole and equation.params["update_jaxpr"] is None else _merge_and_bind(equation, inputs)
 
 
-def _dot_general(equation: Any, inputs: list) -> list:
+def _dot_general(equation: Equation, inputs: list) -> list:
     """A contraction of x with one axis of W, in two steps for L R."""
     (contract, batch), (x, W) = equation.params["dimension_numbers"], inputs
     mixed = jnp.result_type(*jax.tree.leaves(inputs)) != equation.params["preferred_element_type"]
@@ -137,12 +127,12 @@ def _times_backward(precision: Any, saved: tuple[Array, Array], y: Array) -> tup
 _times.defvjp(_times_forward, _times_backward)
 
 
-def _call(equation: Any, inputs: list) -> list:
+def _call(equation: Equation, inputs: list) -> list:
     """A function compiled by the loss itself, inlined."""
     return _run(equation.params["jaxpr"], inputs)
 
 
-def _scan(equation: Any, inputs: list) -> list:
+def _scan(equation: Equation, inputs: list) -> list:
     """Weights that every iteration sees stay factored (a loss streamed over batches); those that iterate are merged."""
     p = equation.params
     constants, carry, rows = _scan_arguments(p, inputs)
@@ -164,7 +154,7 @@ def _scan_arguments(p: Mapping[str, Any], inputs: list) -> list[list]:
     return [inputs[: p["num_consts"]], inputs[p["num_consts"] : start], inputs[start:]]
 
 
-def _checkpoint(equation: Any, inputs: list) -> list:
+def _checkpoint(equation: Equation, inputs: list) -> list:
     p = equation.params
     run = jax.checkpoint(
         lambda x: [_merged(y) for y in _run(p["jaxpr"], x)],

@@ -1,25 +1,22 @@
-"""Products of a symmetric operator with host vectors: linearised once, checked to be finite, counted."""
-
-from collections.abc import Callable
+"""Products of a symmetric operator with host vectors: checked to be finite, counted."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from signal_drift.curvature import LinearOperator, SymmetricOperator
 from signal_drift.errors import InputError
 
 
 class Products:
-    """v ↦ Hv in float64, computed in the operator's dtype. What does not depend on v is computed once."""
+    """v ↦ Hv in float64, computed in the operator's dtype."""
 
     def __init__(self, op: SymmetricOperator) -> None:
         if not isinstance(op, SymmetricOperator):
             kind, mend = type(op).__name__, "parts.lora for one; sd.eigenvalues takes a matrix"
             raise InputError(f"op: must be a symmetric operator of decompose, got {kind} ({mend})")
         self.op, self.n, self.count = op, op.shape[0], 0
-        self.linear = _linearised(op)
 
     @property
     def rounding(self) -> float:
@@ -33,7 +30,7 @@ class Products:
 
     def __call__(self, v: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         self.count += 1
-        image = np.asarray(_applied(self.linear, jnp.asarray(v, self.op.dtype)), float)
+        image = np.asarray(self.op @ jnp.asarray(v, self.op.dtype), float)
         if not np.isfinite(image @ image):
             self._refuse(image)
         return image
@@ -52,17 +49,6 @@ class Products:
         if apart > 10 * self.noise * size:
             raise InputError(f"op: must be symmetric, got |⟨u, Hv⟩ − ⟨v, Hu⟩| = {apart:.3g} where ‖Hu‖ is {size:.3g}")
         return size
-
-
-@jax.jit
-def _linearised(op: LinearOperator) -> Callable[[Array], Array]:
-    """The linear map itself, with all that does not depend on its argument already computed."""
-    return jax.linearize(op.linearise(op.point), jnp.zeros(op.shape[1], op.dtype))[1]
-
-
-@jax.jit
-def _applied(linear: Callable[[Array], Array], v: Array) -> Array:
-    return linear(v)
 
 
 def layer_of(op: LinearOperator, row: int) -> str:

@@ -14,6 +14,7 @@ from experiments import benchmark, benchmark_cases, benchmark_floors
 from experiments.benchmark_report import AIMS, KERNEL, LABEL, difference, exponent, report
 from experiments.benchmark_worker import find
 from experiments.experiment import _combined
+from signal_drift import linear
 from signal_drift.factored import composed_loss
 
 QUICK = benchmark.EXPERIMENT.quick
@@ -51,10 +52,20 @@ def test_floor_of_the_gradient_is_just_below_what_the_compiler_counts(width: int
     assert 1 <= counted["flops"] / benchmark_floors.flops("gradient", config, 1) < 1.1
 
 
-@pytest.mark.parametrize("kernel", ["product", "extremes", "trace"])
-def test_floors_of_iterations_are_products_of_two_gradients_each(kernel: str) -> None:
-    gradient = benchmark_floors.flops("gradient", CONFIG, 1)
-    assert benchmark_floors.flops(kernel, CONFIG, 7) == 14 * gradient
+@pytest.mark.parametrize(("width", "rank"), [(256, 16), (32, 16)])
+def test_floor_of_a_product_is_just_below_what_the_compiler_counts(width: int, rank: int) -> None:
+    config = replace(benchmark.EXPERIMENT.paper, width=width, rank=rank)
+    parts, v = benchmark_cases._decomposition(config)
+    _ = parts.lora @ v
+    counted = linear._applied.lower(vars(parts.lora)["_linear"], v).compile().cost_analysis()
+    assert counted is not None
+    assert 1 <= counted["flops"] / benchmark_floors.flops("product", config, 1) < 1.1
+
+
+@pytest.mark.parametrize("kernel", ["extremes", "trace"])
+def test_floors_of_iterations_are_a_gradient_and_their_products(kernel: str) -> None:
+    gradient, product = (benchmark_floors.flops(name, CONFIG, 1) for name in ("gradient", "product"))
+    assert benchmark_floors.flops(kernel, CONFIG, 7) == gradient + 7 * product
 
 
 def test_floor_is_the_longer_of_arithmetic_and_memory() -> None:

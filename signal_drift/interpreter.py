@@ -1,0 +1,30 @@
+"""The equations of a traced function, evaluated one by one under a rule of one's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jax.extend.core import Literal
+
+Equation = Any
+Rule = Callable[[Equation, list], list]
+
+
+def run(traced: Any, arguments: list, rule: Rule) -> list:
+    """The outputs of the traced function; `rule` gives those of each equation from its inputs."""
+    jaxpr = getattr(traced, "jaxpr", traced)
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*getattr(traced, "consts", ()), *arguments], strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        outputs = rule(equation, [read(atom) for atom in equation.invars])
+        values |= zip(equation.outvars, outputs, strict=True)
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def bind(equation: Equation, inputs: list) -> list:
+    """What JAX itself does with the equation."""
+    with equation.ctx.manager:
+        outputs = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(equation.params))
+    return list(outputs) if equation.primitive.multiple_results else [outputs]
