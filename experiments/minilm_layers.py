@@ -27,6 +27,7 @@ from experiments.minilm_rates import SMALL
 from experiments.spectral_suppression import largest_normal
 from experiments.statistics import Estimate, mean_interval
 from experiments.verdict import extent
+from signal_drift.lora import per_layer
 
 WHOLE = "all layers"
 
@@ -80,12 +81,12 @@ def measure(config: Config, first: xr.Dataset, seed: int, state: str) -> xr.Data
     )
 
 
-def block(loss: Partial, base, theta, s: float, layer: str) -> sd.Decomposition:
+def block(loss: Partial, base, theta, scaling, layer: str) -> sd.Decomposition:
     """The blocks of one layer at W₀ + s·BA; layers of one shape share their compiled code."""
-    fixed = sd.effective_weights(base, theta, s)
+    fixed, s = sd.effective_weights(base, theta, scaling), per_layer("scaling", scaling, base)
     chosen = {k: jnp.asarray(k == layer) for k, W in fixed.items() if W.shape == fixed[layer].shape}
     alone = Partial(_with_one, loss, fixed, chosen)
-    return sd.decompose(alone, {"one": base[layer]}, {"one": theta[layer]}, s)
+    return sd.decompose(alone, {"one": base[layer]}, {"one": theta[layer]}, s[layer])
 
 
 def _with_one(loss: Partial, fixed: dict[str, Array], chosen: dict[str, Array], weights: dict[str, Array]) -> Array:

@@ -103,7 +103,7 @@ def _examples(rated: Rated, tokens: Tokens, dtype: Dtype) -> Examples:
 def _drawn(length: int, dtype: Dtype) -> tuple[Bert, dict[str, Examples]]:
     """One block of width 8 and words with a rating each; a text is rated by the mean of its words."""
     words, draws = 50, np.random.default_rng(0)
-    config = BertConfig(words, 8, 1, 2, 12, length)
+    config = BertConfig(words, 8, 1, 2, 8, length)
     value = draws.normal(0, 2, words)
     texts = {}
     for name in SETS:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from problems import EPS
+from problems import problem, rounding
 
 import signal_drift as sd
 from experiments import (
@@ -126,9 +126,9 @@ def test_ratio_of_the_paths_follows_the_rate_and_not_alpha(folder):
     """At the second step signal to drift is Θ(1/η): along η it falls with m, along α it does not (P4-update)."""
     data = stored(minilm_paths, folder)
     ratio = (data.signal / data.drift).isel(step=1).mean("seed")
-    change = np.log(ratio.sel(alpha=64.0) / ratio.sel(alpha=16.0)) / np.log(4)
-    assert abs(float(change.sel(path="α"))) < 0.3
-    assert float(change.sel(path="η")) < -0.7
+    change = np.log(ratio.sel(alpha=16.0) / ratio.sel(alpha=4.0)) / np.log(4)
+    assert abs(float(change.sel(path="α"))) < 0.15 < abs(float(change.sel(path="α")) + 1)
+    assert abs(float(change.sel(path="η")) + 1) < 0.15
     assert minilm_paths.purer(QUICK[minilm_paths], data)[4.0].mean > 1
 
 
@@ -138,16 +138,15 @@ def point():
     return config, config.point(xr.Dataset(), 0, "initial", "float64")
 
 
-def test_block_of_a_layer_is_that_of_the_whole(point):
-    """B ≠ 0, and layers of one shape next to each other."""
-    _, (encoder, loss, theta) = point
-    keys = dict(zip(theta, jax.random.split(jax.random.key(1), len(theta)), strict=True))
-    theta = {k: sd.Adapter(A, 0.1 * jax.random.normal(keys[k], B.shape)) for k, (A, B) in theta.items()}
-    whole, start = sd.decompose(loss, encoder.base, theta, 2.0).task.dense(), 0
-    for layer, W0 in sorted(encoder.base.items()):
+@pytest.mark.parametrize("name", ["mlp", "indefinite"])
+def test_block_of_a_layer_is_that_of_the_whole(name):
+    """Non-square layers, B ≠ 0."""
+    P, start = problem(name), 0
+    whole = np.asarray(sd.decompose(P.loss, P.base, P.adapters, P.scaling).task.dense())
+    for layer, W0 in sorted(P.base.items()):
         block = whole[start : start + W0.size, start : start + W0.size]
-        found = minilm_layers.block(loss, encoder.base, theta, 2.0, layer).task.dense()
-        assert np.allclose(found, block, rtol=0, atol=1e3 * EPS * float(jnp.linalg.norm(whole)))
+        found = minilm_layers.block(P.loss, P.base, P.adapters, P.s, layer).task.dense()
+        assert np.allclose(found, block, rtol=0, atol=rounding(P.D, whole))
         start += W0.size
 
 
@@ -167,7 +166,7 @@ def test_samples_have_the_exact_traces_as_their_means(point):
 
 
 def test_trace_scores_refute_a_wrong_factor(point):
-    """The largest z over layers and the whole, of the same samples as above; r⁻¹ or r in place of 1 is noticed."""
+    """The largest z over layers and the whole, of the same samples as above; four times the law is noticed."""
     config, given = point
     samples = minilm_layers._samples(config, given, 0)
     data = xr.Dataset(
@@ -175,8 +174,7 @@ def test_trace_scores_refute_a_wrong_factor(point):
         {"side": ["measured", "predicted"], "layer": sorted(given[0].base)},
     ).expand_dims(state=["initial"], seed=[0])
     assert float(abs(minilm_layers.trace_scores(data)).max()) < 4.5
-    for wrong in (4.0, 0.25):
-        assert float(abs(minilm_layers.trace_scores(data, wrong)).max()) > 4.5
+    assert float(abs(minilm_layers.trace_scores(data, 4.0)).max()) > 4.5
 
 
 def test_ends_and_alpha_follow_the_dense_matrices(folder):
@@ -218,7 +216,7 @@ def test_readings_judge_what_was_stored(folder):
 
 def test_head_starts_from_what_the_encoder_knows(rates):
     """The ridge head is better than the mean rating on its own texts, and every set is judged."""
-    assert list(rates.set.values) == sorted(SETS)
+    assert list(rates.set.values) == list(SETS)
     encoder = Setting(**TINY).encoder("float64")
     first = jax.tree.map(lambda x: x[:40], encoder.training)
     from signal_drift.rating import squared_error
