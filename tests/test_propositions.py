@@ -16,6 +16,7 @@ from signal_drift.composite import composite, split
 from signal_drift.drawn import KINDS, instance
 from signal_drift.instance import Instance
 from signal_drift.propositions import (
+    MATRIX_FREE,
     PROPOSITIONS,
     check_all,
     critical_rate_is_two_over_lambda_max,
@@ -152,3 +153,16 @@ def test_sign_of_the_drift_is_a_statement_of_its_own(name, sign, monkeypatch):
     monkeypatch.setattr(import_module(mutant.module), mutant.name, mutant.wrong)
     assert not drift_alignment(x).holds
     assert drift_has_no_sign(x).holds == sign
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_statements_without_matrices_build_none_and_say_the_same(kind, monkeypatch):
+    """The same checks as among all of them, with the dense matrices out of reach."""
+    x = instance(kind, 1, 2.0, begins=False)
+    everything = {(c.claim, c.statement): c for c in check_all(x)}
+    monkeypatch.setattr(Instance, "dense", property(lambda _: pytest.fail("a dense matrix")))
+    found = [statement(replace(x)) for statement in MATRIX_FREE]
+    assert {(c.claim, c.statement): (c.error, c.control_error) for c in found} == {
+        key: (everything[key].error, everything[key].control_error) for key in ((c.claim, c.statement) for c in found)
+    }
+    assert len(found) == len(MATRIX_FREE) >= 9

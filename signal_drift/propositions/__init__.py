@@ -1,7 +1,8 @@
 """The algebraic statements of the paper as functions: does it hold for this loss, these weights and these adapters?
 
-Every function takes an `Instance` and returns a `Check`. They build dense matrices in float64 and are meant for models
-of a few thousand parameters. What they compare comes from different definitions, never twice from the same code.
+Every function takes an `Instance` and returns a `Check`, in float64. Most build dense matrices and are meant for models
+of a few thousand parameters; those in `MATRIX_FREE` need a few vectors of the weights' size and run on any model. What
+they compare comes from different definitions, never twice from the same code.
 """
 
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from signal_drift.propositions.updates import (
 )
 
 __all__ = [
+    "MATRIX_FREE",
     "PROPOSITIONS",
     "RULES",
     "adam_has_a_gauge",
@@ -60,10 +62,12 @@ __all__ = [
     "update_has_no_remainder",
 ]
 
+DESCENTS: list[Callable[[Instance], Check]] = [partial(signal_descends, rule=rule) for rule in RULES]
+
 PROPOSITIONS: list[Callable[[Instance], Check]] = [
     update_has_no_remainder,
     hessian_splits,
-    *(partial(signal_descends, rule=rule) for rule in RULES),
+    *DESCENTS,
     signal_is_semidefinite,
     drift_is_indefinite,
     drift_couples_one_layer,
@@ -82,6 +86,16 @@ PROPOSITIONS: list[Callable[[Instance], Check]] = [
     gauge_directions,
     gauss_newton_is_semidefinite,
     jacobian_gram,
+]
+
+MATRIX_FREE: list[Callable[[Instance], Check]] = [
+    update_has_no_remainder,
+    *DESCENTS,
+    drift_has_no_sign,
+    adam_update_scales,
+    first_step_has_no_drift,
+    adam_has_a_gauge,
+    alpha_is_the_rate_of_B,
 ]
 
 
