@@ -64,6 +64,10 @@ class Experiment:
     first: Callable[[Any], tuple["Experiment", Any]] | None = None
     extra: bool = False
 
+    def at(self, quick: bool) -> Any:
+        """The tiny configuration, or the paper's."""
+        return self.quick if quick else self.paper
+
 
 def results(experiment: Experiment, config: Any, out: Path) -> xr.Dataset:
     """Every point of the experiment, measured where the store does not have it already."""
@@ -170,7 +174,7 @@ def table(rows: Iterable[Row]) -> str:
 def main(experiment: Experiment, argv: list[str] | None = None) -> None:
     """The command line of one experiment: `--help`, `--quick`, `--out`, `--device` and every field of its config."""
     arguments = sys.argv[1:] if argv is None else argv
-    default = experiment.quick if "--quick" in arguments else experiment.paper
+    default = experiment.at("--quick" in arguments)
 
     def command(
         config: tyro.conf.OmitArgPrefixes[Any],

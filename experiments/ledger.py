@@ -43,14 +43,14 @@ TINY = {"size": "tiny (--quick): shows that everything runs, and is evidence of 
 
 def store(out: Path, quick: bool) -> Store:
     """What is stored in `out`, each experiment read once."""
-    return cache(lambda experiment: from_store(experiment, experiment.quick if quick else experiment.paper, out))
+    return cache(lambda experiment: from_store(experiment, experiment.at(quick), out))
 
 
 def judge(reading: Reading, stored: Stored, quick: bool) -> tuple[Verdict, list[Finding]]:
     """The verdict and what it rests on; "not run" without the records."""
     if stored.data is None:
         return "not run", []
-    config = reading.experiment.quick if quick else reading.experiment.paper
+    config = reading.experiment.at(quick)
     findings = reading.findings(config, stored.data)
     return verdict(findings), findings
 
@@ -182,7 +182,7 @@ def rerun(claim: Claim, out: Path, quick: bool) -> Entry:
     needed = {experiment.name: experiment for experiment in every if not experiment.extra}
     folder = out / "rerun" / claim.id
     for experiment in needed.values():
-        results(experiment, experiment.quick if quick else experiment.paper, folder)
+        results(experiment, experiment.at(quick), folder)
     measured = entry(claim, store(folder, quick), quick)
     shutil.rmtree(folder)
     return measured

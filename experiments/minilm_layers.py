@@ -99,20 +99,25 @@ def _samples(config: Config, point: Point, seed: int) -> np.ndarray:
     s, measured, predicted = config.scaling(config.alpha), [], []
     factor = np.array([config.rank * (s * sigma) ** 2 for _, sigma in sorted(encoder.sigma_a().items())])
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 7), (config.probes, 3))
-    task = sd.decompose(loss, encoder.base, theta, s).task
+    parts = sd.decompose(loss, encoder.base, theta, s)
     for draw, signs, others in keys:
         drawn = sd.init_adapters(draw, encoder.base, config.rank)
-        measured.append(_by_layer(sd.decompose(loss, encoder.base, drawn, s).signal, drawn, signs))
-        predicted.append(factor * _by_layer(task, encoder.base, others))
+        signal = replace(parts.signal, point=replace(parts.signal.point, adapters=drawn))
+        measured.append(_by_layer(signal, drawn, signs))
+        predicted.append(factor * _by_layer(parts.task, encoder.base, others))
     return np.array([measured, predicted])
 
 
 def _by_layer(op: sd.SymmetricOperator, like, key: Array) -> np.ndarray:
     """z_l·(Hz)_l for random signs z, by layer."""
-    _, unravel = ravel_pytree(like)
     z = jax.random.rademacher(key, (op.shape[1],), op.dtype)
-    product = unravel(z * (op @ z))
+    product = ravel_pytree(like)[1](z * _product(op, z))
     return np.array([float(sum(jnp.sum(x) for x in jax.tree.leaves(product[k]))) for k in sorted(product)])
+
+
+@jax.jit
+def _product(op: sd.SymmetricOperator, z: Array) -> Array:
+    return op @ z
 
 
 def traces(data: xr.Dataset) -> Any:
@@ -225,7 +230,7 @@ EXPERIMENT = Experiment(
     name="minilm_layers",
     title="P3, F8a and V2's α in every layer of a pretrained encoder.",
     paper=Config(),
-    quick=replace(Config(), **SMALL, texts=8, rank=2, probes=40),
+    quick=replace(Config(), **SMALL, texts=8, rank=2, probes=16),
     points=points,
     measure=measure,
     report=report,

@@ -4,10 +4,8 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
-from tqdm import tqdm
 
 from experiments import (
     algebra,
@@ -18,11 +16,7 @@ from experiments import (
     gauge_breaking,
     ledger,
     magnitudes,
-    minilm_curvature,
-    minilm_layers,
-    minilm_paths,
-    minilm_protocol,
-    minilm_rates,
+    minilm,
     optimizer_gauge,
     pages,
     protocol_comparison,
@@ -41,19 +35,9 @@ from experiments import (
     transformer_updates,
     update_scaling,
 )
-from experiments.experiment import (
-    Device,
-    Experiment,
-    Report,
-    default_out,
-    exit_on_bad_input,
-    from_store,
-    prepare,
-    run,
-    table,
-)
-from experiments.ledger import HIDDEN
+from experiments.experiment import Device, Report, default_out, exit_on_bad_input, from_store, prepare, table
 from experiments.record import replacing
+from experiments.summary import QUICK, run_all, summary
 
 EXPERIMENTS = [
     module.EXPERIMENT
@@ -83,11 +67,6 @@ EXPERIMENTS = [
     )
 ]
 
-EXTRA = [module.EXPERIMENT for module in (minilm_rates, minilm_protocol, minilm_paths, minilm_layers, minilm_curvature)]
-"""Reported where they have been run, each by its own script: they need what `make minilm` fetches."""
-
-QUICK = "**Tiny size (`--quick`): shows that everything runs, and is evidence of nothing.**\n\n"
-
 
 @dataclass(frozen=True)
 class Options:
@@ -102,19 +81,13 @@ class Options:
 
 
 def reproduce(options: Options) -> None:
-    """Run, report and write summary.md."""
+    """Run, report and write summary.md and the ledger. What needs `make minilm` is reported where it has been run."""
     prepare(options.device)
     out, start = options.out or default_out(options.quick), time.perf_counter()
-    reports = {}
-    with tqdm(EXPERIMENTS, desc="reproduce", unit="experiment", dynamic_ncols=True) as progress:
-        for experiment in progress:
-            reports[experiment.title] = run(experiment, _config(experiment, options.quick), out)
-    for experiment in EXTRA:
-        if from_store(experiment, _config(experiment, options.quick), out).data is not None:
-            reports[experiment.title] = run(experiment, _config(experiment, options.quick), out)
+    reports = {**run_all(EXPERIMENTS, out, options.quick), **minilm.reports(out, options.quick)}
     print(table([row for report in reports.values() for row in report.rows]))
     with replacing(out / "summary.md") as temporary:
-        temporary.write_text(QUICK * options.quick + summary(reports), encoding="utf-8")
+        temporary.write_text(QUICK * options.quick + summary("Summary", reports), encoding="utf-8")
     entries = ledger.ledger(out, options.quick)
     ledger.write(entries, out)
     pages.write_pages(entries, out / "figures", out, speed(out, options.quick))
@@ -126,27 +99,11 @@ def reproduce(options: Options) -> None:
     ledger.check_controls(entries, options.quick)
 
 
-def _config(experiment: Experiment, quick: bool) -> Any:
-    return experiment.quick if quick else experiment.paper
-
-
 def speed(out: Path, quick: bool) -> Report | None:
     """What the benchmark says, which is run by itself, on a machine that does nothing else."""
-    experiment = benchmark.EXPERIMENT
-    config = _config(experiment, quick)
-    found = from_store(experiment, config, out)
-    return None if found.data is None else experiment.report(config, found.data)
-
-
-def summary(reports: dict[str, Report]) -> str:
-    """The whole as Markdown: each experiment's table, words and figures, and where its numbers were computed."""
-    parts = ["# Summary"]
-    for title, report in reports.items():
-        where = ", ".join(f"{name} {value}" for name, value in report.provenance.items() if name not in HIDDEN)
-        parts += [f"## {title}", table(report.rows), *report.sentences]
-        parts += [f"![{name}](figures/{name}.png)" for name in report.figures]
-        parts += [f"*{where}*"]
-    return "\n\n".join(parts) + "\n"
+    config = benchmark.EXPERIMENT.at(quick)
+    found = from_store(benchmark.EXPERIMENT, config, out)
+    return None if found.data is None else benchmark.EXPERIMENT.report(config, found.data)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ from problems import problem, rounding
 
 import signal_drift as sd
 from experiments import (
+    minilm,
     minilm_curvature,
     minilm_layers,
     minilm_paths,
     minilm_protocol,
     minilm_rates,
     record,
-    reproduce,
 )
-from experiments.claims import minilm
+from experiments.claims import minilm as claims
 from experiments.experiment import Experiment, main, results
 from experiments.minilm_setting import HELD_OUT, SETS, TINY, TRAINING, Setting
 from experiments.recipes import FULL, PLAIN, recipes
@@ -42,7 +42,7 @@ def stored(module, folder):
     return results(module.EXPERIMENT, module.EXPERIMENT.quick, folder)
 
 
-@pytest.mark.parametrize("experiment", reproduce.EXTRA, ids=lambda e: e.name)
+@pytest.mark.parametrize("experiment", minilm.EXPERIMENTS, ids=lambda e: e.name)
 def test_script_reports_and_the_second_time_from_the_store_alone(
     experiment: Experiment, folder, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
@@ -201,7 +201,7 @@ def test_readings_judge_what_was_stored(folder):
     """Every reading finds its quantities; those that hold of any encoder are supported, and swapped ones refuted."""
     found = {
         (claim, reading.name): judged(reading, folder)
-        for claim, readings in minilm.READINGS.items()
+        for claim, readings in claims.READINGS.items()
         for reading in readings
     }
     assert all(found.values())
@@ -210,8 +210,8 @@ def test_readings_judge_what_was_stored(folder):
     assert verdict(found["P2-premise", "on MiniLM"]) == "refuted"
     config, data = minilm_curvature.EXPERIMENT.quick, stored(minilm_curvature, folder)
     wrong = data.assign(over_alpha=data.over_alpha * data.alpha)
-    assert verdict(minilm.aligned(config, wrong)) == "refuted"
-    assert verdict(minilm.ends_converge(config, wrong)) == "refuted"
+    assert verdict(claims.aligned(config, wrong)) == "refuted"
+    assert verdict(claims.ends_converge(config, wrong)) == "refuted"
 
 
 def test_head_starts_from_what_the_encoder_knows(rates):
@@ -230,3 +230,17 @@ def test_every_recipe_is_run(folder):
     data = stored(minilm_protocol, folder)
     assert set(data.recipe.values) == {*recipes(1, {}), FULL}
     assert np.all(np.isfinite(minilm_protocol.as_comparison(data).log_loss))
+
+
+def test_page_has_every_experiment_and_every_reading(folder, capsys):
+    minilm.main(minilm.Options(quick=True, out=folder))
+    page = (folder / "minilm.md").read_text(encoding="utf-8")
+    assert page.startswith("**Tiny size")
+    assert all(f"## {e.title}" in page and f"figures/{e.name}.png" in page for e in minilm.EXPERIMENTS)
+    table = page.split("## What the ledger makes of it\n\n")[1]
+    rows = [line.split(" | ") for line in table.splitlines()[2:]]
+    assert [row[1] for row in rows] == [r.statement for readings in claims.READINGS.values() for r in readings]
+    assert {row[2] for row in rows} <= {"supported", "refuted", "inconclusive"}
+    assert table.strip() in capsys.readouterr().out
+    assert len(minilm.reports(folder, quick=True)) == len(minilm.EXPERIMENTS)
+    assert not minilm.reports(folder / "elsewhere", quick=True)
