@@ -101,6 +101,20 @@ def test_converged_is_never_wrong(kind, dtype):
             assert found.missed <= 100 * N**0.5 * eps * size
 
 
+def test_long_vectors_are_fewer_and_as_right(monkeypatch):
+    """128 of a thousand rows, 50 of ten million (4 GiB); 16 at least, with which the hard ends are found as well."""
+    assert [extremes.capacity(n) for n in (1_000, 10_616_832, 10**9)] == [128, 50, 16]
+    monkeypatch.setattr(extremes, "BASIS_BYTES", 0)
+    for kind in ("clustered", "indefinite", "drift"):
+        H, exact = instances(kind)[0]
+        for k, which in CALLS[:3]:
+            found = sd.extreme_eigenvalues(matrix_operator(H), k, which, tolerance=1e-8)
+            assert found.converged
+            assert np.all(
+                np.abs(found.values - ends(exact, k, which)) <= found.residuals + N * EPS * np.max(abs(exact))
+            )
+
+
 def test_without_the_second_run_ties_are_missed(monkeypatch):
     """A control: the test above would see it, were the complement of what was found not searched."""
     H, _ = conjugated([3, 3, 3, 1.5, *np.linspace(-1, 1, N - 4)], np.random.default_rng(0))

@@ -15,6 +15,7 @@ from experiments import (
     figures,
     ledger,
     magnitudes,
+    minilm,
     purification,
     record,
     reproduce,
@@ -143,7 +144,7 @@ def test_file_in_the_way_ends_in_one_line_and_is_kept(
 
 def test_pictures_of_the_readme_show_the_paper_configuration() -> None:
     """Each carries the digest of the configuration it was drawn from; `make reference` renews them."""
-    shown = [*reproduce.EXPERIMENTS, benchmark.EXPERIMENT]
+    shown = [*reproduce.EXPERIMENTS, *minilm.EXPERIMENTS, benchmark.EXPERIMENT]
     current = {record.digest(e.name, e.paper, {}) for e in shown}
     for name in re.findall(r"docs/figures/\w+\.png", README):
         with Image.open(ROOT / name) as picture:
@@ -152,7 +153,7 @@ def test_pictures_of_the_readme_show_the_paper_configuration() -> None:
 
 def test_findings_quoted_in_the_readme_are_those_of_the_reference_run() -> None:
     quoted = re.findall(r"^> (.+)$", README, re.MULTILINE)
-    reference = (ROOT / "docs" / "summary.md").read_text(encoding="utf-8")
+    reference = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("summary.md", "minilm.md"))
     assert quoted
     for sentence in quoted:
         assert sentence in reference
