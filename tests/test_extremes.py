@@ -102,10 +102,10 @@ def test_converged_is_never_wrong(kind, dtype):
 
 
 def test_long_vectors_are_fewer_and_as_right(monkeypatch):
-    """128 of a thousand rows, 50 of ten million (4 GiB); 16 at least, with which the hard ends are found as well."""
+    """128 of a thousand rows, 50 of ten million (4 GiB); 16 at least, which find the ends as well."""
     assert [extremes.capacity(n) for n in (1_000, 10_616_832, 10**9)] == [128, 50, 16]
     monkeypatch.setattr(extremes, "BASIS_BYTES", 0)
-    for kind in ("clustered", "indefinite", "drift"):
+    for kind in ("zero block", "indefinite", "drift"):
         H, exact = instances(kind)[0]
         for k, which in CALLS[:3]:
             found = sd.extreme_eigenvalues(matrix_operator(H), k, which, tolerance=1e-8)
