@@ -18,7 +18,7 @@ from experiments.errors import OptionError, check_positive
 from signal_drift.bert import Bert, BertConfig, load_bert
 from signal_drift.bridge import Forward
 from signal_drift.rating import Examples, Head, embeddings, ridge_head
-from signal_drift.sentiment import DOMAINS, Rated, Tokens, read_ratings, split, tokenise
+from signal_drift.sentiment import DOMAINS, Rated, Tokens, apart_from, read_ratings, split, tokenise
 
 MINILM, DRAWN = "all-MiniLM-L6-v2", "drawn"
 TRAINING, HELD_OUT = "movies, training", "movies, held out"
@@ -88,16 +88,20 @@ def _loaded(model: str, length: int, dtype: Dtype) -> tuple[Bert, dict[str, Exam
         if not needed.exists():
             raise OptionError(f"model: {model!r} needs {needed}, which is not there; run: make minilm")
     rated = read_ratings(archive)
-    inside, held_out = split(rated["movies"])
-    domains = {TRAINING: inside, HELD_OUT: held_out} | {k: rated[k] for k in SETS if k in rated}
+    inside, held_out = map(_shuffled, split(rated["movies"]))
+    others = {k: apart_from(_shuffled(rated[k]), inside) for k in SETS if k in rated}
+    domains = {TRAINING: inside, HELD_OUT: held_out} | others
     bert = load_bert(folder, dtype)
     return bert, {k: _examples(x, tokenise(folder, x.texts, length), dtype) for k, x in domains.items()}
 
 
-def _examples(rated: Rated, tokens: Tokens, dtype: Dtype) -> Examples:
+def _shuffled(rated: Rated) -> Rated:
     order = np.random.default_rng(0).permutation(len(rated.texts))
-    parts = (tokens.ids[order], tokens.mask[order], rated.ratings[order].astype(dtype))
-    return Examples(*map(jnp.asarray, parts))
+    return Rated(tuple(rated.texts[i] for i in order), rated.ratings[order])
+
+
+def _examples(rated: Rated, tokens: Tokens, dtype: Dtype) -> Examples:
+    return Examples(*map(jnp.asarray, (tokens.ids, tokens.mask, rated.ratings.astype(dtype))))
 
 
 def _drawn(length: int, dtype: Dtype) -> tuple[Bert, dict[str, Examples]]:

@@ -57,9 +57,19 @@ def split(rated: Rated, held_out: float = 0.2) -> tuple[Rated, Rated]:
     """
     if not 0 < held_out < 1:
         raise InputError(f"held_out: must be between 0 and 1, got {held_out}")
-    digests = [hashlib.sha256(" ".join(text.lower().split()).encode()).digest() for text in rated.texts]
+    digests = [hashlib.sha256(_plain(text).encode()).digest() for text in rated.texts]
     apart = np.array([int.from_bytes(digest[:8]) < held_out * 2**64 for digest in digests], bool)
     return rated.where(~apart), rated.where(apart)
+
+
+def apart_from(rated: Rated, training: Rated) -> Rated:
+    """Without the texts that `training` has too, but for case and spaces."""
+    seen = {_plain(text) for text in training.texts}
+    return rated.where(np.array([_plain(text) not in seen for text in rated.texts], bool))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def tokenise(folder: str | Path, texts: tuple[str, ...], length: int = 32) -> Tokens:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from problems import rejects
 
-from signal_drift.sentiment import DOMAINS, Rated, read_ratings, split, tokenise
+from signal_drift.sentiment import DOMAINS, Rated, apart_from, read_ratings, split, tokenise
 
 LINES = {
     "movies": "1\t2.5\tA fine film.\r\n2\t-0.6\tTepid   \r\n",
@@ -67,6 +67,13 @@ def test_a_text_is_on_one_side_however_often_it_occurs() -> None:
     assert sorted([*training.ratings, *held_out.ratings]) == list(range(2000))
     assert all(texts[int(i)] == text for text, i in zip(held_out.texts, held_out.ratings, strict=True))
     assert split(rated)[1].texts == held_out.texts
+
+
+def test_what_was_trained_on_is_left_out_elsewhere() -> None:
+    other = Rated(("Good  stuff", "bad", "GOOD stuff", "new"), np.arange(4.0))
+    left = apart_from(other, Rated(("good stuff", "fine"), np.zeros(2)))
+    assert left.texts == ("bad", "new")
+    assert left.ratings.tolist() == [1.0, 3.0]
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
