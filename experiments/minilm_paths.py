@@ -90,7 +90,13 @@ def report(config: Config, data: xr.Dataset) -> Report:
     for m, ratio in purer(config, data).items():
         name = f"F2c  signal to drift, {m:g}·α₀ over {m:g}·η_FFT, {where}"
         rows.append(Row(name, "> 1", str(ratio), ratio.interval()))
-    return Report(rows, [], {"minilm_paths": partial(_figure, config, data)})
+    lowest = ", ".join(
+        f"{path} {b.log_loss:.3f} at m = {b.flag or f'{b.x:.3g}'}" for path, b in zip(PATHS, best, strict=True)
+    )
+    sentence = (
+        f"On {NAME} at r = {config.rank} the lowest ln loss along each path from α₀ = {config.alpha_0:g} is {lowest}."
+    )
+    return Report(rows, [sentence], {"minilm_paths": partial(_figure, config, data)})
 
 
 def _figure(config: Config, data: xr.Dataset) -> figures.Figure:

@@ -16,9 +16,9 @@ from experiments.experiment import Experiment, Report, Row, main
 from experiments.minilm_rates import SMALL, fft_rate, log_losses
 from experiments.minilm_setting import SETS
 from experiments.minilm_training import Training, outcome
-from experiments.protocol_comparison import outcome_rows, reductions
+from experiments.protocol_comparison import fraction, gap, outcome_rows, reductions
 from experiments.protocol_figures import draw_estimates
-from experiments.recipes import FULL, PLAIN, recipes
+from experiments.recipes import FULL, PLAIN, TENFOLD, V1, V2, recipes
 from experiments.statistics import Estimate, mean_interval
 
 NAME = "MiniLM"
@@ -92,7 +92,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
             ratio = mean_interval(purity(data).sel(rank=rank, recipe=recipe).values)
             rows.append(Row(f"F2c  signal to drift, {recipe}, {NAME}, r = {rank}", "–", str(ratio), ratio.interval()))
     drawing = partial(_figure, config, data, reductions(as_comparison(data)))
-    return Report(rows, [_best(data)], {"minilm_protocol": drawing})
+    return Report(rows, [*_closed(config, compared), _best(data)], {"minilm_protocol": drawing})
 
 
 def _scores(data: xr.Dataset, recipe: str, rank: int) -> list[Row]:
@@ -103,6 +103,22 @@ def _scores(data: xr.Dataset, recipe: str, rank: int) -> list[Row]:
         measured = f"{score} ({gain[name].mean:+.3f} on LoRA, α = r)"
         rows.append(Row(f"V    correlation, {name}, {where}", "–", measured, score.interval()))
     return rows
+
+
+def _closed(config: Config, compared: xr.Dataset) -> list[str]:
+    """What three methods close of the gap, where there is one."""
+    sentences = []
+    for rank in config.ranks:
+        here, where = compared.sel(rank=rank), f"On {NAME} at η_FFT, r = {rank}"
+        if not gap(here).low > 0:
+            sentences.append(
+                f"{where}: no gap between LoRA (α = r) and FFT, {gap(here)} {gap(here).interval()} in ln loss."
+            )
+            continue
+        closed = {method: fraction(here, method) for method in (V1, V2, TENFOLD)}
+        shares = ", ".join(f"{method} closes {found} {found.interval()}" for method, found in closed.items())
+        sentences.append(f"{where}: of the gap between LoRA (α = r) and FFT {shares}.")
+    return sentences
 
 
 def _best(data: xr.Dataset) -> str:
