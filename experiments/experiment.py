@@ -115,8 +115,8 @@ def _point(experiment: Experiment, config: Any, point: Mapping[str, Any], out: P
         return stored
     if reason != "absent":
         progress.write(f"{path}: {reason}, computed again", file=sys.stderr)
-    start = time.perf_counter()
     given = {} if experiment.first is None else {"first": _first(*experiment.first(config), out)}
+    start = time.perf_counter()
     dataset = experiment.measure(config, **given, **point)
     record.write(dataset, path, experiment.name, config, point, time.perf_counter() - start)
     stored, reason = record.read(path, wanted)  # what is reported is what was stored

@@ -20,9 +20,9 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments import figures, minilm_rates
 from experiments.asymmetric_scaling import STATES, certified
-from experiments.errors import check_positive
+from experiments.errors import OptionError
 from experiments.experiment import Experiment, Report, Row, main
-from experiments.minilm_point import NAME, Curvature, Point
+from experiments.minilm_point import Curvature, Point
 from experiments.minilm_rates import SMALL
 from experiments.spectral_suppression import largest_normal
 from experiments.statistics import Estimate, mean_interval
@@ -43,7 +43,8 @@ class Config(Curvature):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "probes")
+        if self.probes < 2:
+            raise OptionError(f"probes: must be at least 2, got {self.probes}")
 
 
 def points(config: Config) -> list[dict]:
@@ -147,20 +148,24 @@ def report(config: Config, data: xr.Dataset) -> Report:
     for name in (WHOLE, *map(str, data.layer.values)):
         here = samples.sel(layer=name)
         both = [mean_interval(here.sel(side=side).values) for side in ("measured", "predicted")]
-        title = f"P3   Tr H_Signal over draws of A, {NAME}, {name}"
+        title = f"P3   Tr H_Signal over draws of A, {config.name}, {name}"
         rows.append(Row(title, f"{both[1]} {both[1].interval()}", str(both[0]), both[0].interval()))
-    limit = f"< {largest_normal(z.size):.2f} at 95%"
-    rows.append(Row(f"P3   largest abs z of {z.size}, {NAME}", limit, f"{float(abs(z).max()):.2f}", "–"))
+    limit, wrong = f"{largest_normal(z.size):.2f} at 95%", trace_scores(data, config.rank)
+    rows.append(Row(f"P3   largest abs z of {z.size}, {config.name}", f"< {limit}", f"{float(abs(z).max()):.2f}", "–"))
+    name = f"P3   the same of the law without 1/r (control), {config.name}"
+    rows.append(Row(name, f"> {limit}", f"{float(abs(wrong).max()):.2f}", "–"))
     for state in STATES:
         ratio = extent(suppression(config, data, state).values)
-        name = f"F8a  λmax[H_Signal]/(rs²σ_A² λmax[H_ℓ]) of a layer, {NAME}, {state}, range"
-        rows.append(Row(name, "≈ 1" if state == "initial" else "–", str(ratio), ratio.interval()))
+        name = f"F8a  λmax[H_Signal]/(rs²σ_A² λmax[H_ℓ]) of a layer, {config.name}, {state}, range"
+        rows.append(Row(name, "≈ 1" if state == "initial" else "–", str(ratio), f"{ratio.interval()} (range)"))
     return Report(
-        [*rows, *_layer_rows(data)], [_sentence(config, data)], {"minilm_layers": partial(_figure, config, data)}
+        [*rows, *_layer_rows(config, data)],
+        [_sentence(config, data)],
+        {"minilm_layers": partial(_figure, config, data)},
     )
 
 
-def _layer_rows(data: xr.Dataset) -> list[Row]:
+def _layer_rows(config: Config, data: xr.Dataset) -> list[Row]:
     """V2's α of every layer, with σ_A as set and as it is in A, and the largest eigenvalues of its three blocks."""
     rows, means = [], data.mean("seed")
     for k in map(str, data.layer.values):
@@ -168,7 +173,7 @@ def _layer_rows(data: xr.Dataset) -> list[Row]:
         alpha = ", ".join(f"{float(here.alpha_v2.sel(sigma='measured', state=state)):.4g}" for state in STATES)
         tops = (", ".join(f"{x:.3g}" for x in here.top.sel(state=state).values) for state in STATES)
         stated = f"{float(here.alpha_v2.sel(sigma='set').isel(state=0)):.4g}"
-        name = f"V2   α = √r/σ_A; λmax of H_ℓ, H_Signal, H_Drift; {NAME}, {k}, before → after"
+        name = f"V2   α = √r/σ_A; λmax of H_ℓ, H_Signal, H_Drift; {config.name}, {k}, before → after"
         rows.append(Row(name, stated, f"{alpha}; {' → '.join(tops)}", "–"))
     return rows
 
@@ -176,9 +181,9 @@ def _layer_rows(data: xr.Dataset) -> list[Row]:
 def _sentence(config: Config, data: xr.Dataset) -> str:
     ratio, whole = suppression(config, data), _whole(data)
     return (
-        f"On {NAME} the mean of Tr H_Signal over {config.probes} draws of A is {whole[0]} {whole[0].interval()} and P3 "
-        f"says {whole[1]} {whole[1].interval()}; λmax of a layer's H_Signal is between {float(ratio.min()):.2g} and "
-        f"{float(ratio.max()):.2g} times rs²σ_A² that of its H_ℓ."
+        f"On {config.name}, in float32, the mean of Tr H_Signal over {config.probes} draws of A is {whole[0]} "
+        f"{whole[0].interval()} and P3 says {whole[1]} {whole[1].interval()}; λmax of a layer's H_Signal is between "
+        f"{float(ratio.min()):.2g} and {float(ratio.max()):.2g} times rs²σ_A² that of its H_ℓ."
     )
 
 
@@ -188,7 +193,7 @@ def _whole(data: xr.Dataset) -> list[Estimate]:
 
 
 def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
-    title = f"P3, F8a, V2  {NAME}, every layer: r = {config.rank}, α = {config.alpha:g}, {config.texts} texts"
+    title = f"P3, F8a, V2  {config.name}, every layer: r = {config.rank}, α = {config.alpha:g}, {config.texts} texts"
     figure, axes = figures.panels(4, title, height=8.5, width=4.4)
     names, y, means = [str(k) for k in data.layer.values], np.arange(data.sizes["layer"]), data.mean("seed")
     samples = traces(data).sel(layer=names)

@@ -16,7 +16,6 @@ from experiments.recipes import Recipe
 from experiments.statistics import Estimate, mean_interval
 from experiments.sweep import best_points
 
-NAME = "MiniLM"
 PATHS = ("α", "η")
 
 
@@ -78,7 +77,7 @@ def purer(config: Config, data: xr.Dataset) -> dict[float, Estimate]:
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
-    sweep, where = as_sweep(data), f"{NAME}, r = {config.rank}"
+    sweep, where = as_sweep(data), f"{config.name}, r = {config.rank}"
     best = best_points(config.multipliers, paths(sweep))
     shown = " : ".join(f"{b.x:.3g}" if not b.flag else b.flag for b in best)
     rows = [Row(f"F1b  best multiplier of α : of η from α₀ = {config.alpha_0:g}, {where}", "–", shown, "–")]
@@ -93,14 +92,13 @@ def report(config: Config, data: xr.Dataset) -> Report:
     lowest = ", ".join(
         f"{path} {b.log_loss:.3f} at m = {b.flag or f'{b.x:.3g}'}" for path, b in zip(PATHS, best, strict=True)
     )
-    sentence = (
-        f"On {NAME} at r = {config.rank} the lowest ln loss along each path from α₀ = {config.alpha_0:g} is {lowest}."
-    )
+    where = f"On {config.name} at r = {config.rank}"
+    sentence = f"{where} the lowest ln loss along each path from α₀ = {config.alpha_0:g} is {lowest}."
     return Report(rows, [sentence], {"minilm_paths": partial(_figure, config, data)})
 
 
 def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
-    title = f"F1b, F2c  {NAME}, r = {config.rank}: {config.steps} steps of Adam, {config.seeds} seeds"
+    title = f"F1b, F2c  {config.name}, r = {config.rank}: {config.steps} steps of Adam, {config.seeds} seeds"
     figure, (left, right) = figures.panels(2, title)
     ratio = np.exp(np.log(data.signal / data.drift).isel(step=slice(1, None)).mean("step"))
     for path, color, mark in zip(PATHS, ("signal", "drift"), "os", strict=True):

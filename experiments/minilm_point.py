@@ -16,15 +16,13 @@ from experiments.minilm_training import Training, adapted
 from experiments.recipes import Recipe
 from signal_drift.rating import squared_error
 
-NAME = "MiniLM"
-
 
 @dataclass(frozen=True)
 class Curvature(Training):
     """The error on a few texts as a function of the weights, at one rank and one α."""
 
     texts: int = 8
-    """Texts of the loss whose curvature is taken."""
+    """Texts of the loss whose curvature is taken: the first that the training run of this seed sees."""
     draws: int = 1
     """Draws of the texts and of A."""
     rank: int = 8

@@ -21,8 +21,6 @@ from experiments.protocol_figures import draw_estimates
 from experiments.recipes import FULL, PLAIN, TENFOLD, V1, V2, recipes
 from experiments.statistics import Estimate, mean_interval
 
-NAME = "MiniLM"
-
 
 @dataclass(frozen=True)
 class Config(Training):
@@ -40,7 +38,7 @@ class Config(Training):
     @property
     def tasks(self) -> tuple[str, ...]:
         """As `protocol_comparison` has several."""
-        return (NAME,)
+        return (self.name,)
 
 
 def points(config: Config) -> list[dict]:
@@ -61,10 +59,10 @@ def measure(config: Config, first: xr.Dataset, seed: int, rank: int, recipe: str
     return outcome(config, seed, eta, methods[recipe], rank).assign(learning_rate=eta)
 
 
-def as_comparison(data: xr.Dataset) -> xr.Dataset:
+def as_comparison(config: Config, data: xr.Dataset) -> xr.Dataset:
     """The log-losses as `protocol_comparison` stores them: of one task, at one share of η_FFT."""
     losses = log_losses(data).drop_vars("set").to_dataset(name="log_loss")
-    return losses.expand_dims(task=[NAME], share=[1.0])
+    return losses.expand_dims(task=[config.name], share=[1.0])
 
 
 def purity(data: xr.Dataset) -> xr.DataArray:
@@ -82,21 +80,23 @@ def gains(data: xr.Dataset, recipe: str, rank: int) -> dict[str, Estimate]:
 
 def report(config: Config, data: xr.Dataset) -> Report:
     data = data.sel(recipe=[*recipes(1, {}), FULL])
-    compared = as_comparison(data).isel(task=0, share=0)
+    compared = as_comparison(config, data).isel(task=0, share=0)
     rows = [row for rank in config.ranks for row in outcome_rows(compared.sel(rank=rank))]
     for rank in config.ranks:
         for recipe in data.recipe.values:
-            rows += _scores(data, str(recipe), rank)
+            rows += _scores(config, data, str(recipe), rank)
     for rank in config.ranks:
         for recipe in recipes(1, {}):
             ratio = mean_interval(purity(data).sel(rank=rank, recipe=recipe).values)
-            rows.append(Row(f"F2c  signal to drift, {recipe}, {NAME}, r = {rank}", "–", str(ratio), ratio.interval()))
-    drawing = partial(_figure, config, data, reductions(as_comparison(data)))
-    return Report(rows, [*_closed(config, compared), _best(data)], {"minilm_protocol": drawing})
+            rows.append(
+                Row(f"F2c  signal to drift, {recipe}, {config.name}, r = {rank}", "–", str(ratio), ratio.interval())
+            )
+    drawing = partial(_figure, config, data, reductions(as_comparison(config, data)))
+    return Report(rows, [*_closed(config, compared), _best(config, data)], {"minilm_protocol": drawing})
 
 
-def _scores(data: xr.Dataset, recipe: str, rank: int) -> list[Row]:
-    rows, where = [], f"{recipe}, {NAME}, r = {rank}"
+def _scores(config: Config, data: xr.Dataset, recipe: str, rank: int) -> list[Row]:
+    rows, where = [], f"{recipe}, {config.name}, r = {rank}"
     gain = gains(data, recipe, rank)
     for name in SETS[1:]:
         score = mean_interval(data.correlation.sel(set=name, recipe=recipe, rank=rank).values)
@@ -109,30 +109,36 @@ def _closed(config: Config, compared: xr.Dataset) -> list[str]:
     """What three methods close of the gap, where there is one."""
     sentences = []
     for rank in config.ranks:
-        here, where = compared.sel(rank=rank), f"On {NAME} at η_FFT, r = {rank}"
+        here, where = compared.sel(rank=rank), f"On {config.name} at η_FFT, r = {rank}"
         if not gap(here).low > 0:
             sentences.append(
                 f"{where}: no gap between LoRA (α = r) and FFT, {gap(here)} {gap(here).interval()} in ln loss."
             )
             continue
-        closed = {method: fraction(here, method) for method in (V1, V2, TENFOLD)}
-        shares = ", ".join(f"{method} closes {found} {found.interval()}" for method, found in closed.items())
+        shares = ", ".join(f"{method} closes {_share(here, method)}" for method in (V1, V2, TENFOLD))
         sentences.append(f"{where}: of the gap between LoRA (α = r) and FFT {shares}.")
     return sentences
 
 
-def _best(data: xr.Dataset) -> str:
+def _share(here: xr.Dataset, method: str) -> str:
+    if np.any(np.isinf(here.log_loss.sel(recipe=method))):
+        return "nothing that could be measured (diverged)"
+    found = fraction(here, method)
+    return f"{found} {found.interval()}"
+
+
+def _best(config: Config, data: xr.Dataset) -> str:
     """Which recipe fits best and which rates held-out texts best, means over seeds."""
     loss, held = log_losses(data).mean("seed"), data.correlation.sel(set=SETS[1]).mean("seed")
     parts = [
         f"r = {rank}: {loss.sel(rank=rank).idxmin('recipe').item()} and {held.sel(rank=rank).idxmax('recipe').item()}"
         for rank in data["rank"].values
     ]
-    return f"On {NAME} at η_FFT the lowest training loss and the best held-out correlation: {'; '.join(parts)}."
+    return f"On {config.name} at η_FFT the lowest training loss and the best held-out correlation: {'; '.join(parts)}."
 
 
 def _figure(config: Config, data: xr.Dataset, lower: xr.DataArray) -> figures.Figure:
-    title = f"V  {NAME} at η_FFT: {config.steps} steps of Adam, {config.seeds} seeds, mean and 95% interval"
+    title = f"V  {config.name} at η_FFT: {config.steps} steps of Adam, {config.seeds} seeds, mean and 95% interval"
     figure, axes = figures.panels(2 + len(config.ranks), title, height=4.8)
     draw_estimates(axes[0], config.ranks, lower.isel(task=0, share=0))
     axes[0].set(xlabel="ln (loss of LoRA, α = r) − ln loss", title="(a) texts of the run")

@@ -44,14 +44,18 @@ def fft_rate(data: xr.Dataset) -> float:
 
 def report(config: Config, data: xr.Dataset) -> Report:
     best, losses = fft_rate(data), log_losses(data)
-    rows = [Row("F1   η_FFT, MiniLM", "–", f"{best:.3g}", "–")]
+    rows = [Row("F1   η_FFT, {config.name}", "–", f"{best:.3g}", "–")]
     for rate in config.fft_rates:
         loss, held = (mean_interval(x.sel(rate=rate).values) for x in (losses, _held_out(data)))
-        rows.append(Row(f"     ln loss of FFT at η = {rate:.3g}, MiniLM", "–", str(loss), loss.interval()))
-        rows.append(Row(f"     held-out correlation of FFT at η = {rate:.3g}, MiniLM", "–", str(held), held.interval()))
+        rows.append(Row(f"     ln loss of FFT at η = {rate:.3g}, {config.name}", "–", str(loss), loss.interval()))
+        rows.append(
+            Row(f"     held-out correlation of FFT at η = {rate:.3g}, {config.name}", "–", str(held), held.interval())
+        )
     edge = best in (config.fft_rates[0], config.fft_rates[-1])
     where = "lies on the edge of the sweep: the best may be beyond" if edge else "lies within the sweep"
-    return Report(rows, [f"η_FFT = {best:.3g} on MiniLM {where}."], {"minilm_rates": partial(_figure, config, data)})
+    return Report(
+        rows, [f"η_FFT = {best:.3g} on {config.name} {where}."], {"minilm_rates": partial(_figure, config, data)}
+    )
 
 
 def _held_out(data: xr.Dataset) -> xr.DataArray:
@@ -59,7 +63,7 @@ def _held_out(data: xr.Dataset) -> xr.DataArray:
 
 
 def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
-    title = f"F1  MiniLM, full fine-tuning: {config.steps} steps of Adam, {config.seeds} seeds"
+    title = f"F1  {config.name}, full fine-tuning: {config.steps} steps of Adam, {config.seeds} seeds"
     figure, (left, right) = figures.panels(2, title)
     for panel, values, name in (
         (left, log_losses(data), "ln loss on its own texts"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +43,18 @@ class Setting:
     def __post_init__(self) -> None:
         check_positive(self, "length", "head_texts", "judged")
 
+    @property
+    def name(self) -> str:
+        """What figures and tables call the model."""
+        return {MINILM: "MiniLM", DRAWN: "tiny encoder"}.get(self.model, Path(self.model).name)
+
     def encoder(self, dtype: Dtype) -> "Encoder":
-        """Raises `OptionError` for a model that is not there, `InputError` for a folder that holds none."""
-        return _encoder(self.model, self.length, self.head_texts, self.judged, dtype)
+        """The same in either precision. Raises `OptionError` if it is not there, `InputError` if it is no encoder."""
+        return _cast(_encoder(self.model, self.length, self.head_texts, self.judged), dtype)
+
+
+def _cast(tree: Any, dtype: str) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 class Encoder(NamedTuple):
@@ -65,13 +74,16 @@ class Encoder(NamedTuple):
         return {layer: W0.shape[1] for layer, W0 in self.base.items()}
 
     def adapters(self, seed: int, rank: int) -> dict[str, sd.Adapter]:
-        """A ~ N(0, 1/d_in), B = 0."""
-        return sd.init_adapters(jax.random.fold_in(jax.random.key(seed), 2), self.base, rank)
+        """A ~ N(0, 1/d_in) drawn in float32, B = 0."""
+        base = _cast(self.base, "float32")
+        drawn = sd.init_adapters(jax.random.fold_in(jax.random.key(seed), 2), base, rank)
+        return _cast(drawn, str(self.head.weight.dtype))
 
 
 @lru_cache(maxsize=2)
-def _encoder(model: str, length: int, head_texts: int, judged: int, dtype: Dtype) -> Encoder:
-    bert, texts = _drawn(length, dtype) if model == DRAWN else _loaded(model, length, dtype)
+def _encoder(model: str, length: int, head_texts: int, judged: int) -> Encoder:
+    """In float32, with the head that goes with it."""
+    bert, texts = _drawn(length) if model == DRAWN else _loaded(model, length)
     base, forward = sd.base_and_forward(bert)
     first = jax.tree.map(lambda x: x[:head_texts], texts[TRAINING])
     head = ridge_head(embeddings(forward, base, first), first.ratings)
@@ -79,20 +91,20 @@ def _encoder(model: str, length: int, head_texts: int, judged: int, dtype: Dtype
     return Encoder(base, forward, head, texts[TRAINING], others)
 
 
-def _loaded(model: str, length: int, dtype: Dtype) -> tuple[Bert, dict[str, Examples]]:
+def _loaded(model: str, length: int) -> tuple[Bert, dict[str, Examples]]:
     """The encoder, and the texts in the order of a shuffle that is the same everywhere."""
     cache = fetch_minilm.cache()
     archive = cache / "vaderSentiment.tar.gz"
     folder = cache if model == MINILM else Path(model)
-    for needed in (folder / "model.safetensors", archive):
-        if not needed.exists():
-            raise OptionError(f"model: {model!r} needs {needed}, which is not there; run: make minilm")
+    missing = fetch_minilm.missing(cache) if model == MINILM else [archive.name] * (not archive.exists())
+    if missing:
+        raise OptionError(f"model: {model!r} needs {cache / missing[0]}, which is not there; run: make minilm")
     rated = read_ratings(archive)
     inside, held_out = map(_shuffled, split(rated["movies"]))
     others = {k: apart_from(_shuffled(rated[k]), inside) for k in SETS if k in rated}
     domains = {TRAINING: inside, HELD_OUT: held_out} | others
-    bert = load_bert(folder, dtype)
-    return bert, {k: _examples(x, tokenise(folder, x.texts, length), dtype) for k, x in domains.items()}
+    bert = load_bert(folder)
+    return bert, {k: _examples(x, tokenise(folder, x.texts, length)) for k, x in domains.items()}
 
 
 def _shuffled(rated: Rated) -> Rated:
@@ -100,11 +112,11 @@ def _shuffled(rated: Rated) -> Rated:
     return Rated(tuple(rated.texts[i] for i in order), rated.ratings[order])
 
 
-def _examples(rated: Rated, tokens: Tokens, dtype: Dtype) -> Examples:
-    return Examples(*map(jnp.asarray, (tokens.ids, tokens.mask, rated.ratings.astype(dtype))))
+def _examples(rated: Rated, tokens: Tokens) -> Examples:
+    return Examples(*map(jnp.asarray, (tokens.ids, tokens.mask, rated.ratings.astype(np.float32))))
 
 
-def _drawn(length: int, dtype: Dtype) -> tuple[Bert, dict[str, Examples]]:
+def _drawn(length: int) -> tuple[Bert, dict[str, Examples]]:
     """One block of width 8 and words with a rating each; a text is rated by the mean of its words."""
     words, draws = 50, np.random.default_rng(0)
     config = BertConfig(words, 8, 1, 2, 8, length)
@@ -114,8 +126,8 @@ def _drawn(length: int, dtype: Dtype) -> tuple[Bert, dict[str, Examples]]:
         ids = draws.integers(1, words, (64, length))
         mask = np.arange(length) < draws.integers(1, length + 1, (64, 1))
         ratings = np.sum(value[ids] * mask, axis=1) / mask.sum(1)
-        texts[name] = _examples(Rated(("",) * 64, ratings), Tokens((ids * mask).astype(np.int32), mask), dtype)
-    return Bert(config, rngs=nnx.Rngs(0), dtype=dtype), texts
+        texts[name] = _examples(Rated(("",) * 64, ratings), Tokens((ids * mask).astype(np.int32), mask))
+    return Bert(config, rngs=nnx.Rngs(0)), texts
 
 
 TINY = {"model": DRAWN, "length": 6, "head_texts": 40, "judged": 20}

@@ -105,8 +105,8 @@ class Finding(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        _, low, high = self.estimate
-        if np.isnan(low) or np.isnan(high):
+        low, high = self.estimate[1:]
+        if np.any(np.isnan(self.estimate)):
             return "inconclusive"
         if self.band.low <= low and high <= self.band.high:
             return "supported"

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from problems import rejects
+from published import SIZES, encoder, tensors
 from safetensors.numpy import save_file
 from scipy.special import erf
 
@@ -21,47 +22,13 @@ from signal_drift.instance import Instance
 from signal_drift.propositions import drift_alignment, drift_spectrum, hessian_splits, update_has_no_remainder
 from signal_drift.sentiment import tokenise
 
-SIZES = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "vocab_size": 11,
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 12,
-    "max_position_embeddings": 7,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-}
 TOKENS = np.array([[1, 5, 3, 0, 0], [2, 2, 9, 10, 4], [7, 0, 0, 0, 0]])
 MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]], bool)
 
 
-def tensors() -> dict[str, np.ndarray]:
-    """Weights by the names of `transformers`, in float64."""
-    draws, d, h = np.random.default_rng(0), SIZES["hidden_size"], SIZES["intermediate_size"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (11, d),
-        "embeddings.position_embeddings.weight": (7, d),
-        "embeddings.token_type_embeddings.weight": (2, d),
-    }
-    norms = ["embeddings.LayerNorm"]
-    for i in range(2):
-        at = f"encoder.layer.{i}"
-        for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
-            shapes |= {f"{at}.{name}.weight": (d, d), f"{at}.{name}.bias": (d,)}
-        shapes |= {f"{at}.intermediate.dense.weight": (h, d), f"{at}.intermediate.dense.bias": (h,)}
-        shapes |= {f"{at}.output.dense.weight": (d, h), f"{at}.output.dense.bias": (d,)}
-        norms += [f"{at}.attention.output.LayerNorm", f"{at}.output.LayerNorm"]
-    shapes |= {f"{name}.{part}": (d,) for name in norms for part in ("weight", "bias")}
-    return {name: draws.standard_normal(shape) for name, shape in shapes.items()}
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "config.json").write_text(json.dumps(SIZES), encoding="utf-8")
-    save_file(tensors() | {"pooler.dense.weight": np.ones((8, 8))}, tmp_path / "model.safetensors")
-    return tmp_path
+    return encoder(tmp_path)
 
 
 def by_hand(w: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Rated snippets: read from an archive of the published layout, split without leakage, tokenised."""
 
-import io
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from problems import rejects
+from published import add, published, tokenizer
 
 from signal_drift.sentiment import DOMAINS, Rated, apart_from, read_ratings, split, tokenise
 
@@ -16,22 +16,6 @@ LINES = {
     "products": "1_1\t-0.9\tno picture\r\n",
     "editorials": "1_1\t0.4\tAround noon\r\n",
 }
-
-
-def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    archive.addfile(info, io.BytesIO(content))
-
-
-def published(path: Path, domains: dict[str, str]) -> Path:
-    inner = io.BytesIO()
-    with tarfile.open(fileobj=inner, mode="w:gz") as archive:
-        for domain, text in domains.items():
-            add(archive, f"hutto_ICWSM_2014/{DOMAINS[domain]}_GroundTruth.txt", text.encode())
-    with tarfile.open(path, "w:gz") as archive:
-        add(archive, "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
-    return path
 
 
 def test_texts_and_ratings_come_back(tmp_path: Path) -> None:
@@ -90,11 +74,8 @@ def test_a_share_of_all_is_refused() -> None:
 
 
 def test_tokens_are_cut_and_filled_to_one_length(tmp_path: Path) -> None:
-    tokenizers = pytest.importorskip("tokenizers", reason="needs the extra minilm")
-    words = {"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3, "c": 4}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    pytest.importorskip("tokenizers", reason="needs the extra minilm")
+    tokenizer(tmp_path, ["a", "b", "c"])
     ids, mask = tokenise(tmp_path, ("a b", "c c c c c", "q"), length=4)
     assert ids.tolist() == [[2, 3, 0, 0], [4, 4, 4, 4], [1, 0, 0, 0]]
     assert mask.tolist() == [[True, True, False, False], [True] * 4, [True, False, False, False]]
