@@ -58,7 +58,7 @@ class Aim(NamedTuple):
 AIMS = (
     Aim("product", "seconds", ("merged",), 1 / 2.5, 256),
     Aim("product", "seconds", ("merged_once",), 1 / 2.5, 256, way="once"),
-    Aim("product", "seconds", ("ours",), 2.5, 256, "gradient"),
+    Aim("product", "seconds", ("ours",), 2.5, 256, "gradient", "once"),
     Aim("product", "memory", ("ours",), 3, 256, "gradient"),
     Aim("extremes", "memory", ("ours",), 3, 256, "gradient"),
     Aim("dense", "seconds", ("torch", "curvlinops"), 0.25, 32),

@@ -22,3 +22,11 @@ def check_positive(config: Any, *names: str) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if number < 1:
                 raise OptionError(f"{name}: must be at least 1, got {number}")
+
+
+def check_ascending(config: Any, *names: str) -> None:
+    """Every named field ascends: results are stored by their labels in order."""
+    for name in names:
+        values = getattr(config, name)
+        if list(values) != sorted(set(values)):
+            raise OptionError(f"{name}: must ascend, got {values}")

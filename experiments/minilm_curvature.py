@@ -14,7 +14,7 @@ import xarray as xr
 import signal_drift as sd
 from experiments import figures, minilm_rates
 from experiments.asymmetric_scaling import STATES, certified
-from experiments.errors import OptionError, check_positive
+from experiments.errors import OptionError, check_ascending, check_positive
 from experiments.experiment import Experiment, Report, Row, main
 from experiments.minilm_point import Curvature
 from experiments.minilm_rates import SMALL
@@ -40,6 +40,7 @@ class Config(Curvature):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "nodes")
+        check_ascending(self, "alphas")
         if self.probes < 2:
             raise OptionError(f"probes: must be at least 2, got {self.probes}")
 

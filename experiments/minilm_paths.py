@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from experiments import figures, minilm_rates
-from experiments.errors import OptionError, check_positive
+from experiments.errors import OptionError, check_ascending, check_positive
 from experiments.experiment import Experiment, Report, Row, main
 from experiments.minilm_rates import SMALL, fft_rate, log_losses
 from experiments.minilm_training import Training, outcome
@@ -35,6 +35,7 @@ class Config(Training):
         check_positive(self, "rank")
         if min(self.alphas, default=0) <= 0 or self.alpha_0 <= 0:
             raise OptionError(f"alphas: must be positive and not empty, got {self.alphas} with α₀ = {self.alpha_0}")
+        check_ascending(self, "alphas")
 
     @property
     def multipliers(self) -> np.ndarray:
@@ -89,11 +90,14 @@ def report(config: Config, data: xr.Dataset) -> Report:
     for m, ratio in purer(config, data).items():
         name = f"F2c  signal to drift, {m:g}·α₀ over {m:g}·η_FFT, {where}"
         rows.append(Row(name, "> 1", str(ratio), ratio.interval()))
+    grid = sweep.mean("seed")
+    on_grid = [config.multipliers[int(np.argmin(x.values))] for x in (grid.by_alpha, grid.by_rate)]
+    tied = f"of the values run, α's is lowest at m = {on_grid[0]:g} and η's at {on_grid[1]:g}"
     lowest = ", ".join(
         f"{path} {b.log_loss:.3f} at m = {b.flag or f'{b.x:.3g}'}" for path, b in zip(PATHS, best, strict=True)
     )
     where = f"On {config.name} at r = {config.rank}"
-    sentence = f"{where} the lowest ln loss along each path from α₀ = {config.alpha_0:g} is {lowest}."
+    sentence = f"{where} the lowest ln loss along each path from α₀ = {config.alpha_0:g} is {lowest}; {tied}."
     return Report(rows, [sentence], {"minilm_paths": partial(_figure, config, data)})
 
 

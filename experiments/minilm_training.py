@@ -1,6 +1,6 @@
 """A run of Adam on batches of rated text, for LoRA or all weights of the layers, and how well the result rates."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments.errors import OptionError, check_positive
+from experiments.errors import OptionError, check_ascending, check_positive
 from experiments.minilm_setting import SETS, TRAINING, Encoder, Setting
 from experiments.recipes import Recipe
 from signal_drift.rating import Examples, batch_error, embeddings
@@ -37,6 +37,7 @@ class Training(Setting):
         check_positive(self, "steps", "batch", "seeds")
         if min(self.fft_rates, default=0) <= 0 or len(self.fft_rates) < 3:
             raise OptionError(f"fft_rates: need at least three positive rates, got {self.fft_rates}")
+        check_ascending(self, "fft_rates")
 
     def batches(self, training: Examples, seed: int) -> Examples:
         """No text twice. Raises `OptionError` where there are not enough."""
@@ -57,7 +58,8 @@ def outcome(config: Training, seed: int, rate: float, recipe: Recipe | None = No
     run = adapted(config, encoder, seed, rate, recipe, rank)
     weights = sd.effective_weights(encoder.base, run.trained, recipe.scaling) if recipe else run.trained
     own = _sample(config.batches(encoder.training, seed), config.judged)
-    errors, correlations = judged(encoder, weights, {TRAINING: own, **encoder.judged})
+    sets = {TRAINING: own, **encoder.judged}
+    errors, correlations = judged(encoder, weights, [sets[name] for name in SETS])
     return xr.Dataset(
         {
             "loss": ("time", np.asarray(run.loss, float)),
@@ -93,15 +95,13 @@ def _sample(batches: Examples, count: int) -> Examples:
     return jax.tree.map(lambda x: x[:: max(1, len(x) // count)], texts)
 
 
-def judged(
-    encoder: Encoder, weights: Mapping[str, Array], sets: Mapping[str, Examples]
-) -> tuple[list[float], list[float]]:
-    """(mean squared error, correlation) on every set of texts; inf and 0 where the ratings are not finite."""
+def judged(encoder: Encoder, weights: Mapping[str, Array], sets: Sequence[Examples]) -> tuple[list[float], list[float]]:
+    """(mean squared error, correlation) on every set of texts; inf and NaN where the ratings are not finite."""
     errors, correlations = [], []
-    for texts in sets.values():
+    for texts in sets:
         given = np.asarray(embeddings(encoder.forward, weights, texts) @ encoder.head.weight + encoder.head.bias, float)
         stated = np.asarray(texts.ratings, float)
         finite = bool(np.all(np.isfinite(given)))
         errors.append(float(np.mean((given - stated) ** 2)) if finite else np.inf)
-        correlations.append(float(np.corrcoef(given, stated)[0, 1]) if finite and np.std(given) > 0 else 0.0)
+        correlations.append(float(np.corrcoef(given, stated)[0, 1]) if finite and np.std(given) > 0 else np.nan)
     return errors, correlations

@@ -13,7 +13,7 @@ QUICK = "**Tiny size (`--quick`): shows that everything runs, and is evidence of
 
 def run_all(experiments: Sequence[Experiment], out: Path, quick: bool) -> dict[str, Report]:
     """The reports by their titles; what is already stored is not computed again."""
-    with tqdm(experiments, desc="reproduce", unit="experiment", dynamic_ncols=True) as progress:
+    with tqdm(experiments, desc="experiments", unit="experiment", dynamic_ncols=True) as progress:
         return {experiment.title: run(experiment, experiment.at(quick), out) for experiment in progress}
 
 

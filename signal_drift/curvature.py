@@ -81,6 +81,8 @@ class LinearOperator:
     def __matmul__(self, v: Inexact[Array, "n"] | Inexact[Array, "n k"]) -> Array:
         if v.ndim not in (1, 2) or v.shape[0] != self.shape[1]:
             raise InputError(f"v: shape {v.shape} does not fit an operator of shape {self.shape}")
+        if jnp.result_type(v, self.dtype) != self.dtype:
+            raise InputError(f"v: dtype {v.dtype} is more than the operator's {self.dtype}; v.astype('{self.dtype}')")
         return apply(self, v) if v.ndim == 1 else _block(self, v)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -16,7 +16,10 @@ End = Literal["largest", "smallest", "both"]
 SIGNS = {"largest": (1,), "smallest": (-1,), "both": (-1, 1)}
 
 CAPACITY, LEAST, BASIS_BYTES = 128, 16, 2**32
-"""Basis vectors kept beyond four for each eigenvalue asked for: fewer where they would take more memory than that."""
+"""Basis vectors kept beyond four for each eigenvalue asked for: fewer, but 16, where they would take more bytes.
+
+A restart needs half as much again for a moment.
+"""
 
 
 def _extremes(x: "ExtremeEigenvalues") -> Table:

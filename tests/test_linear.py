@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from problems import EPS, PARTS, decomposition, dense, problem, rounding
+from problems import EPS, PARTS, decomposition, dense, problem, rejects, rounding
 
 import signal_drift as sd
 from signal_drift import linear
@@ -186,3 +186,16 @@ def test_kept_map_is_about_what_a_gradient_saves():
     _ = op @ vector(op.shape[1])
     size = sum(x.size for x in jax.tree.leaves(kept(op)))
     assert size <= layers * (d * d + 4 * n * d + 4 * n * r + 4 * d * r) + 100
+
+
+def test_a_vector_of_higher_precision_is_named():
+    P = problem("mlp")
+    op = sd.decompose(
+        P.loss,
+        jax.tree.map(lambda x: x.astype(jnp.float32), P.base),
+        jax.tree.map(lambda x: x.astype(jnp.float32), P.adapters),
+        P.scaling,
+    )
+    for v in (jnp.ones(P.p), jnp.ones((P.p, 2))):
+        with rejects("v", "float64", "float32"):
+            _ = op.lora @ v

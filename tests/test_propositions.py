@@ -161,6 +161,8 @@ def test_statements_without_matrices_build_none_and_say_the_same(kind, monkeypat
     x = instance(kind, 1, 2.0, begins=False)
     everything = {(c.claim, c.statement): c for c in check_all(x)}
     monkeypatch.setattr(Instance, "dense", property(lambda _: pytest.fail("a dense matrix")))
+    for kind_of in (sd.LinearOperator, sd.SymmetricOperator):
+        monkeypatch.setattr(kind_of, "dense", lambda _: pytest.fail("a dense matrix"))
     found = [statement(replace(x)) for statement in MATRIX_FREE]
     assert {(c.claim, c.statement): (c.error, c.control_error) for c in found} == {
         key: (everything[key].error, everything[key].control_error) for key in ((c.claim, c.statement) for c in found)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import published
 import pytest
 import xarray as xr
@@ -23,8 +24,11 @@ from experiments import (
 from experiments.claims import minilm as claims
 from experiments.experiment import Experiment, main, results
 from experiments.minilm_setting import HELD_OUT, SETS, TINY, TRAINING, Setting
-from experiments.recipes import FULL, PLAIN, recipes
+from experiments.minilm_training import outcome
+from experiments.recipes import FULL, PLAIN, Recipe, recipes
 from experiments.verdict import verdict
+from signal_drift.bert import mean_pooled
+from signal_drift.rating import batch_error, squared_error
 
 QUICK = {module: module.EXPERIMENT.quick for module in (minilm_rates, minilm_protocol, minilm_paths)}
 
@@ -89,6 +93,30 @@ def test_plain_run_equals_adam_written_out(folder, rates):
     assert float(found[0]) == pytest.approx(float(loss(encoder.base, 0)), rel=1e-5)
     assert float(found[1]) == pytest.approx(float(second), rel=1e-3)
     assert float(data.sel(recipe=PLAIN, rank=4, seed=0).drift[0]) == 0  # X3
+
+
+def test_a_recipe_is_run_and_judged_as_it_says(folder, rates):
+    """LoRA+ with s = √r at η_A and 16 η_A, and its error and correlation on two sets, from `sd.train` by hand."""
+    config, seed, rank = QUICK[minilm_protocol], 1, 4
+    encoder, eta = config.encoder("float32"), minilm_rates.fft_rate(rates)
+    layers = encoder.base
+    found = outcome(config, seed, eta, Recipe(dict.fromkeys(layers, 2.0), rate=0.5, ratio=16.0), rank)
+    optimizer = sd.separate_rates(optax.adam(eta / 2), optax.adam(8 * eta))
+    batches = config.batches(encoder.training, seed)
+    loss = batch_error(encoder.forward, encoder.head)
+    run = sd.train(loss, layers, encoder.adapters(seed, rank), 2.0, optimizer, config.steps, batches)
+    assert np.allclose(found.loss, run.loss, rtol=1e-4)
+    weights = sd.effective_weights(layers, run.trained, 2.0)
+    own = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:: 32 // config.judged], batches)
+    for name, texts in ((TRAINING, own), (HELD_OUT, encoder.judged[HELD_OUT])):
+        means = [
+            mean_pooled(encoder.forward(weights, i[None], m[None]), m[None])[0]
+            for i, m in zip(texts.ids, texts.mask, strict=True)
+        ]
+        rated = np.array(means) @ np.asarray(encoder.head.weight) + float(encoder.head.bias)
+        here = found.sel(set=name)
+        assert float(here.error) == pytest.approx(np.mean((rated - np.asarray(texts.ratings)) ** 2), rel=1e-3)
+        assert float(here.correlation) == pytest.approx(np.corrcoef(rated, texts.ratings)[0, 1], rel=1e-3)
 
 
 def test_no_text_is_trained_on_twice_and_all_methods_see_the_same():
@@ -180,6 +208,23 @@ def test_block_of_a_layer_is_that_of_the_whole(name):
         start += W0.size
 
 
+def test_tops_of_the_blocks_are_those_of_the_dense_matrices(folder):
+    """Task, signal and drift of every layer, to the tolerance of the search; V2 with σ_A as set and as in A."""
+    config, data = minilm_layers.EXPERIMENT.quick, stored(minilm_layers, folder)
+    encoder, loss, theta = config.point(xr.Dataset(), 0, "initial", "float64")
+    parts, s = sd.decompose(loss, encoder.base, theta, config.scaling(config.alpha)), config.scaling(config.alpha)
+    views = sd.layer_views(parts, theta)
+    for view in views:
+        here = data.sel(layer=view.layer, state="initial", seed=0)
+        for operator, tolerance in (("task", config.tolerance), ("signal", config.tolerance), ("drift", 1e-4)):
+            wanted = getattr(view, operator)
+            size = max(wanted.largest, -wanted.smallest)
+            assert abs(float(here.top.sel(operator=operator)) - wanted.largest) <= tolerance * size
+        assert float(here.alpha_v2.sel(sigma="set")) == pytest.approx(view.alpha_set, rel=1e-6)
+        assert float(here.alpha_v2.sel(sigma="measured")) == pytest.approx(view.alpha_measured, rel=1e-5)
+    assert s == 8.0
+
+
 def test_samples_have_the_exact_traces_as_their_means(point):
     """By layer, H_ℓ dense: of 12 z-scores none exceeds 4.5 (chance 10⁻⁴); without the rank the largest does."""
     config, (encoder, loss, theta) = point
@@ -240,7 +285,7 @@ def test_readings_judge_what_was_stored(folder):
         for reading in readings
     }
     assert all(found.values())
-    assert verdict(found["F8d-asymmetry", "on MiniLM"]) == "supported"
+    assert verdict(found["F8d-asymmetry", "on MiniLM, alignment"]) == "supported"
     assert verdict(found["F8c-purification", "on MiniLM, without the sign"]) == "supported"
     assert verdict(found["P2-premise", "on MiniLM"]) == "refuted"
     config, data = minilm_curvature.EXPERIMENT.quick, stored(minilm_curvature, folder)
@@ -254,8 +299,6 @@ def test_head_starts_from_what_the_encoder_knows(rates):
     assert list(rates.set.values) == list(SETS)
     encoder = Setting(**TINY).encoder("float64")
     first = jax.tree.map(lambda x: x[:40], encoder.training)
-    from signal_drift.rating import squared_error
-
     loss = float(squared_error(encoder.forward, encoder.head, first)(encoder.base))
     assert loss < float(jnp.var(first.ratings))
     assert not np.array_equal(encoder.judged[HELD_OUT].ids[:20], encoder.training.ids[:20])
@@ -269,7 +312,7 @@ def test_both_states_start_from_the_same_adapters_and_weights():
     )
     for one, other in zip(jax.tree.leaves((first.base, before)), jax.tree.leaves((second.base, after)), strict=True):
         assert one.dtype == other.dtype == jnp.float64
-        assert np.array_equal(one, other)
+        assert np.allclose(one, other, rtol=0, atol=1e-20)
 
 
 def rates_of(rate):
