@@ -227,7 +227,7 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
     for panel in axes:
         panel.set(yticks=y, ylim=(len(y) - 0.5, -0.5))
         panel.set_yticklabels(names if panel is axes[0] else [], fontsize=8)
-        panel.legend(fontsize=8.5)
+        panel.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
     return figure
 
 
