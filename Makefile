@@ -42,6 +42,7 @@ notebooks-run: $(READY)  # run them and store their outputs
 reference: reproduce  # what README.md shows, from the results of this checkout
 	mkdir -p docs/figures
 	cp results/summary.md results/report.md results/ledger.json docs/
+	test ! -e results/minilm.md || cp results/minilm.md docs/
 	cp results/figures/*.png docs/figures/
 
 $(READY): pyproject.toml
