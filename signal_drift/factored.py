@@ -88,8 +88,7 @@ def _overwrite(equation: Equation, inputs: list) -> list:
 def _dot_general(equation: Equation, inputs: list) -> list:
     """A contraction of x with one axis of W, in two steps for L R."""
     (contract, batch), (x, W) = equation.params["dimension_numbers"], inputs
-    mixed = jnp.result_type(*jax.tree.leaves(inputs)) != equation.params["preferred_element_type"]
-    if isinstance(W, Factored) == isinstance(x, Factored) or any(batch) or len(contract[0]) != 1 or mixed:
+    if isinstance(W, Factored) == isinstance(x, Factored) or any(batch) or len(contract[0]) != 1 or _mixed(equation):
         return _merge_and_bind(equation, inputs)
 
     def dot(a: Array, b: Array, i: int, j: int) -> Array:
@@ -103,6 +102,12 @@ def _dot_general(equation: Equation, inputs: list) -> list:
     W, x = x, W
     near, far = (W.L.T, W.R.T) if i == 0 else (W.R, W.L)
     return [dot(W.W0, x, i, j) + dot(far, dot(near, x, 1, j), 1, 0)]
+
+
+def _mixed(equation: Equation) -> bool:
+    """Whether the product has another element type than its factors; `None` states none."""
+    stated, types = equation.params["preferred_element_type"], {x.aval.dtype for x in equation.invars}
+    return len(types) > 1 or (stated is not None and stated not in types)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -31,6 +31,11 @@ def _bilinear_jvp(primals, tangents):
     return jnp.sum(jnp.tanh(y)), jnp.sum((1 - jnp.tanh(y) ** 2) * (X @ dW.T))
 
 
+def lax_product(x, W, element_type=None):
+    """x Wᵀ, as flax takes it where the element type of the result is not stated."""
+    return jax.lax.dot_general(x, W, (((1,), (1,)), ((), ())), preferred_element_type=element_type)
+
+
 def streamed(W, body=lambda f: f):
     """The mean over batches, one after the other."""
     return jax.lax.scan(lambda total, x: (total + body(lambda x: jnp.sum(jnp.tanh(W @ x)))(x), None), 0.0, X)[0]
@@ -47,6 +52,8 @@ USES = {
     "x Wᵀ": lambda W: jnp.sum(jnp.tanh(X @ W.T)),
     "W x": lambda W: jnp.sum(jnp.tanh(W @ X.T)),
     "Wᵀ x": lambda W: jnp.sum(jnp.tanh(W.T @ Z[0].T)),
+    "x Wᵀ, by lax": lambda W: jnp.sum(jnp.tanh(lax_product(X.astype(W.dtype), W))),
+    "x Wᵀ, result stated": lambda W: jnp.sum(jnp.tanh(lax_product(X.astype(W.dtype), W, jnp.float64))),
     "x W, three axes": lambda W: jnp.sum(jnp.tanh(Z @ W)),
     "vector": lambda W: jnp.sum(jnp.tanh(W @ X[0])) + jnp.sum(jnp.tanh(Z[0, 0] @ W)),
     "einsum": lambda W: jnp.sum(jnp.tanh(jnp.einsum("abo,oi->iab", Z, W))),
@@ -120,9 +127,16 @@ def merges(f, point):
 
 def test_products_never_merge(point):
     """And everything else does (negative control)."""
-    kept = ["x Wᵀ", "W x", "Wᵀ x", "x W, three axes", "vector", "einsum", "vmap", "overwritten", "jit", "fori_loop"]
+    kept = ["x Wᵀ", "x Wᵀ, by lax", "x Wᵀ, result stated", "W x", "Wᵀ x", "x W, three axes", "vector", "einsum"]
+    kept += ["vmap", "overwritten", "jit", "fori_loop"]
     kept += ["jit of the weight", "silu, logsumexp", "scan", "scan, checkpointed", "grad and jvp inside", "constant"]
     assert {use for use in USES if merges(USES[use], point) == 0} == set(kept)
+
+
+@pytest.mark.parametrize(("use", "count"), [("x Wᵀ, by lax", 0), ("x Wᵀ, result stated", 1)])
+def test_in_float32_only_products_with_a_float64_result_merge(use, count, point):
+    """No stated type is none, where NumPy takes it for float64."""
+    assert merges(USES[use], [x.astype(jnp.float32) for x in point]) == count
 
 
 LOSSES = {name: partial(problem, name) for name in SMALL}
