@@ -29,16 +29,17 @@ def gradient_flops(config: Any) -> float:
     return min(factored, merged)
 
 
-def product_flops(config: Any) -> float:
-    """Of H_LoRA v, the gradient linearised: with factored or with merged weights, whichever is less.
+def product_flops(config: Any) -> dict[str, float]:
+    """Of H_LoRA v, the gradient linearised, with factored and with merged weights.
 
     Each of the gradient's products with a constant has one derivative, each with a factor two; the inputs have none.
     """
     d, n, layers, r = config.width, config.samples, config.depth, config.rank
     whole, factor = 2 * n * d * d, 2 * n * r * d
-    factored = layers * (2 * whole + 12 * factor) - 2 * whole - 4 * factor
-    merged = layers * (6 * whole + 12 * d * d * r) - 4 * whole
-    return min(factored, merged)
+    return {
+        "factored": layers * (2 * whole + 12 * factor) - 2 * whole - 4 * factor,
+        "merged": layers * (6 * whole + 12 * d * d * r) - 4 * whole,
+    }
 
 
 def flops(kernel: str, config: Any, products: float) -> float:
@@ -54,9 +55,10 @@ def flops(kernel: str, config: Any, products: float) -> float:
         return config.seeds * RUNS * config.steps * gradient_flops(config)
     if kernel in {"dense", "spectrum"}:
         return dense + (4 / 3 * size**3 if kernel == "spectrum" else 0)  # reduction to tridiagonal form
+    along = products * min(product_flops(config).values())
     if kernel == "product":
-        return products * product_flops(config)
-    return gradient_flops(config) + (0 if kernel == "gradient" else products * product_flops(config))
+        return along
+    return gradient_flops(config) + (0 if kernel == "gradient" else along)
 
 
 def moved_bytes(kernel: str, config: Any, products: float) -> float:

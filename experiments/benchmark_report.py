@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from experiments import figures
-from experiments.benchmark_floors import floor_seconds
+from experiments.benchmark_floors import floor_seconds, product_flops
 from experiments.experiment import Report, Row
 
 LABEL = {
@@ -58,6 +58,7 @@ class Aim(NamedTuple):
 AIMS = (
     Aim("product", "seconds", ("merged",), 1 / 2.5, 256),
     Aim("product", "seconds", ("merged_once",), 1 / 2.5, 256, way="once"),
+    Aim("product", "seconds", ("torch", "curvlinops"), 1 / 2.5, 256),
     Aim("product", "seconds", ("ours",), 2.5, 256, "gradient", "once"),
     Aim("product", "memory", ("ours",), 3, 256, "gradient"),
     Aim("extremes", "memory", ("ours",), 3, 256, "gradient"),
@@ -80,7 +81,7 @@ def report(config: Any, data: xr.Dataset) -> Report:
     widths = set(data.width.values.tolist())
     rows = [_aim(data, aim) for aim in AIMS if aim.width in widths]
     rows += [_growth(data), *(row for kernel in KERNEL for row in _kernel(config, data, kernel))]
-    words = [_rates(data), *_stopped(data)]
+    words = [_rates(data), _arithmetic(config), *_stopped(data)]
     return Report(rows, words, {"benchmark": partial(_figure, config, data)})
 
 
@@ -175,6 +176,15 @@ def _rates(data: xr.Dataset) -> str:
         f"Rates measured in this run: {best['float64']:.0f} GFLOP/s in float64 and {best['float32']:.0f} in float32 "
         f"(a matrix product), {best['bytes']:.0f} GB/s (a copy). Measured {data.attrs.get('created', '')}; "
         "remove the folder 'benchmark' from the results to measure again."
+    )
+
+
+def _arithmetic(config: Any) -> str:
+    width = max(config.widths)
+    flops = product_flops(config.at(width))
+    return (
+        f"At d = {width} H_LoRA v with factored weights takes {flops['factored'] / flops['merged']:.2g} of the "
+        "operations that it takes through merged weights: at one rate of arithmetic, no ratio of their times is less."
     )
 
 
