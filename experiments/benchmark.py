@@ -55,7 +55,7 @@ class Config(Setting):
     probes: int = 60
     """Products for a trace."""
     repeats: int = 5
-    """Timed calls after the first, fewer where they take over ten seconds in all."""
+    """Timed calls after the first: fewer where they take over ten seconds in all, more where less than one."""
     seconds: float = 300.0
     """A way that takes longer, for all its widths, is ended."""
     gigabytes: float = 16.0
