@@ -7,6 +7,7 @@ else gets the merged matrix. Under differentiation neither a tangent nor a cotan
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -16,20 +17,18 @@ from jaxtyping import Array, Float
 from signal_drift.interpreter import Equation, bind, run
 from signal_drift.lora import Adapters, Weights
 
+Axes = tuple[int, ...]
+
 
 class Factored(NamedTuple):
-    """W = W0 + L R."""
+    """W = W0 + L R, of any number of axes: those of L, then those of R."""
 
-    W0: Float[Array, "m n"]
-    L: Float[Array, "m r"]
-    R: Float[Array, "r n"]
+    W0: Float[Array, "..."]
+    L: Float[Array, "*m r"]
+    R: Float[Array, "r *n"]
 
-    def merged(self) -> Float[Array, "m n"]:
-        return self.W0 + self.L @ self.R
-
-    @property
-    def T(self) -> "Factored":
-        return Factored(self.W0.T, self.R.T, self.L.T)
+    def merged(self) -> Float[Array, "..."]:
+        return self.W0 + jnp.tensordot(self.L, self.R, 1)
 
 
 def composed_loss(loss: Callable, base: Weights, adapters: Adapters, scaling: Mapping[str, Any]) -> Float[Array, ""]:
@@ -74,8 +73,26 @@ def _merge_and_bind(equation: Equation, inputs: list) -> list:
 
 
 def _transpose(equation: Equation, inputs: list[Factored]) -> list:
-    W, permutation = inputs[0], equation.params["permutation"]
-    return [W.T if permutation == (1, 0) else W]
+    """A permutation within the two groups of axes, or one that exchanges them."""
+    W, order = inputs[0], equation.params["permutation"]
+    k = W.L.ndim - 1
+    if max(order[:k]) < k:
+        L, R = W.L.transpose(*order[:k], k), W.R.transpose(0, *(i - k + 1 for i in order[k:]))
+    elif max(order[-k:]) < k:
+        L, R = W.R.transpose(*(i - k + 1 for i in order[:-k]), 0), W.L.transpose(k, *order[-k:])
+    else:
+        return _merge_and_bind(equation, inputs)
+    return [Factored(W.W0.transpose(order), L, R)]
+
+
+def _reshape(equation: Equation, inputs: list[Factored]) -> list:
+    """New axes for each of the two groups, as the heads of an attention have them."""
+    W, shape = inputs[0], equation.params["new_sizes"]
+    rows, r = prod(W.L.shape[:-1]), len(W.R)
+    k = next((k for k in range(1, len(shape)) if prod(shape[:k]) == rows), None)
+    if k is None or equation.params["dimensions"] is not None:
+        return _merge_and_bind(equation, inputs)
+    return [Factored(W.W0.reshape(shape), W.L.reshape(*shape[:k], r), W.R.reshape(r, *shape[k:]))]
 
 
 def _overwrite(equation: Equation, inputs: list) -> list:
@@ -86,22 +103,26 @@ def _overwrite(equation: Equation, inputs: list) -> list:
 
 
 def _dot_general(equation: Equation, inputs: list) -> list:
-    """A contraction of x with one axis of W, in two steps for L R."""
+    """A contraction of x with one group of the axes of W, in two steps for L R."""
     (contract, batch), (x, W) = equation.params["dimension_numbers"], inputs
-    if isinstance(W, Factored) == isinstance(x, Factored) or any(batch) or len(contract[0]) != 1 or _mixed(equation):
+    if isinstance(W, Factored) == isinstance(x, Factored) or any(batch) or _mixed(equation):
+        return _merge_and_bind(equation, inputs)
+    last = isinstance(W, Factored)
+    (W, j), (x, i) = ((W, contract[1]), (x, contract[0])) if last else ((x, contract[0]), (W, contract[1]))
+    axes, k = tuple(range(W.W0.ndim)), W.L.ndim - 1
+    if sorted(j) not in (list(axes[:k]), list(axes[k:])):
         return _merge_and_bind(equation, inputs)
 
-    def dot(a: Array, b: Array, i: int, j: int) -> Array:
-        return jax.lax.dot_general(a, b, **{**equation.params, "dimension_numbers": (((i,), (j,)), ((), ()))})
+    def dot(a: Array, b: Array, i: Axes, j: Axes) -> Array:
+        return jax.lax.dot_general(a, b, **{**equation.params, "dimension_numbers": ((i, j), ((), ()))})
 
-    (i,), (j,) = contract
-    if isinstance(W, Factored):
-        near, far = (W.L, W.R) if j == 0 else (W.R.T, W.L.T)
-        low_rank: Any = _times(dot(x, near, i, 0), far, equation.params["precision"])
+    first = max(j) < k
+    near, along = (W.L, j) if first else (W.R, tuple(a - k + 1 for a in j))
+    far = W.R if first else jnp.moveaxis(W.L, -1, 0)
+    if last:
+        low_rank: Any = _times(dot(x, near, i, along), far, equation.params["precision"])
         return [dot(x, W.W0, i, j) + low_rank]
-    W, x = x, W
-    near, far = (W.L.T, W.R.T) if i == 0 else (W.R, W.L)
-    return [dot(W.W0, x, i, j) + dot(far, dot(near, x, 1, j), 1, 0)]
+    return [dot(W.W0, x, j, i) + dot(far, dot(near, x, along, i), (0,), (0,))]
 
 
 def _mixed(equation: Equation) -> bool:
@@ -111,7 +132,7 @@ def _mixed(equation: Equation) -> bool:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _times(t: Float[Array, "*rows r"], R: Float[Array, "r n"], precision: Any) -> Float[Array, "*rows n"]:
+def _times(t: Float[Array, "*rows r"], R: Float[Array, "r *n"], precision: Any) -> Float[Array, "..."]:
     """The product t R, whose cotangent tᵀȳ is taken in this order.
 
     JAX's own rule takes (ȳᵀt)ᵀ: a block of tangents ȳ would be copied into another layout, at the cost of the product.
@@ -126,7 +147,8 @@ def _times_forward(t: Array, R: Array, precision: Any) -> tuple[Array, tuple[Arr
 def _times_backward(precision: Any, saved: tuple[Array, Array], y: Array) -> tuple[Array, Array]:
     t, R = saved
     rows = list(range(t.ndim - 1))
-    return jnp.tensordot(y, R.T, 1, precision=precision), jnp.tensordot(t, y, (rows, rows), precision=precision)
+    back = jnp.tensordot(y, jnp.moveaxis(R, 0, -1), R.ndim - 1, precision=precision)
+    return back, jnp.tensordot(t, y, (rows, rows), precision=precision)
 
 
 _times.defvjp(_times_forward, _times_backward)
@@ -171,6 +193,7 @@ def _checkpoint(equation: Equation, inputs: list) -> list:
 
 RULES = {
     "transpose": _transpose,
+    "reshape": _reshape,
     "dot_general": _dot_general,
     "scatter": _overwrite,
     "jit": _call,

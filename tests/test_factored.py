@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.flatten_util import ravel_pytree
 from problems import SMALL, problem, rounding
 
@@ -34,6 +35,11 @@ def _bilinear_jvp(primals, tangents):
 def lax_product(x, W, element_type=None):
     """x Wᵀ, as flax takes it where the element type of the result is not stated."""
     return jax.lax.dot_general(x, W, (((1,), (1,)), ((), ())), preferred_element_type=element_type)
+
+
+def heads(W):
+    """The first axis of W, of four, as two."""
+    return W.reshape(2, 2, W.shape[1])
 
 
 def streamed(W, body=lambda f: f):
@@ -64,6 +70,14 @@ USES = {
     "batch axis": lambda W: jnp.sum(jnp.tanh(jnp.einsum("oi,no->noi", W, Z[0]))),
     "entries": lambda W: jnp.sum(jnp.sin(W)) + W[0, 1] * W[2, 3],
     "reshape": lambda W: jnp.sum(jnp.tanh(X @ W.T.reshape(4, 3, 1)[..., 0])),
+    "heads of the outputs": lambda W: jnp.sum(jnp.tanh(jnp.tensordot(Z, heads(W.T).transpose(2, 0, 1), 1))),
+    "heads of the outputs, W first": lambda W: jnp.sum(jnp.tanh(jnp.tensordot(heads(W.T), Z, (2, 2)))),
+    "heads of the outputs, exchanged": lambda W: jnp.sum(jnp.sin(Z @ heads(W.T).transpose(1, 0, 2).reshape(4, 3).T)),
+    "heads of the inputs": lambda W: jnp.sum(jnp.tanh(jnp.tensordot(heads(X.T).T, heads(W.T).T, ((1, 2), (1, 2))))),
+    "heads of the inputs, W first": lambda W: jnp.sum(jnp.tanh(jnp.tensordot(heads(W.T), heads(X.T), ((1, 0),) * 2))),
+    "one of two heads": lambda W: jnp.sum(jnp.tanh(jnp.tensordot(heads(W.T), X[:2], (0, 0)))),
+    "axes of both": lambda W: jnp.sum(jnp.tanh(heads(W.T).transpose(0, 2, 1) @ X[:2, :2])),
+    "flattened": lambda W: jnp.sum(jnp.tanh(W.reshape(2, 6) @ X.reshape(-1)[:6])) + jnp.sum(W.reshape(12) ** 3),
     "cast": lambda W: jnp.sum(jnp.tanh(X @ W.astype(jnp.complex128).real.T)),
     "overwritten": lambda W: jnp.sum(jnp.tanh(X @ jnp.zeros((4, 3)).at[...].set(W.T))),
     "overwritten in part": lambda W: jnp.sum(jnp.tanh(X @ jnp.ones((4, 5)).at[:, 1:4].set(W.T))),
@@ -130,6 +144,7 @@ def test_products_never_merge(point):
     kept = ["x Wᵀ", "x Wᵀ, by lax", "x Wᵀ, result stated", "W x", "Wᵀ x", "x W, three axes", "vector", "einsum"]
     kept += ["vmap", "overwritten", "jit", "fori_loop"]
     kept += ["jit of the weight", "silu, logsumexp", "scan", "scan, checkpointed", "grad and jvp inside", "constant"]
+    kept += [use for use in USES if use.startswith("heads")]
     assert {use for use in USES if merges(USES[use], point) == 0} == set(kept)
 
 
@@ -137,6 +152,20 @@ def test_products_never_merge(point):
 def test_in_float32_only_products_with_a_float64_result_merge(use, count, point):
     """No stated type is none, where NumPy takes it for float64."""
     assert merges(USES[use], [x.astype(jnp.float32) for x in point]) == count
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_attention_never_merges(dtype, monkeypatch):
+    """Whose kernels have an axis for the heads."""
+    model = nnx.MultiHeadAttention(2, 16, decode=False, param_dtype=dtype, rngs=nnx.Rngs(0))
+    base, forward = sd.base_and_forward(model)
+    adapters = sd.init_adapters(jax.random.key(0), base, 2)
+    count = []
+    original = Factored.merged
+    monkeypatch.setattr(Factored, "merged", lambda W: count.append(1) or original(W))
+    loss = lambda w: jnp.sum(forward(w, jnp.ones((3, 5, 16), dtype)) ** 2)  # noqa: E731
+    assert composed_loss(loss, base, adapters, dict.fromkeys(base, 1.0)).dtype == dtype
+    assert not count
 
 
 LOSSES = {name: partial(problem, name) for name in SMALL}
