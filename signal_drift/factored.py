@@ -90,7 +90,7 @@ def _reshape(equation: Equation, inputs: list[Factored]) -> list:
     W, shape = inputs[0], equation.params["new_sizes"]
     rows, r = prod(W.L.shape[:-1]), len(W.R)
     k = next((k for k in range(1, len(shape)) if prod(shape[:k]) == rows), None)
-    if k is None or equation.params["dimensions"] is not None:
+    if k is None or equation.params.get("dimensions"):
         return _merge_and_bind(equation, inputs)
     return [Factored(W.W0.reshape(shape), W.L.reshape(*shape[:k], r), W.R.reshape(r, *shape[k:]))]
 

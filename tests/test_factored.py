@@ -60,6 +60,7 @@ USES = {
     "Wᵀ x": lambda W: jnp.sum(jnp.tanh(W.T @ Z[0].T)),
     "x Wᵀ, by lax": lambda W: jnp.sum(jnp.tanh(lax_product(X.astype(W.dtype), W))),
     "x Wᵀ, result stated": lambda W: jnp.sum(jnp.tanh(lax_product(X.astype(W.dtype), W, jnp.float64))),
+    "x Wᵀ, x in float64": lambda W: jnp.sum(jnp.tanh(lax_product(X, W, jnp.float64))),
     "x W, three axes": lambda W: jnp.sum(jnp.tanh(Z @ W)),
     "vector": lambda W: jnp.sum(jnp.tanh(W @ X[0])) + jnp.sum(jnp.tanh(Z[0, 0] @ W)),
     "einsum": lambda W: jnp.sum(jnp.tanh(jnp.einsum("abo,oi->iab", Z, W))),
@@ -77,6 +78,8 @@ USES = {
     "heads of the inputs, W first": lambda W: jnp.sum(jnp.tanh(jnp.tensordot(heads(W.T), heads(X.T), ((1, 0),) * 2))),
     "one of two heads": lambda W: jnp.sum(jnp.tanh(jnp.tensordot(heads(W.T), X[:2], (0, 0)))),
     "axes of both": lambda W: jnp.sum(jnp.tanh(heads(W.T).transpose(0, 2, 1) @ X[:2, :2])),
+    "reshaped": lambda W: jnp.sum(jnp.tanh(X @ W.reshape(4, 3))),
+    "transposed and reshaped": lambda W: jnp.sum(jnp.sin(jax.lax.reshape(W, (3, 2, 2), (1, 0)) @ X[0, :2])),
     "flattened": lambda W: jnp.sum(jnp.tanh(W.reshape(2, 6) @ X.reshape(-1)[:6])) + jnp.sum(W.reshape(12) ** 3),
     "cast": lambda W: jnp.sum(jnp.tanh(X @ W.astype(jnp.complex128).real.T)),
     "overwritten": lambda W: jnp.sum(jnp.tanh(X @ jnp.zeros((4, 3)).at[...].set(W.T))),
@@ -142,17 +145,34 @@ def merges(f, point):
 
 def test_products_never_merge(point):
     """And everything else does (negative control)."""
-    kept = ["x Wᵀ", "x Wᵀ, by lax", "x Wᵀ, result stated", "W x", "Wᵀ x", "x W, three axes", "vector", "einsum"]
+    kept = [
+        "x Wᵀ",
+        "x Wᵀ, by lax",
+        "x Wᵀ, result stated",
+        "x Wᵀ, x in float64",
+        "W x",
+        "Wᵀ x",
+        "x W, three axes",
+        "vector",
+        "einsum",
+    ]
     kept += ["vmap", "overwritten", "jit", "fori_loop"]
     kept += ["jit of the weight", "silu, logsumexp", "scan", "scan, checkpointed", "grad and jvp inside", "constant"]
     kept += [use for use in USES if use.startswith("heads")]
     assert {use for use in USES if merges(USES[use], point) == 0} == set(kept)
 
 
-@pytest.mark.parametrize(("use", "count"), [("x Wᵀ, by lax", 0), ("x Wᵀ, result stated", 1)])
+@pytest.mark.parametrize(("use", "count"), [("x Wᵀ, by lax", 0), ("x Wᵀ, result stated", 1), ("x Wᵀ, x in float64", 1)])
 def test_in_float32_only_products_with_a_float64_result_merge(use, count, point):
     """No stated type is none, where NumPy takes it for float64."""
     assert merges(USES[use], [x.astype(jnp.float32) for x in point]) == count
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 4), (3, 1)])
+def test_a_row_or_a_column_has_no_group_of_axes_when_flattened(m, n):
+    W = Factored(jnp.ones((m, n)), jnp.arange(2.0 * m).reshape(m, 2), jnp.arange(2.0 * n).reshape(2, n))
+    flat = W.merged().reshape(-1)
+    assert evaluate(lambda w: w["W"].reshape(-1) @ jnp.arange(m * n), {"W": W}) == flat @ jnp.arange(m * n)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
