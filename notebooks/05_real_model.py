@@ -99,7 +99,7 @@ names = sorted(drift, key=lambda k: -drift[k])[:8]
 figure, panel = plt.subplots(figsize=(8, 3.4), layout="constrained")
 panel.barh(names, [drift[k] for k in names], color=COLOR["drift"])
 panel.axvline(ends["signal"].values[-1], color=COLOR["signal"], label=r"$\lambda_{max}[H_{Signal}]$, all layers")
-panel.set(xscale="log", xlabel=r"$\lambda_{max}$ of the layer's $H_{Drift}$", title="the eight largest")
+panel.set(xlabel=r"$\lambda_{max}$ of the layer's $H_{Drift}$", title="the eight largest")
 panel.invert_yaxis()
 panel.legend()
 plt.show()
