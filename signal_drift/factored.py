@@ -46,11 +46,13 @@ def evaluate(loss: Callable, weights: Mapping[str, Factored | Array]) -> Float[A
 
     Differentiable in reverse mode, and the gradient in either mode.
     """
+    dtypes = {k: jnp.result_type(*jax.tree.leaves(W)) for k, W in weights.items()}
     shapes = {
-        k: jax.ShapeDtypeStruct(jnp.shape(W.W0 if isinstance(W, Factored) else W), jnp.result_type(*jax.tree.leaves(W)))
+        k: jax.ShapeDtypeStruct(jnp.shape(W.W0 if isinstance(W, Factored) else W), dtypes[k])
         for k, W in weights.items()
     }
-    return _run(jax.make_jaxpr(loss)(shapes), [weights[k] for k in sorted(weights)])[0]
+    arguments = [jax.tree.map(lambda x, k=k: jnp.asarray(x, dtypes[k]), weights[k]) for k in sorted(weights)]
+    return _run(jax.make_jaxpr(loss)(shapes), arguments)[0]
 
 
 def _run(traced: Any, arguments: list) -> list:
@@ -88,8 +90,8 @@ def _transpose(equation: Equation, inputs: list[Factored]) -> list:
 def _reshape(equation: Equation, inputs: list[Factored]) -> list:
     """New axes for each of the two groups, as the heads of an attention have them."""
     W, shape = inputs[0], equation.params["new_sizes"]
-    rows, r = prod(W.L.shape[:-1]), len(W.R)
-    k = next((k for k in range(1, len(shape)) if prod(shape[:k]) == rows), None)
+    sizes, r = (prod(W.L.shape[:-1]), prod(W.R.shape[1:])), len(W.R)
+    k = next((k for k in range(1, len(shape)) if (prod(shape[:k]), prod(shape[k:])) == sizes), None)
     if k is None or equation.params.get("dimensions"):
         return _merge_and_bind(equation, inputs)
     return [Factored(W.W0.reshape(shape), W.L.reshape(*shape[:k], r), W.R.reshape(r, *shape[k:]))]
@@ -97,8 +99,8 @@ def _reshape(equation: Equation, inputs: list[Factored]) -> list:
 
 def _overwrite(equation: Equation, inputs: list) -> list:
     """`kernel[...] = W`, as flax modules take their weights: a scatter that leaves nothing of its array."""
-    array, indices, W = inputs
-    whole = isinstance(W, Factored) and array.shape == W.W0.shape and array.dtype == W.W0.dtype and indices.size == 0
+    (_, indices, W), target = inputs, equation.invars[0].aval
+    whole = isinstance(W, Factored) and (target.shape, target.dtype, indices.size) == (W.W0.shape, W.W0.dtype, 0)
     return [W] if whole and equation.params["update_jaxpr"] is None else _merge_and_bind(equation, inputs)
 
 

@@ -175,6 +175,33 @@ def test_a_row_or_a_column_has_no_group_of_axes_when_flattened(m, n):
     assert evaluate(lambda w: square(w["W"]), {"W": W}) == square(W.merged())
 
 
+def test_a_weight_may_be_written_into_another(point):
+    """In whole and in part."""
+    weights = {"V": Factored(*point), "W": Factored(*(x[::-1] for x in point))}
+    for rows in (..., jnp.array([0, 2])):
+        loss = lambda w, rows=rows: jnp.sum(jnp.tanh(X @ w["W"].at[rows].set(w["V"][rows]).T))  # noqa: E731
+        merged = loss({k: W.merged() for k, W in weights.items()})
+        assert np.allclose(evaluate(loss, weights), merged, rtol=0, atol=rounding(20) * 20)
+    whole = lambda w: jnp.sum(X @ w["W"].at[...].set(w["V"]).T)  # noqa: E731
+    assert np.allclose(evaluate(whole, weights), jnp.sum(X @ weights["V"].merged().T), rtol=0, atol=rounding(20) * 100)
+
+
+def test_a_weight_without_rows_may_be_reshaped():
+    W = Factored(jnp.ones((0, 4)), jnp.ones((0, 2)), jnp.ones((2, 4)))
+    assert evaluate(lambda w: jnp.sum(w["W"].reshape(0, 7) @ jnp.ones(7)), {"W": W}) == 0
+
+
+def test_factors_of_lower_precision_have_gradients_of_theirs(point):
+    """W0 in float64, L and R in float32: promoted before anything is computed, as the gradient of W0 shows."""
+    W = Factored(point[0], *(x.astype(jnp.float32) for x in point[1:]))
+    found = jax.grad(lambda W: evaluate(lambda w: USES["x Wᵀ"](w["W"]), {"W": W}))(W)
+    wanted = jax.grad(lambda W: USES["x Wᵀ"](W.merged()))(jax.tree.map(lambda x: x.astype(jnp.float64), W))
+    assert [x.dtype for x in found] == [jnp.float64, jnp.float32, jnp.float32]
+    for x, y in zip(found, wanted, strict=True):
+        unit = float(jnp.finfo(x.dtype).eps) / EPS
+        assert np.allclose(x, y, rtol=0, atol=unit * rounding(20) * 20 * max(1.0, float(jnp.max(jnp.abs(y)))))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_attention_never_merges(dtype, monkeypatch):
     """Whose kernels have an axis for the heads."""
