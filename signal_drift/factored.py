@@ -111,8 +111,8 @@ def _dot_general(equation: Equation, inputs: list) -> list:
         return _merge_and_bind(equation, inputs)
     last = isinstance(W, Factored)
     (W, j), (x, i) = ((W, contract[1]), (x, contract[0])) if last else ((x, contract[0]), (W, contract[1]))
-    axes, k = tuple(range(W.W0.ndim)), W.L.ndim - 1
-    if sorted(j) not in (list(axes[:k]), list(axes[k:])):
+    k = W.L.ndim - 1
+    if sorted(j) not in (list(range(k)), list(range(k, W.W0.ndim))):
         return _merge_and_bind(equation, inputs)
 
     def dot(a: Array, b: Array, i: Axes, j: Axes) -> Array:

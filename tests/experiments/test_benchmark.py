@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import benchmark, benchmark_cases, benchmark_floors
+from experiments import benchmark, benchmark_cases, benchmark_floors, benchmark_worker
 from experiments.benchmark_report import AIMS, KERNEL, LABEL, difference, exponent, report
 from experiments.benchmark_worker import find
 from experiments.experiment import _combined
@@ -60,6 +60,27 @@ def test_floor_of_a_product_is_just_below_what_the_compiler_counts(width: int, r
     counted = linear._applied.lower(vars(parts.lora)["_linear"], v).compile().cost_analysis()
     assert counted is not None
     assert 1 <= counted["flops"] / benchmark_floors.flops("product", config, 1) < 1.1
+
+
+def test_operations_through_merged_weights_are_just_below_what_the_compiler_counts() -> None:
+    """At a width where they are not the fewer, so that no floor has them."""
+    config = replace(benchmark.EXPERIMENT.paper, width=256, rank=16)
+    at, flops = benchmark_cases.point(config), benchmark_floors.product_flops(config)
+    linear = jax.jit(benchmark_cases._merged_map)(at)
+    counted = jax.jit(lambda linear, v: linear(v)).lower(linear, at.direction).compile().cost_analysis()
+    assert counted is not None
+    assert flops["factored"] < flops["merged"] <= counted["flops"] < 1.1 * flops["merged"]
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1e-3, 100), (0.0625, 16), (1.0, 5), (4.0, 3), (20.0, 1)])
+def test_brief_calls_are_repeated_more_and_long_ones_less(
+    seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five are asked for, a second is wanted in all and ten are enough."""
+    made: list[int] = []
+    monkeypatch.setattr(benchmark_worker, "_timed", lambda call: (made.append(1) or seconds, None))
+    assert benchmark_worker._median(lambda: None, 5) == seconds
+    assert len(made) == calls
 
 
 @pytest.mark.parametrize("kernel", ["extremes", "trace"])
