@@ -173,11 +173,11 @@ def difference(data: xr.Dataset, kernel: str, way: str, width: int) -> float:
 def _rates(data: xr.Dataset) -> str:
     best = {name: rate / 1e9 for name, rate in rates(data).items()}
     where = f"commit {data.attrs['commit']}" if "commit" in data.attrs else "several commits, kernel by kernel"
-    when = f"The last was measured {data.attrs['created']}" if "created" in data.attrs else "Measured"
+    when = f"The last was measured {data.attrs['created']}," if "created" in data.attrs else "Measured"
     return (
         f"Rates measured in this run: {best['float64']:.0f} GFLOP/s in float64 and {best['float32']:.0f} in float32 "
         f"(a matrix product), {best['bytes']:.0f} GB/s (a copy). "
-        f"{when}, at {where}; remove the folder 'benchmark' from the results to measure again."
+        f"{when} at {where}; remove the folder 'benchmark' from the results to measure again."
     )
 
 
