@@ -16,7 +16,7 @@ READY := .venv/ready-$(if $(EXTRA),$(EXTRA),cpu)
 
 .PHONY: reproduce test reference minilm fetched notebooks lab notebooks-run
 reproduce: $(READY)
-	$(BIN)/python experiments/reproduce.py $(if $(QUICK),--quick)
+	$(BIN)/python -m experiments.reproduce $(if $(QUICK),--quick)
 
 test: $(READY)
 	$(BIN)/ruff check .
@@ -28,7 +28,7 @@ minilm:  # a pretrained encoder and rated text, once, into the cache folder
 	$(MAKE) EXTRA=minilm fetched
 
 fetched: $(READY)
-	$(BIN)/python experiments/fetch_minilm.py
+	$(BIN)/python -m experiments.problems.fetch_minilm
 
 notebooks:  # JupyterLab
 	$(MAKE) EXTRA=notebooks lab

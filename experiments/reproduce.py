@@ -7,37 +7,36 @@ from pathlib import Path
 
 import tyro
 
-from experiments import (
+from experiments import reproduce_minilm as minilm
+from experiments.benchmark import experiment as benchmark
+from experiments.curvature import (
     algebra,
     asymmetric_scaling,
-    benchmark,
     density_check,
-    dynamics,
-    gauge_breaking,
-    ledger,
-    magnitudes,
-    minilm,
-    optimizer_gauge,
-    pages,
-    protocol_comparison,
     purification,
-    rank_law,
-    readings,
     residual_curvature,
-    signal_descent,
-    spectra_along_training,
-    spectra_at_scale,
-    spectral_suppression,
-    stability,
     transformer_curvature,
-    transformer_dynamics,
     transformer_scaling,
+)
+from experiments.curvature import at_scale as spectra_at_scale
+from experiments.curvature import suppression as spectral_suppression
+from experiments.dynamics import along_training as spectra_along_training
+from experiments.dynamics import (
+    gauge_breaking,
+    optimizer_gauge,
+    readings,
+    signal_descent,
+    stability,
+    transformer_dynamics,
     transformer_updates,
     update_scaling,
 )
-from experiments.experiment import Device, Report, default_out, exit_on_bad_input, from_store, prepare, table
-from experiments.record import replacing
-from experiments.summary import QUICK, run_all, summary
+from experiments.dynamics import trajectories as dynamics
+from experiments.lab.experiment import Device, Report, default_out, exit_on_bad_input, from_store, prepare, table
+from experiments.lab.files import replacing
+from experiments.ledger import ledger, pages
+from experiments.ledger.summary import QUICK, run_all, summary
+from experiments.tuning import magnitudes, protocol_comparison, rank_law
 
 EXPERIMENTS = [
     module.EXPERIMENT

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import tyro
 
-from experiments import ledger, minilm_curvature, minilm_layers, minilm_paths, minilm_protocol, minilm_rates
 from experiments.claims import minilm as claims
-from experiments.experiment import Device, Report, default_out, exit_on_bad_input, from_store, prepare, run
-from experiments.record import replacing
-from experiments.summary import QUICK, run_all, summary
+from experiments.curvature import layers as minilm_layers
+from experiments.curvature import minilm_curvature
+from experiments.lab.experiment import Device, Report, default_out, exit_on_bad_input, from_store, prepare, run
+from experiments.lab.files import replacing
+from experiments.ledger import ledger
+from experiments.ledger.summary import QUICK, run_all, summary
+from experiments.tuning import minilm_paths, minilm_protocol
+from experiments.tuning import rates as minilm_rates
 
 EXPERIMENTS = [
     module.EXPERIMENT for module in (minilm_rates, minilm_protocol, minilm_paths, minilm_layers, minilm_curvature)

@@ -40,8 +40,8 @@ jax.config.update("jax_enable_x64", True)  # exact Hessians need float64
 jax.config.update("jax_default_matmul_precision", "highest")
 
 import signal_drift as sd
-from experiments.figures import COLOR, STYLE
-from experiments.setting import Setting, adapters, problem
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift.plotting import COLOR, STYLE
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70, "axes.grid": False})
 np.set_printoptions(precision=3, suppress=True, linewidth=110)

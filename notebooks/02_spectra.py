@@ -43,10 +43,10 @@ jax.config.update("jax_enable_x64", True)  # exact Hessians need float64
 jax.config.update("jax_default_matmul_precision", "highest")
 
 import signal_drift as sd
-from experiments.figures import COLOR, STYLE, draw_sorted, shades, symlog, zero_threshold
-from experiments.setting import Setting, adapters, problem
-from experiments.statistics import exponents
-from signal_drift import closed_forms
+from experiments.analysis.intervals import exponents
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift.plotting import COLOR, STYLE, draw_sorted, shades, symlog, zero_threshold
+from signal_drift.propositions import closed_forms
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70})
 NAMES = {"task": r"$H_\ell$", "signal": "$H_{Signal}$", "drift": "$H_{Drift}$", "lora": "$H_{LoRA}$"}

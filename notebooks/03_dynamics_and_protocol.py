@@ -42,10 +42,10 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 import signal_drift as sd
-from experiments import entries
-from experiments.figures import COLOR, STYLE
-from experiments.setting import Setting, adapters, problem
-from experiments.sweep import best_point, free_fit, half_octaves, root_fit
+from experiments.analysis.sweeps import best_point, free_fit, half_octaves, root_fit
+from experiments.ledger import table
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift.plotting import COLOR, STYLE
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70})
 setting = Setting(width=width, samples=100, rank=rank)
@@ -213,7 +213,7 @@ print(
 # %%
 path = Path("../docs/ledger.json")
 claims = {"F1c-square-root", "V1", "V2", "V-protocol"}
-entries.read(path).of(claims) if path.exists() else "No ledger here: clone the project, or run `make reproduce`."
+table.read(path).of(claims) if path.exists() else "No ledger here: clone the project, or run `make reproduce`."
 
 # %% [markdown]
 # ## What α for your layers?

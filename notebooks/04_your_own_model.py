@@ -42,11 +42,11 @@ jax.config.update("jax_enable_x64", True)  # exact Hessians need float64
 jax.config.update("jax_default_matmul_precision", "highest")
 
 import signal_drift as sd
-from experiments import entries
-from experiments.figures import COLOR, STYLE
-from signal_drift.instance import Instance
-from signal_drift.models import TransformerClassifier
+from experiments.ledger import table
+from signal_drift.models.transformer import TransformerClassifier
+from signal_drift.plotting import COLOR, STYLE
 from signal_drift.propositions import check_all, failures
+from signal_drift.propositions.subject import Instance
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70})
 
@@ -178,4 +178,4 @@ update_has_no_remainder(Instance(loss, base, theta, s, delta, weights_of=bent))
 
 # %%
 path = Path("../docs/ledger.json")
-entries.read(path) if path.exists() else "No ledger here: clone the project, or run `make reproduce`."
+table.read(path) if path.exists() else "No ledger here: clone the project, or run `make reproduce`."

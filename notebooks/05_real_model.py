@@ -22,8 +22,8 @@ if importlib.util.find_spec("signal_drift") is None:  # on Colab
 import os
 from dataclasses import replace
 
-from experiments import fetch_minilm
-from experiments.minilm_setting import DRAWN, MINILM, TINY, Setting
+from experiments.problems import fetch_minilm
+from experiments.problems.minilm import DRAWN, MINILM, TINY, Setting
 
 SIZE = os.environ.get("SIGNAL_DRIFT_SIZE", "default")
 fetched = SIZE != "quick" and not fetch_minilm.missing(fetch_minilm.cache())
@@ -42,12 +42,12 @@ jax.config.update("jax_enable_x64", True)  # exact Hessians need float64
 jax.config.update("jax_default_matmul_precision", "highest")
 
 import signal_drift as sd
-from experiments.figures import COLOR, STYLE
-from experiments.minilm_setting import HELD_OUT
-from signal_drift.check import Checks
-from signal_drift.instance import Instance
+from experiments.problems.minilm import HELD_OUT
+from signal_drift.plotting import COLOR, STYLE
 from signal_drift.propositions import MATRIX_FREE, check_all, failures
-from signal_drift.rating import embeddings, squared_error
+from signal_drift.propositions.check import Checks
+from signal_drift.propositions.subject import Instance
+from signal_drift.tasks.rating_head import embeddings, squared_error
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70})
 
@@ -111,7 +111,7 @@ plt.show()
 # of PEFT, whose A is Kaiming-uniform.
 
 # %%
-from signal_drift.export import peft_config
+from signal_drift.peft.export import peft_config
 
 shapes = {k: W0.shape for k, W0 in encoder.base.items()}
 for shape in sorted(set(shapes.values())):

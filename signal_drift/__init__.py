@@ -5,17 +5,11 @@ operators, `gauss_newton` the part of the curvature that the criterion alone put
 update; `eigenvalues`, `extreme_eigenvalues`, `trace`, `estimate_trace` and `spectral_density` read spectra.
 """
 
-from signal_drift.attention import exact_attention
-from signal_drift.batches import mean_over_batches
-from signal_drift.bridge import LoRAModel, base_and_forward, lora_and_forward
-from signal_drift.composite import composite
-from signal_drift.curvature import Decomposition, LinearOperator, SymmetricOperator, decompose
-from signal_drift.density import Estimate, SpectralDensity, estimate_trace, spectral_density
 from signal_drift.errors import InputError
-from signal_drift.extremes import ExtremeEigenvalues, extreme_eigenvalues
-from signal_drift.gauss_newton import GaussNewton, gauss_newton
-from signal_drift.layers import Block, LayerView, decompose_layer, layer_views
-from signal_drift.lora import (
+from signal_drift.hessians.decomposition import Decomposition, decompose
+from signal_drift.hessians.gauss_newton import GaussNewton, gauss_newton
+from signal_drift.hessians.one_layer import decompose_layer
+from signal_drift.lora.adapters import (
     Adapter,
     adjoint_product,
     effective_weights,
@@ -24,12 +18,20 @@ from signal_drift.lora import (
     kaiming_uniform,
     normal_fan_in,
 )
-from signal_drift.models import MLP
-from signal_drift.protocol import alpha_base, empirical_alpha_base, kaiming_sigma
-from signal_drift.sharding import shard_columns, shard_data
-from signal_drift.spectrum import eigenvalues, trace
+from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base, kaiming_sigma
+from signal_drift.lora.updates import UpdateParts, alignment, decompose_update
+from signal_drift.losses.batches import mean_over_batches
+from signal_drift.losses.composite import composite
+from signal_drift.models.attention import exact_attention
+from signal_drift.models.bridge import LoRAModel, base_and_forward, lora_and_forward
+from signal_drift.models.mlp import MLP
+from signal_drift.operators.operator import LinearOperator, SymmetricOperator
+from signal_drift.operators.sharding import shard_columns, shard_data
+from signal_drift.spectra.exact import eigenvalues, trace
+from signal_drift.spectra.extremes import ExtremeEigenvalues, extreme_eigenvalues
+from signal_drift.spectra.layers import Block, LayerView, layer_views
+from signal_drift.spectra.stochastic import Estimate, SpectralDensity, estimate_trace, spectral_density
 from signal_drift.training import Run, pad_rank, separate_rates, train
-from signal_drift.updates import UpdateParts, alignment, decompose_update
 
 __all__ = [
     "MLP",

@@ -1,19 +1,17 @@
-"""python -m signal_drift audit DIR: what a stored LoRA adapter is scaled by. … config DIR: the same layers by V1 or V2.
-
-The command line, and the one module of this package that reaches into `experiments`, for the style of figures.
-"""
+"""Audit a stored LoRA adapter (python -m signal_drift audit DIR), or scale its layers by V1 or V2 (… config DIR)."""
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from experiments.experiment import exit_on_bad_input
-from signal_drift.adapter_files import open_adapter
-from signal_drift.audit import Audit, LayerAudit, audit
-from signal_drift.export import Rule, as_python, peft_config, qwix_rules
+from signal_drift.errors import InputError
+from signal_drift.peft.audit import Audit, LayerAudit, audit
+from signal_drift.peft.export import Rule, as_python, peft_config, qwix_rules
+from signal_drift.peft.files import open_adapter
 
 
 def audit_command(
@@ -32,10 +30,11 @@ def audit_command(
     found = audit(folder)
     print(as_json(found) if json else as_table(found))
     if figure is not None:
-        from experiments.audit_figure import draw
-        from experiments.figures import save_figure
+        from signal_drift.peft.figure import draw
 
-        save_figure(draw(found), figure.with_suffix(""), {})
+        drawing = draw(found)
+        for suffix in (".png", ".svg", ".pdf"):
+            drawing.savefig(figure.with_suffix(suffix))
 
 
 def config_command(
@@ -86,10 +85,13 @@ def _entry(layer: LayerAudit) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run a command; a wrong argument or file ends in one line and exit status 2."""
     commands = {"audit": audit_command, "config": config_command}
-    exit_on_bad_input(
-        lambda: tyro.extras.subcommand_cli_from_dict(commands, prog="python -m signal_drift", args=arguments)
-    )
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m signal_drift", args=arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -1,22 +1,12 @@
 """One style for every figure, and the ways of drawing a spectrum. Nothing here computes a result."""
 
-import hashlib
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
-
-from experiments.record import replacing
-
-Drawing = Callable[[], Figure]
-"""A figure that is drawn only where it is not there already."""
 
 # Okabe–Ito, told apart by colour-blind readers; one colour for each object throughout the project.
 COLOR = {
@@ -58,39 +48,6 @@ def panels(
 def shades(count: int) -> list:
     """Colours from light to dark for an ordered parameter such as α, told apart without hue."""
     return list(mpl.colormaps["inferno_r"](np.linspace(0.18, 0.9, count)))
-
-
-def fingerprint(data: xr.Dataset) -> str:
-    """What a figure depends on: the stored values and the code that draws them."""
-    content = hashlib.sha256()
-    for name in sorted(map(str, data.variables)):
-        values = data[name].values
-        content.update(name.encode())
-        content.update((values.astype(str) if values.dtype == object else values).tobytes())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        content.update(source.read_bytes())
-    return content.hexdigest()[:16]
-
-
-def is_drawn(stem: Path, metadata: dict[str, str]) -> bool:
-    """The three files are there, and the PNG, which is written last, carries this metadata."""
-    files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("svg", "pdf", "png")]
-    if not all(file.exists() for file in files):
-        return False
-    try:
-        with Image.open(files[-1]) as image:
-            return metadata.items() <= image.info.items()
-    except OSError:
-        return False
-
-
-def save_figure(figure: Figure, stem: Path, metadata: dict[str, str]) -> None:
-    """Write `stem`.png, .svg and .pdf, the first carrying `metadata`."""
-    with mpl.rc_context(STYLE):
-        for suffix in ("svg", "pdf", "png"):
-            plain = {"Date": None} if suffix == "svg" else {"CreationDate": None} if suffix == "pdf" else metadata
-            with replacing(stem.with_name(f"{stem.name}.{suffix}")) as temporary:
-                figure.savefig(temporary, format=suffix, metadata=plain)
 
 
 def zero_threshold(spectrum: Float[np.ndarray, "n"]) -> float:

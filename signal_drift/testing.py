@@ -9,8 +9,8 @@ Needs `hypothesis`.
 
 from hypothesis import strategies as st
 
-from signal_drift.drawn import KINDS, instance
-from signal_drift.instance import Instance
+from signal_drift.propositions.random_problems import KINDS, instance
+from signal_drift.propositions.subject import Instance
 
 
 def problems(kinds: list[str] | None = None) -> st.SearchStrategy[Instance]:

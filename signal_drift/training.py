@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from signal_drift.batches import BatchLoss
 from signal_drift.display import Table, dtype, shown, span
 from signal_drift.errors import InputError
-from signal_drift.lora import (
+from signal_drift.lora.adapters import (
     Adapter,
     Adapters,
     Scaling,
@@ -23,7 +22,8 @@ from signal_drift.lora import (
     effective_weights,
     per_layer,
 )
-from signal_drift.loss import Loss, check_loss
+from signal_drift.losses.arguments import Loss, check_loss
+from signal_drift.losses.batches import BatchLoss
 
 PerLayer = Mapping[str, Float[Array, "*steps"]]
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from signal_drift.mesh import map_rows, mesh_axis
+from signal_drift.operators.mesh import map_rows, mesh_axis
 
 SCALING, RATE, STEPS = 0.6, 0.1, 5
 V = np.random.default_rng(3).standard_normal((44, 6))  # a block of 6 vectors, which 4 does not divide

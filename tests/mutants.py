@@ -14,19 +14,12 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 import signal_drift as sd
-from signal_drift.closed_forms import suppression
-from signal_drift.curvature import (
-    LinearMap,
-    Point,
-    adjoint_map,
-    drift_hessian,
-    jacobian_map,
-    signal_hessian,
-    task_hessian,
-)
-from signal_drift.lora import kaiming_uniform
-from signal_drift.spectrum import eigenvalues
-from signal_drift.updates import UpdateParts, decompose_update
+from signal_drift.hessians.decomposition import adjoint_map, drift_hessian, jacobian_map, signal_hessian, task_hessian
+from signal_drift.lora.adapters import kaiming_uniform
+from signal_drift.lora.updates import UpdateParts, decompose_update
+from signal_drift.operators.operator import LinearMap, Point
+from signal_drift.propositions.closed_forms import suppression
+from signal_drift.spectra.exact import eigenvalues
 
 
 def signal_hessian_at(scale: Callable[[Any, int], Any], point: Point) -> LinearMap:
@@ -127,29 +120,33 @@ MUTANTS = {
         partial(update_parts, lambda delta, s, drift: s * abs(delta.B) @ delta.A),
         {"P1-update", "P2-drift-alignment"},  # of either sign or of one, it is bilinear
     ),
-    "1/r forgotten": Mutant("signal_drift.curvature", "signal_hessian", without_rank, {"P1-hessian"}),
+    "1/r forgotten": Mutant("signal_drift.hessians.decomposition", "signal_hessian", without_rank, {"P1-hessian"}),
     "1/r forgotten, from B = 0": Mutant(
-        "signal_drift.curvature", "signal_hessian", without_rank, {"P1-hessian", "X2", *TRACE}, begins=True
+        "signal_drift.hessians.decomposition", "signal_hessian", without_rank, {"P1-hessian", "X2", *TRACE}, begins=True
     ),
     "α for α², from B = 0": Mutant(
-        "signal_drift.curvature",
+        "signal_drift.hessians.decomposition",
         "signal_hessian",
         linear_in_alpha,
         {"P1-hessian", "P4-landscape", "X2", *TRACE},
         begins=True,
     ),
     "A transposed where square": Mutant(
-        "signal_drift.curvature", "jacobian_map", transposed_where_square, {"X5", "X7"}
+        "signal_drift.hessians.decomposition", "jacobian_map", transposed_where_square, {"X5", "X7"}
     ),
     "G transposed where square": Mutant(
-        "signal_drift.curvature", "drift_hessian", turned_gradient, DRIFT - {"X1"}, kind="indefinite quadratic"
+        "signal_drift.hessians.decomposition",
+        "drift_hessian",
+        turned_gradient,
+        DRIFT - {"X1"},
+        kind="indefinite quadratic",
     ),
-    "H_Drift doubled": Mutant("signal_drift.curvature", "drift_hessian", doubled_drift, DRIFT),
+    "H_Drift doubled": Mutant("signal_drift.hessians.decomposition", "drift_hessian", doubled_drift, DRIFT),
     "H_Drift with a trace of its own": Mutant(
-        "signal_drift.curvature", "drift_hessian", leaking_drift, {"P2-drift-indefinite"}
+        "signal_drift.hessians.decomposition", "drift_hessian", leaking_drift, {"P2-drift-indefinite"}
     ),
     "the Gauss–Newton matrix is the Hessian": Mutant(
-        "signal_drift.gauss_newton",
+        "signal_drift.hessians.gauss_newton",
         "signal_gauss_newton",
         signal_hessian,
         {"X6"},
@@ -158,7 +155,7 @@ MUTANTS = {
         "signal_drift.propositions.traces", "normal_fan_in", kaiming_uniform, TRACE, begins=True
     ),
     "trace law without 1/r": Mutant(
-        "signal_drift.closed_forms",
+        "signal_drift.propositions.closed_forms",
         "suppression",
         lambda r, s, sigma: suppression(r, s, sigma) * r,
         {"P3-trace"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from signal_drift.sentiment import DOMAINS
+from signal_drift.tasks.rated_text import DOMAINS
 
 SIZES = {
     "model_type": "bert",

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from experiments.statistics import Estimate
+from experiments.analysis.intervals import Estimate
 
 DRAWS = 1000
 """Bootstrap resamples of the seeds."""

@@ -15,8 +15,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import signal_drift as sd
-from experiments.setting import adapters, problem
-from signal_drift.factored import composed_loss
+from experiments.problems.mlp import adapters, problem
+from signal_drift.hessians.factored import composed_loss
 
 Call = Callable[[], Any]
 

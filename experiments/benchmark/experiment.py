@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from experiments.benchmark_report import report
-from experiments.experiment import Experiment, main
-from experiments.setting import Setting
+from experiments.benchmark.report import report
+from experiments.lab.experiment import Experiment, main
+from experiments.problems.mlp import Setting
 
 WAYS = {
     "gradient": ("ours", "merged", "torch"),

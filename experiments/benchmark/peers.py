@@ -13,9 +13,9 @@ import torch
 from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from experiments.benchmark_cases import Call, point
-from experiments.setting import regression
-from signal_drift.lora import effective_weights
+from experiments.benchmark.cases import Call, point
+from experiments.problems.mlp import regression
+from signal_drift.lora.adapters import effective_weights
 
 CHUNK = 128
 """Columns of H_ℓ at a time, fed by hand to `torch.func`."""

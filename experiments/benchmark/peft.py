@@ -8,10 +8,10 @@ import numpy as np
 import peft
 import torch
 
-from experiments.benchmark_cases import Call
-from experiments.benchmark_peers import tensor
-from experiments.benchmark_trajectories import grid
-from experiments.setting import adapters, regression
+from experiments.benchmark.cases import Call
+from experiments.benchmark.peers import tensor
+from experiments.benchmark.trajectories import grid
+from experiments.problems.mlp import adapters, regression
 
 
 def trajectories_peft(config: Any) -> Call:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from experiments import figures
-from experiments.benchmark_floors import floor_seconds, product_flops
-from experiments.experiment import Report, Row
+from experiments.benchmark.floors import floor_seconds, product_flops
+from experiments.lab.experiment import Report, Row
+from signal_drift import plotting
 
 LABEL = {
     "ours": "this project",
@@ -36,7 +36,7 @@ KERNEL = {
 }
 STYLE = dict(zip(LABEL, ("-o", ":s", "-.o", "-.s", "--D", ":P", "--^", ":v", "--s", ":X", "-.d", "--P"), strict=True))
 HUES = ("signal", "drift", "signal", "drift", "other", "band", "lora", "drift", "task", "band", "lora", "other")
-COLOR = {way: figures.COLOR[hue] for way, hue in zip(LABEL, HUES, strict=True)}
+COLOR = {way: plotting.COLOR[hue] for way, hue in zip(LABEL, HUES, strict=True)}
 PAGE = 4.096e-3
 """Megabytes, the least change of a process's memory that can be seen."""
 
@@ -203,25 +203,27 @@ def _stopped(data: xr.Dataset) -> list[str]:
     return found
 
 
-def _figure(config: Any, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Any, data: xr.Dataset) -> plotting.Figure:
     """Time over d for each kernel, and the memory that ours take."""
     kernels = [kernel for kernel in KERNEL if kernel != "pipeline"]
     title = "Time over d, on the same weights in the same run, and the memory of this project"
-    figure, [*axes, memory] = figures.panels(4, title, rows=2, width=4.6)
+    figure, [*axes, memory] = plotting.panels(4, title, rows=2, width=4.6)
     for panel, kernel in zip(axes, kernels, strict=True):
         for way in (way for way in LABEL if way in data.way.values):
             seconds = data.seconds.sel(kernel=kernel, way=way).dropna("width")
             if len(seconds):
                 panel.plot(seconds.width, seconds, STYLE[way], color=COLOR[way], label=LABEL[way], markersize=5)
         least = floors(config, data, kernel, "ours")
-        panel.plot(list(least), list(least.values()), color=figures.COLOR["prediction"], lw=4, alpha=0.5, label="floor")
+        panel.plot(
+            list(least), list(least.values()), color=plotting.COLOR["prediction"], lw=4, alpha=0.5, label="floor"
+        )
         panel.set_title(KERNEL[kernel])
-        figures.log_axis(panel, "d", "time, s")
-    for kernel, shade in zip(kernels, figures.shades(len(kernels)), strict=True):
+        plotting.log_axis(panel, "d", "time, s")
+    for kernel, shade in zip(kernels, plotting.shades(len(kernels)), strict=True):
         taken = data.memory.sel(kernel=kernel, way="ours").dropna("width") / 1e6
         memory.plot(taken.width, taken.clip(min=PAGE), "-o", color=shade, label=KERNEL[kernel], markersize=5)
     memory.set_title("peak memory beyond the result")
-    figures.log_axis(memory, "d", "MB")
+    plotting.log_axis(memory, "d", "MB")
     for panel in [*axes, memory]:
         panel.set_xticks(data.width.values, [str(d) for d in data.width.values])
         panel.minorticks_off()

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 import signal_drift as sd
-from experiments.benchmark_cases import Call
-from experiments.setting import adapters, problem
+from experiments.benchmark.cases import Call
+from experiments.problems.mlp import adapters, problem
 
 
 def grid(config: Any) -> Iterator[tuple[int, float, float]]:

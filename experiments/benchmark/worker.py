@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmark import ANSWERS, Config
-from experiments.benchmark_floors import measured_rates
-from experiments.experiment import prepare
+from experiments.benchmark.experiment import ANSWERS, Config
+from experiments.benchmark.floors import measured_rates
+from experiments.lab.experiment import prepare
 from signal_drift import InputError
 
 Case = Callable[[Config], Callable[[], Any]]

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
-from experiments.claim import Claim
-from experiments.claims import algebra, hessians, minilm, other_models, protocol, steps, traces, trajectories, tuning
+from experiments.claims import algebra, minilm, other_models, protocol, steps, traces, tuning
+from experiments.claims import curvature as hessians
+from experiments.claims import dynamics as trajectories
+from experiments.claims.claim import Claim
 
 ORDER = (
     *("P1-update", "P1-hessian", "P2-descent", "P2-psd", "P2-premise", "P2-drift-indefinite", "P2-drift-alignment"),

@@ -5,11 +5,12 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import algebra, asymmetric_scaling, residual_curvature, signal_descent
-from experiments.claim import Claim, Reading
-from experiments.claims.hessians import asymmetric, definite
+from experiments.claims.claim import Claim, Reading
+from experiments.claims.curvature import asymmetric, definite
 from experiments.claims.steps import ascends_never
-from experiments.verdict import Band, Finding, point
+from experiments.claims.verdict import Band, Finding, point
+from experiments.curvature import algebra, asymmetric_scaling, residual_curvature
+from experiments.dynamics import signal_descent
 
 ALGEBRA, DESCENT = algebra.EXPERIMENT, signal_descent.EXPERIMENT
 

@@ -5,11 +5,9 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import asymmetric_scaling, magnitudes, purification, residual_curvature
-from experiments.claim import Claim, Reading
-from experiments.residual_curvature import LABEL, lowest_over_highest
-from experiments.statistics import Estimate, exponents, mean_interval
-from experiments.verdict import (
+from experiments.analysis.intervals import Estimate, exponents, mean_interval
+from experiments.claims.claim import Claim, Reading
+from experiments.claims.verdict import (
     Finding,
     above,
     at_least,
@@ -22,6 +20,9 @@ from experiments.verdict import (
     point,
     power,
 )
+from experiments.curvature import asymmetric_scaling, purification, residual_curvature
+from experiments.curvature.residual_curvature import LABEL, lowest_over_highest
+from experiments.tuning import magnitudes
 
 EPS = float(np.finfo(float).eps)
 

@@ -4,13 +4,23 @@ from functools import partial
 
 import xarray as xr
 
-from experiments import dynamics, readings
-from experiments.behaviour import behaviour, final, jitter, per_run
-from experiments.claim import Claim, Reading
-from experiments.dynamics import EARLY, STATED, early_ratio
-from experiments.families import FAMILIES, MATCHED, deepest_ratio, labels, pairs, purity, share_above, slope
-from experiments.statistics import exponents, mean_interval
-from experiments.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, extent, near, share
+from experiments.analysis.divergence import behaviour, final, jitter, per_run
+from experiments.analysis.intervals import exponents, mean_interval
+from experiments.claims.claim import Claim, Reading
+from experiments.claims.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, extent, near, share
+from experiments.dynamics import readings
+from experiments.dynamics import trajectories as dynamics
+from experiments.dynamics.eta_against_alpha import (
+    FAMILIES,
+    MATCHED,
+    deepest_ratio,
+    labels,
+    pairs,
+    purity,
+    share_above,
+    slope,
+)
+from experiments.dynamics.trajectories import EARLY, STATED, early_ratio
 
 ETA, ALPHA = FAMILIES
 

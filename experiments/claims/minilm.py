@@ -5,18 +5,20 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import minilm_curvature, minilm_layers, minilm_paths, minilm_protocol
-from experiments.asymmetric_scaling import STATES
-from experiments.claim import Reading
-from experiments.claims.hessians import EPS
+from experiments.analysis.intervals import Estimate
+from experiments.claims.claim import Reading
+from experiments.claims.curvature import EPS
 from experiments.claims.protocol import closes, recovers
 from experiments.claims.traces import largest_score
-from experiments.experiment import Experiment
-from experiments.minilm_curvature import distance, lowest
-from experiments.rank_analysis import path_depth, path_ratio
-from experiments.recipes import V1, V2
-from experiments.statistics import Estimate
-from experiments.verdict import FRACTION, Finding, above, at_least, at_most, below, extent, magnitude
+from experiments.claims.verdict import FRACTION, Finding, above, at_least, at_most, below, extent, magnitude
+from experiments.curvature import layers as minilm_layers
+from experiments.curvature import minilm_curvature
+from experiments.curvature.asymmetric_scaling import STATES
+from experiments.curvature.minilm_curvature import distance, lowest
+from experiments.lab.experiment import Experiment
+from experiments.tuning import minilm_paths, minilm_protocol
+from experiments.tuning.methods import V1, V2
+from experiments.tuning.rank_sweeps import path_depth, path_ratio
 
 NAME = "on MiniLM"
 

@@ -4,20 +4,16 @@ from functools import partial
 
 import xarray as xr
 
-from experiments import (
-    spectra_at_scale,
-    transformer_curvature,
-    transformer_dynamics,
-    transformer_scaling,
-    transformer_updates,
-)
-from experiments.claim import Reading
-from experiments.claims.hessians import EPS, asymmetric, asymmetry
+from experiments.analysis.intervals import mean_interval
+from experiments.claims.claim import Reading
+from experiments.claims.curvature import EPS, asymmetric, asymmetry
+from experiments.claims.dynamics import purer
 from experiments.claims.steps import SCALES, depends_on_alpha, scaling_of
 from experiments.claims.traces import largest_score
-from experiments.claims.trajectories import purer
-from experiments.statistics import mean_interval
-from experiments.verdict import Finding, at_least
+from experiments.claims.verdict import Finding, at_least
+from experiments.curvature import at_scale as spectra_at_scale
+from experiments.curvature import transformer_curvature, transformer_scaling
+from experiments.dynamics import transformer_dynamics, transformer_updates
 
 NAME, LARGE = "on a transformer", "at d = 256"
 

@@ -5,13 +5,13 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import magnitudes, protocol_comparison
-from experiments.claim import Claim, Reading
+from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.claims.claim import Claim, Reading
 from experiments.claims.tuning import MODELS, RANKS, TASKS, coefficient, root_of_rank
-from experiments.protocol_comparison import fraction, gap
-from experiments.recipes import PLAIN, TENFOLD, V1, V2
-from experiments.statistics import Estimate, mean_interval
-from experiments.verdict import Finding, above, at_least, magnitude, near, point, power
+from experiments.claims.verdict import Finding, above, at_least, magnitude, near, point, power
+from experiments.tuning import magnitudes, protocol_comparison
+from experiments.tuning.methods import PLAIN, TENFOLD, V1, V2
+from experiments.tuning.protocol_comparison import fraction, gap
 
 NOWHERE = Estimate(np.nan, np.nan, np.nan)
 FAILED = Estimate(-np.inf, -np.inf, -np.inf)

@@ -5,14 +5,15 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import dynamics, gauge_breaking, optimizer_gauge, signal_descent, stability, update_scaling
-from experiments.behaviour import CRITERIA
-from experiments.claim import Claim, Reading
-from experiments.families import purity, slope
-from experiments.statistics import mean_interval
-from experiments.sweep import bootstrap
-from experiments.update_scaling import FAMILIES, FORGETFUL, STATES, fitted
-from experiments.verdict import MAGNITUDE, Band, Finding, at_most, below, exactly, extent, magnitude, near, power
+from experiments.analysis.divergence import CRITERIA
+from experiments.analysis.intervals import mean_interval
+from experiments.analysis.sweeps import bootstrap
+from experiments.claims.claim import Claim, Reading
+from experiments.claims.verdict import MAGNITUDE, Band, Finding, at_most, below, exactly, extent, magnitude, near, power
+from experiments.dynamics import gauge_breaking, optimizer_gauge, signal_descent, stability, update_scaling
+from experiments.dynamics import trajectories as dynamics
+from experiments.dynamics.eta_against_alpha import purity, slope
+from experiments.dynamics.update_scaling import FAMILIES, FORGETFUL, STATES, fitted
 
 
 def scaling_of(

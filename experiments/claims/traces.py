@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments import spectral_suppression
-from experiments.claim import Claim, Reading
-from experiments.spectral_suppression import Law, factor, largest_normal, predicted_traces, spectral_ratios, z_scores
-from experiments.statistics import exponents, mean_interval
-from experiments.sweep import bootstrap
-from experiments.verdict import Band, Finding, below, equal, magnitude, point, power
+from experiments.analysis.intervals import exponents, mean_interval
+from experiments.analysis.sweeps import bootstrap
+from experiments.claims.claim import Claim, Reading
+from experiments.claims.verdict import Band, Finding, below, equal, magnitude, point, power
+from experiments.curvature import suppression as spectral_suppression
+from experiments.curvature.suppression import Law, factor, largest_normal, predicted_traces, spectral_ratios, z_scores
 
 AT_START = ("B = 0", "the entries of A independent, of mean 0 and variance σ_A²")
 

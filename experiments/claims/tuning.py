@@ -5,10 +5,13 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import rank_law
-from experiments.adaptation import width_of
-from experiments.claim import Claim, Reading
-from experiments.rank_analysis import (
+from experiments.analysis.intervals import Estimate
+from experiments.analysis.sweeps import bootstrap, valley
+from experiments.claims.claim import Claim, Reading
+from experiments.claims.verdict import Band, Finding, above, at_least, below, exactly, magnitude, power
+from experiments.problems.adaptation import width_of
+from experiments.tuning import rank_law
+from experiments.tuning.rank_sweeps import (
     by_seed,
     free_exponent,
     gain,
@@ -18,9 +21,6 @@ from experiments.rank_analysis import (
     rate_exponent,
     wanted,
 )
-from experiments.statistics import Estimate
-from experiments.sweep import bootstrap, valley
-from experiments.verdict import Band, Finding, above, at_least, below, exactly, magnitude, power
 
 
 def _cells(config, data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import scipy.stats
 
-from experiments.statistics import Estimate
+from experiments.analysis.intervals import Estimate
 
 Verdict = Literal["supported", "refuted", "inconclusive", "not run"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

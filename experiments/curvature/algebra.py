@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from experiments import figures
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from signal_drift.check import Check, over
-from signal_drift.drawn import KINDS, instance, instance_of
-from signal_drift.instance import Instance
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift import plotting
 from signal_drift.propositions import PROPOSITIONS, check_all
+from signal_drift.propositions.check import Check, over
+from signal_drift.propositions.random_problems import KINDS, instance, instance_of
+from signal_drift.propositions.subject import Instance
 
 MLP = "App. E MLP"
 STARTS = {"B = 0": True, "B ≠ 0": False}
@@ -159,26 +159,26 @@ def _sentences(data: xr.Dataset) -> list[str]:
     ]
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """One line a check: every instance, the statement below its tolerance and the control above."""
     count = data.sizes["check"]
-    figure, (panel,) = figures.panels(
+    figure, (panel,) = plotting.panels(
         1,
         f"Every algebraic statement on {data.applicable.isel(check=0).size} instances, and its control",
         height=1.8 + 0.33 * count,
         width=11,
     )
-    panel.axvspan(FLOOR / 30, 1, color=figures.COLOR["other"], alpha=0.18, lw=0, label="holds")
-    panel.axvline(1, ls="--", color=figures.COLOR["prediction"], label="tolerance")
+    panel.axvspan(FLOOR / 30, 1, color=plotting.COLOR["other"], alpha=0.18, lw=0, label="holds")
+    panel.axvline(1, ls="--", color=plotting.COLOR["prediction"], label="tolerance")
     for y in range(count):
         check = data.isel(check=y)
         met = check.applicable.values.astype(bool)
         marks = (("o", "signal", "statement", np.max), ("D", "drift", "control", np.min))
         for values, (mark, color, label, end) in zip(ratios(check), marks, strict=True):
             x = np.clip(values.values[met], FLOOR, CEILING)
-            panel.plot(x, np.full(len(x), y), "|", ms=7, color=figures.COLOR[color], alpha=0.35)
+            panel.plot(x, np.full(len(x), y), "|", ms=7, color=plotting.COLOR[color], alpha=0.35)
             if len(x):
-                panel.plot(end(x), y, mark, ms=8, color=figures.COLOR[color], label=None if y else label)
+                panel.plot(end(x), y, mark, ms=8, color=plotting.COLOR[color], label=None if y else label)
     ticks = [FLOOR, 1e-4, 1, 1e4, 1e8, 1e12, 1e16, CEILING]
     names = ["≤ $10^{-8}$", "$10^{-4}$", "1", "$10^4$", "$10^8$", "$10^{12}$", "$10^{16}$", "∞"]
     panel.set(xscale="log", xlim=(FLOOR / 30, 30 * CEILING), xlabel="error / tolerance; the mark is the worst instance")

@@ -12,12 +12,12 @@ import optax
 import xarray as xr
 
 import signal_drift as sd
-from experiments import figures
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from experiments.statistics import Estimate, exponents, mean_interval
-from signal_drift import closed_forms
-from signal_drift.extremes import End
+from experiments.analysis.intervals import Estimate, exponents, mean_interval
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift import plotting
+from signal_drift.propositions import closed_forms
+from signal_drift.spectra.extremes import End
 
 STATES = ("initial", "trained")
 QUANTITIES = {"signal_max": 2, "drift_min": 1, "lora_max": None}
@@ -137,10 +137,10 @@ def contains(estimate: Estimate, value: float) -> bool:
     return estimate.low - 1e-9 <= value <= estimate.high + 1e-9
 
 
-def draw_states(config, data: xr.Dataset, title: str) -> figures.Figure:
+def draw_states(config, data: xr.Dataset, title: str) -> plotting.Figure:
     """The powers of α in both states, and how near the largest eigenvalues come to each other."""
     sizes = f"d = {config.width}, r = {config.rank}, {config.seeds} seeds (dots)"
-    figure, axes = figures.panels(3, f"{title}: {sizes}")
+    figure, axes = plotting.panels(3, f"{title}: {sizes}")
     titles = ("(a) at initialisation, B = 0", f"(b) after {config.steps} steps of Adam, η = {config.learning_rate:g}")
     for panel, state, when in zip(axes, STATES, titles, strict=False):
         draw_powers(panel, data.sel(state=state).transpose("alpha", "seed"))
@@ -149,29 +149,29 @@ def draw_states(config, data: xr.Dataset, title: str) -> figures.Figure:
     axes[0].legend()
     for state, color in zip(STATES, ("signal", "band"), strict=True):
         ratio = (data.lora_max / data.signal_max).sel(state=state).transpose("alpha", "seed")
-        axes[2].plot(data.alpha, ratio, "o", color=figures.COLOR[color], alpha=0.5)
-        axes[2].plot(data.alpha, ratio.mean("seed"), color=figures.COLOR[color], label=state)
-    axes[2].axhline(1, color=figures.COLOR["prediction"], ls="--", label="limit 1")
-    figures.log_axis(axes[2], "α", f"{LABEL['lora_max']} / {LABEL['signal_max']}")
+        axes[2].plot(data.alpha, ratio, "o", color=plotting.COLOR[color], alpha=0.5)
+        axes[2].plot(data.alpha, ratio.mean("seed"), color=plotting.COLOR[color], label=state)
+    axes[2].axhline(1, color=plotting.COLOR["prediction"], ls="--", label="limit 1")
+    plotting.log_axis(axes[2], "α", f"{LABEL['lora_max']} / {LABEL['signal_max']}")
     axes[2].set_title("(c) alignment of the largest eigenvalues")
     axes[2].legend()
     return figure
 
 
-def draw_powers(panel: figures.Axes, data: xr.Dataset) -> None:
+def draw_powers(panel: plotting.Axes, data: xr.Dataset) -> None:
     """Measured eigenvalues, and dashed the stated power of α through the first point's mean."""
     alpha = data.alpha.values
     for name, exponent in QUANTITIES.items():
-        color = figures.COLOR[name.split("_")[0]]
+        color = plotting.COLOR[name.split("_")[0]]
         values = data[name].values
         slope = mean_interval(exponents(alpha, values.T))
         panel.plot(alpha, values, "o", color=color, alpha=0.4)
         panel.plot(alpha, values.mean(1), color=color, label=f"{LABEL[name]}, slope {slope.mean:.2f}")
         if exponent:
             panel.plot(
-                alpha, values[0].mean() * (alpha / alpha[0]) ** exponent, "--", color=figures.COLOR["prediction"]
+                alpha, values[0].mean() * (alpha / alpha[0]) ** exponent, "--", color=plotting.COLOR["prediction"]
             )
-    figures.log_axis(panel, "α", "eigenvalue (dashed: stated power)")
+    plotting.log_axis(panel, "α", "eigenvalue (dashed: stated power)")
     panel.legend()
 
 

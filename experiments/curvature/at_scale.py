@@ -12,12 +12,12 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments import spectra_figures
-from experiments.asymmetric_scaling import certified
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from experiments.statistics import Estimate, exponents, mean_interval
-from signal_drift import closed_forms
+from experiments.analysis.intervals import Estimate, exponents, mean_interval
+from experiments.curvature import spectra_figures
+from experiments.curvature.asymmetric_scaling import certified
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift.propositions import closed_forms
 
 OPERATORS = ("task", "signal", "drift", "lora")
 LABELS = {"task": "H_ℓ", "signal": "H_Signal", "drift": "H_Drift", "lora": "H_LoRA"}

@@ -9,10 +9,10 @@ import scipy.stats
 import xarray as xr
 
 import signal_drift as sd
-from experiments import figures
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from experiments.spectra_figures import NAMES
+from experiments.curvature.spectra_figures import NAMES
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift import plotting
 
 OPERATORS = ("task", "lora")
 LABELS = {"task": "H_ℓ", "lora": "H_LoRA"}
@@ -86,19 +86,19 @@ def report(config: Config, data: xr.Dataset) -> Report:
     return Report(rows, [], {"density_check": partial(_figure, config, data)})
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     sizes = f"d = {config.width}, r = {config.rank}, seed 0"
     title = f"Density of eigenvalues: {config.probes} random vectors against all eigenvalues, {sizes}"
-    figure, axes = figures.panels(len(OPERATORS), title, width=6.4)
+    figure, axes = plotting.panels(len(OPERATORS), title, width=6.4)
     for panel, letter, name in zip(axes, "ab", OPERATORS, strict=True):
-        here, color = data.isel(seed=0).sel(operator=name), figures.COLOR[name]
+        here, color = data.isel(seed=0).sel(operator=name), plotting.COLOR[name]
         step = float(here.grid[1] - here.grid[0])
         edges = np.append(here.grid.values - step / 2, here.grid.values[-1] + step / 2)
         spectrum = here.eigenvalues.dropna("index")
         counts, _ = np.histogram(spectrum, edges)
         shares = np.where(counts > 0, counts / spectrum.size / step, np.nan)
-        panel.stairs(shares, edges, fill=True, color=figures.COLOR["other"], alpha=0.45, label="histogram of all")
-        panel.plot(here.grid, here.exact, color=figures.COLOR["prediction"], lw=4, alpha=0.6, label="all, smoothed")
+        panel.stairs(shares, edges, fill=True, color=plotting.COLOR["other"], alpha=0.45, label="histogram of all")
+        panel.plot(here.grid, here.exact, color=plotting.COLOR["prediction"], lw=4, alpha=0.6, label="all, smoothed")
         low, high = here.estimate - 2 * here.error, here.estimate + 2 * here.error
         panel.fill_between(here.grid, low.clip(min=1e-300), high, color=color, alpha=0.2, label="± 2 standard errors")
         panel.plot(here.grid, here.estimate, color=color, label="by quadrature")

@@ -18,16 +18,17 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments import figures, minilm_rates
-from experiments.asymmetric_scaling import STATES, certified
-from experiments.errors import OptionError
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.minilm_point import Curvature, Point
-from experiments.minilm_rates import SMALL
-from experiments.spectral_suppression import largest_normal
-from experiments.statistics import Estimate, mean_interval
-from experiments.verdict import extent
-from signal_drift.lora import per_layer
+from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.claims.verdict import extent
+from experiments.curvature.asymmetric_scaling import STATES, certified
+from experiments.curvature.minilm_point import Curvature, Point
+from experiments.curvature.suppression import largest_normal
+from experiments.lab.errors import OptionError
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.tuning import rates as minilm_rates
+from experiments.tuning.rates import SMALL
+from signal_drift import plotting
+from signal_drift.lora.adapters import per_layer
 
 WHOLE = "all layers"
 
@@ -192,21 +193,21 @@ def _whole(data: xr.Dataset) -> list[Estimate]:
     return [mean_interval(here.sel(side=side).values) for side in ("measured", "predicted")]
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     title = f"P3, F8a, V2  {config.name}, every layer: r = {config.rank}, α = {config.alpha:g}, {config.texts} texts"
-    figure, axes = figures.panels(4, title, height=8.5, width=4.4)
+    figure, axes = plotting.panels(4, title, height=8.5, width=4.4)
     names, y, means = [str(k) for k in data.layer.values], np.arange(data.sizes["layer"]), data.mean("seed")
     samples = traces(data).sel(layer=names)
     for side, color, shift in (("measured", "signal", -0.15), ("predicted", "prediction", 0.15)):
         mean, low, high = np.array([mean_interval(samples.sel(layer=k, side=side).values) for k in names]).T
-        style = {"fmt": "o", "ms": 4, "color": figures.COLOR[color], "label": side}
+        style = {"fmt": "o", "ms": 4, "color": plotting.COLOR[color], "label": side}
         axes[0].errorbar(mean, y + shift, xerr=[mean - low, high - mean], **style)
     axes[0].set(xlabel=r"$\mathrm{Tr}\,H_{Signal}$ of the layer", title="(a) P3, means and 95% intervals")
     for panel, operators, letter in ((axes[1], ("task",), "b"), (axes[2], ("signal", "drift"), "c")):
         for operator in operators:
             for state, face in zip(STATES, (None, "white"), strict=True):
                 name = {"task": r"$H_\ell$", "signal": r"$H_{Signal}$", "drift": r"$H_{Drift}$"}[operator]
-                style = {"color": figures.COLOR[operator], "mfc": face, "label": f"{name}, {state}"}
+                style = {"color": plotting.COLOR[operator], "mfc": face, "label": f"{name}, {state}"}
                 panel.plot(
                     means.top.sel(operator=operator, state=state), y, "o" if operator != "drift" else "D", **style
                 )
@@ -214,12 +215,12 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
     law = config.rank * (config.scaling(config.alpha) * means.sigma_a.isel(state=0)) ** 2
     law = law * means.top.sel(operator="task", state="initial")
     name = r"F8a: $rs^2\sigma_A^2\lambda_{max}[H_\ell]$"
-    axes[2].plot(law, y, "|", ms=12, mew=2, color=figures.COLOR["prediction"], label=name)
+    axes[2].plot(law, y, "|", ms=12, mew=2, color=plotting.COLOR["prediction"], label=name)
     for sigma, mark, color in (("set", "|", "prediction"), ("measured", "o", "signal")):
         style = {
             "ms": 10 if mark == "|" else 5,
             "mew": 2,
-            "color": figures.COLOR[color],
+            "color": plotting.COLOR[color],
             "label": rf"$\sigma_A$ {sigma}",
         }
         axes[3].plot(means.alpha_v2.sel(sigma=sigma, state="trained"), y, mark, **style)

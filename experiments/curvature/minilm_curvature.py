@@ -12,16 +12,17 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments import figures, minilm_rates
-from experiments.asymmetric_scaling import STATES, certified
-from experiments.errors import OptionError, check_ascending, check_positive
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.minilm_point import Curvature
-from experiments.minilm_rates import SMALL
-from experiments.spectra_at_scale import LABELS, OPERATORS
-from experiments.spectra_figures import NAMES
-from experiments.statistics import Estimate
-from experiments.verdict import extent
+from experiments.analysis.intervals import Estimate
+from experiments.claims.verdict import extent
+from experiments.curvature.asymmetric_scaling import STATES, certified
+from experiments.curvature.at_scale import LABELS, OPERATORS
+from experiments.curvature.minilm_point import Curvature
+from experiments.curvature.spectra_figures import NAMES
+from experiments.lab.errors import OptionError, check_ascending, check_positive
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.tuning import rates as minilm_rates
+from experiments.tuning.rates import SMALL
+from signal_drift import plotting
 
 
 @dataclass(frozen=True)
@@ -162,18 +163,18 @@ def _sentence(config: Config, data: xr.Dataset) -> str:
     )
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     title = f"F8c, F8d  {config.name}: r = {config.rank}, {config.texts} texts"
-    figure, (left, middle, right) = figures.panels(3, title)
+    figure, (left, middle, right) = plotting.panels(3, title)
     for x, state in enumerate(STATES):
         for k, operator in enumerate(OPERATORS):
             here = data.ends.sel(operator=operator, state=state)
             scale = here.sel(end="max")
-            style = {"color": figures.COLOR[operator], "ms": 8}
+            style = {"color": plotting.COLOR[operator], "ms": 8}
             place = np.full(config.draws, x + 0.18 * (k - 1.5))
             left.plot(place, here.sel(end="max") / scale, "^", **style, label=None if x else NAMES[operator])
             left.plot(place, here.sel(end="min") / scale, "v", **style)
-    left.axhline(0, color=figures.COLOR["prediction"], ls="--", label="P2: none below")
+    left.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="P2: none below")
     left.set(xticks=[0, 1], xticklabels=STATES, xlim=(-0.6, 1.6), ylabel=r"$\lambda\,/\,\lambda_{max}$")
     left.set_title(f"(a) both ends, α = {config.alpha:g}")
     left.legend(fontsize=9, loc="center", bbox_to_anchor=(0.5, 0.74), ncols=2)
@@ -182,7 +183,7 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
         config.alphas,
         signal,
         "--",
-        color=figures.COLOR["prediction"],
+        color=plotting.COLOR["prediction"],
         label=r"$\lambda_{max}[H_{Signal}]\propto\alpha^2$",
     )
     drift = -data.ends.sel(operator="drift", end="min", state="initial") * (data.alpha / config.alpha)
@@ -190,31 +191,33 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
         config.alphas,
         drift.transpose("alpha", "seed"),
         ":",
-        color=figures.COLOR["drift"],
+        color=plotting.COLOR["drift"],
         label=r"$|\lambda_{min}[H_{Drift}]|\propto\alpha$",
     )
     middle.plot(
         config.alphas,
         over.sel(end="max").transpose("alpha", "seed"),
         "^",
-        color=figures.COLOR["lora"],
+        color=plotting.COLOR["lora"],
         label=r"$\lambda_{max}[H_{LoRA}]$",
     )
     middle.plot(
         config.alphas,
         -over.sel(end="min").transpose("alpha", "seed"),
         "v",
-        color=figures.COLOR["lora"],
+        color=plotting.COLOR["lora"],
         mfc="white",
         label=r"$-\lambda_{min}[H_{LoRA}]$",
     )
-    figures.log_axis(middle, "α", "eigenvalue", log_x=4)
+    plotting.log_axis(middle, "α", "eigenvalue", log_x=4)
     middle.set_title("(b) B = 0")
     middle.legend(fontsize=9)
     for state, color in zip(STATES, ("other", "task"), strict=True):
         here = data.sel(state=state).isel(seed=0)
-        figures.draw_quadrature(right, here.nodes.values, here.weights.values, color=figures.COLOR[color], label=state)
-    right.axhline(0, color=figures.COLOR["prediction"], ls="--")
+        plotting.draw_quadrature(
+            right, here.nodes.values, here.weights.values, color=plotting.COLOR[color], label=state
+        )
+    right.axhline(0, color=plotting.COLOR["prediction"], ls="--")
     right.set(
         xlabel="share of the eigenvalues above", ylabel=r"eigenvalue of $H_\ell$", title=r"(c) $H_\ell$ by quadrature"
     )

@@ -8,13 +8,13 @@ import xarray as xr
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments.adaptation import Dtype
-from experiments.errors import check_positive
-from experiments.minilm_rates import fft_rate
-from experiments.minilm_setting import Encoder
-from experiments.minilm_training import Training, adapted
-from experiments.recipes import Recipe
-from signal_drift.rating import squared_error
+from experiments.lab.errors import check_positive
+from experiments.problems.adaptation import Dtype
+from experiments.problems.minilm import Encoder
+from experiments.tuning.methods import Recipe
+from experiments.tuning.rates import fft_rate
+from experiments.tuning.runs import Training, adapted
+from signal_drift.tasks.rating_head import squared_error
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments import figures
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from experiments.statistics import exponents, mean_interval
+from experiments.analysis.intervals import exponents, mean_interval
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift import plotting
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[s
     """What the store says of the two premises, in words."""
     task = data.task_extremes.isel(alpha=0) + data.task_residuals.isel(alpha=0)
     negative = int((task.sel(end="min") < 0).sum())
-    threshold = [figures.zero_threshold(x) for x in data.signal.isel(alpha=0).transpose("seed", ...).values]
+    threshold = [plotting.zero_threshold(x) for x in data.signal.isel(alpha=0).transpose("seed", ...).values]
     signal = int((data.signal.isel(alpha=0).min("theta_index").values < -np.array(threshold)).sum())
     inside = bool((distance.largest <= distance.bound * (1 + 1e-9)).all())
     return [
@@ -131,24 +131,24 @@ def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[s
     ]
 
 
-def _figure(config: Config, data: xr.Dataset, distance: xr.Dataset) -> figures.Figure:
-    figure, (left, middle, right) = figures.panels(
+def _figure(config: Config, data: xr.Dataset, distance: xr.Dataset) -> plotting.Figure:
+    figure, (left, middle, right) = plotting.panels(
         3, f"F8c  Spectral purification: d = {config.width}, r = {config.rank}, {config.seeds} seeds"
     )
     top = data.signal.max("theta_index")
     first = {"seed": data.seed.values[0]}
     threshold = 1e-9
-    for alpha, color in zip(data.alpha.values, figures.shades(len(data.alpha)), strict=True):
+    for alpha, color in zip(data.alpha.values, plotting.shades(len(data.alpha)), strict=True):
         here = first | {"alpha": alpha}
-        figures.draw_sorted(left, (data.lora / top).sel(here).values, color=color, label=f"α = {alpha:g}")
-    figures.draw_sorted(
+        plotting.draw_sorted(left, (data.lora / top).sel(here).values, color=color, label=f"α = {alpha:g}")
+    plotting.draw_sorted(
         left,
         (data.signal / top).sel(first).isel(alpha=0).values,
-        color=figures.COLOR["signal"],
+        color=plotting.COLOR["signal"],
         ls="--",
         label=r"$H_{Signal}$",
     )
-    figures.symlog(left, "y", threshold)
+    plotting.symlog(left, "y", threshold)
     left.set(xlabel="position, share of all eigenvalues", ylabel=r"$\lambda\,/\,\lambda_{max}[H_{Signal}]$")
     left.set_title(r"(a) sorted spectra of $H_{LoRA}$, seed 0")
     left.legend()
@@ -158,25 +158,25 @@ def _figure(config: Config, data: xr.Dataset, distance: xr.Dataset) -> figures.F
         (r"$H_\ell$", data.task_extremes, "task"),
     ):
         ratio = (ends.isel(end=0) / ends.isel(end=1)).transpose("alpha", "seed").values
-        middle.plot(data.alpha, ratio, "o", color=figures.COLOR[color], alpha=0.4)
-        middle.plot(data.alpha, ratio.mean(1), color=figures.COLOR[color], label=name)
-    middle.axhline(0, color=figures.COLOR["prediction"], ls="--", label="positive semi-definite")
+        middle.plot(data.alpha, ratio, "o", color=plotting.COLOR[color], alpha=0.4)
+        middle.plot(data.alpha, ratio.mean(1), color=plotting.COLOR[color], label=name)
+    middle.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="positive semi-definite")
     middle.set_xscale("log", base=4)
     middle.set(xlabel="α", ylabel=r"$\lambda_{min}\,/\,\lambda_{max}$", title="(b) how indefinite, each seed")
     middle.legend()
     for name, color in (("largest", "lora"), ("mean", "other")):
-        right.plot(data.alpha, distance[name].T, "o", color=figures.COLOR[color], alpha=0.5)
+        right.plot(data.alpha, distance[name].T, "o", color=plotting.COLOR[color], alpha=0.5)
         right.plot(
-            data.alpha, distance[name].mean("seed"), color=figures.COLOR[color], label=f"{name} over eigenvalues"
+            data.alpha, distance[name].mean("seed"), color=plotting.COLOR[color], label=f"{name} over eigenvalues"
         )
     right.plot(
         data.alpha,
         distance["bound"].mean("seed"),
         "--",
-        color=figures.COLOR["prediction"],
+        color=plotting.COLOR["prediction"],
         label=r"Weyl: $\|H_{Drift}\|_2\propto 1/\alpha$",
     )
-    figures.log_axis(
+    plotting.log_axis(
         right, "α", r"$|\lambda_i[H_{LoRA}]-\lambda_i[H_{Signal}]|\,/\,\lambda_{max}[H_{Signal}]$", log_x=4
     )
     right.set_title("(c) distance between the spectra")

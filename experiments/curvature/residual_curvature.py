@@ -11,11 +11,11 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments import figures
-from experiments.asymmetric_scaling import certified, trained_run
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from experiments.statistics import Estimate, mean_interval
+from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.curvature.asymmetric_scaling import certified, trained_run
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift import plotting
 
 STATES = ("initial", "trained")
 LABEL = {"task": "H_ℓ", "signal": "H_Signal", "G": "G", "G_signal": "JᵀGJ", "R": "R"}
@@ -123,28 +123,28 @@ def report(config: Config, data: xr.Dataset) -> Report:
     return Report(rows, sentences, {"residual_curvature": partial(_figure, config, data)})
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     size = f"d = {config.width}, r = {config.rank}, α = {config.alpha:g}, {config.seeds} seeds"
-    figure, (left, right) = figures.panels(2, rf"P2-premise  $H_\ell = G + R$: {size}")
+    figure, (left, right) = plotting.panels(2, rf"P2-premise  $H_\ell = G + R$: {size}")
     for state, color in zip(STATES, ("signal", "band"), strict=True):
         for k in range(config.seeds):
             here = data.sel(state=state).isel(seed=k)
             relative = here.nodes.values / float(here.task.sel(end="max"))
-            style = {"color": figures.COLOR[color], "alpha": 0.5, "label": state if k == 0 else None}
-            figures.draw_quadrature(left, relative, here.weights.values, **style)
+            style = {"color": plotting.COLOR[color], "alpha": 0.5, "label": state if k == 0 else None}
+            plotting.draw_quadrature(left, relative, here.weights.values, **style)
         for x, name in enumerate(LABEL):
             y = lowest_over_highest(data, name, state)
             shift = -0.12 if state == "initial" else 0.12
-            right.plot(np.full(config.seeds, x + shift), y, "o", color=figures.COLOR[color], alpha=0.7, label=None)
-        right.plot([], [], "o", color=figures.COLOR[color], label=state)
-    figures.symlog(left, "y", 1e-9)
-    left.axhline(0, color=figures.COLOR["prediction"], ls="--", label="P2-premise: none below")
+            right.plot(np.full(config.seeds, x + shift), y, "o", color=plotting.COLOR[color], alpha=0.7, label=None)
+        right.plot([], [], "o", color=plotting.COLOR[color], label=state)
+    plotting.symlog(left, "y", 1e-9)
+    left.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="P2-premise: none below")
     left.set(
         xlabel="position, share of all eigenvalues",
         ylabel=r"$\lambda\,/\,\lambda_{max}$",
         title=r"(a) $H_\ell$, each seed, by quadrature",
     )
-    right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="positive semi-definite")
+    right.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="positive semi-definite")
     right.set(
         xticks=range(len(LABEL)),
         ylabel=r"$\lambda_{min}/\lambda_{max}$ of the same matrix",

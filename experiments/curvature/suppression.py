@@ -11,12 +11,12 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments import figures
-from experiments.errors import check_positive
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from experiments.statistics import mean_interval
-from signal_drift import closed_forms
+from experiments.analysis.intervals import mean_interval
+from experiments.lab.errors import check_positive
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift import plotting
+from signal_drift.propositions import closed_forms
 
 
 @dataclass(frozen=True)
@@ -141,28 +141,28 @@ def report(config: Config, data: xr.Dataset) -> Report:
     return Report(rows, [sentence], drawn)
 
 
-def _spectra(config: Config, data: xr.Dataset) -> figures.Figure:
+def _spectra(config: Config, data: xr.Dataset) -> plotting.Figure:
     sizes = f"d = {config.width}, r = {config.rank}, α = {config.alpha:g}, {config.seeds} seeds"
-    figure, (left, middle, right) = figures.panels(3, f"F8a  Spectral suppression: {sizes}")
-    threshold = figures.zero_threshold(data.task.values[0])
+    figure, (left, middle, right) = plotting.panels(3, f"F8a  Spectral suppression: {sizes}")
+    threshold = plotting.zero_threshold(data.task.values[0])
     for name, label in (("task", r"$H_\ell$"), ("signal", r"$H_{Signal}$")):
-        color = figures.COLOR[name]
+        color = plotting.COLOR[name]
         for spectrum in data[name].values[1:]:
-            figures.draw_sorted(left, spectrum, color=color, alpha=0.25)
-        figures.draw_sorted(left, data[name].values[0], color=color, label=label)
-        figures.draw_density(middle, data[name].values[0], threshold, color=color, lw=1.6, label=label)
+            plotting.draw_sorted(left, spectrum, color=color, alpha=0.25)
+        plotting.draw_sorted(left, data[name].values[0], color=color, label=label)
+        plotting.draw_density(middle, data[name].values[0], threshold, color=color, lw=1.6, label=label)
     compressed = factor(config, config.rank) * data.task.values[0]
     label = r"$(\alpha^2\sigma_A^2/r)\;H_\ell$"
-    figures.draw_sorted(left, compressed, color=figures.COLOR["prediction"], ls="--", label=label)
-    figures.symlog(left, "y", threshold)
+    plotting.draw_sorted(left, compressed, color=plotting.COLOR["prediction"], ls="--", label=label)
+    plotting.symlog(left, "y", threshold)
     left.set(xlabel="position, share of all eigenvalues", ylabel="eigenvalue λ", title="(a) sorted, each seed")
-    figures.symlog(middle, "x", threshold, 4)
+    plotting.symlog(middle, "x", threshold, 4)
     middle.set(yscale="log", xlabel="eigenvalue λ", ylabel="share per unit of λ", title="(b) density, seed 0")
     for position, (name, ratio) in enumerate(spectral_ratios(config, data).items()):
-        right.plot([position] * config.seeds, ratio, "o", color=figures.COLOR["signal"], alpha=0.7)
+        right.plot([position] * config.seeds, ratio, "o", color=plotting.COLOR["signal"], alpha=0.7)
         right.text(position + 0.12, ratio.mean(), f"mean\n{ratio.mean():.3g}", va="center")
         right.text(position, 0.05, name, ha="center")
-    right.axhline(1, color=figures.COLOR["prediction"], ls="--", label="prediction for the trace")
+    right.axhline(1, color=plotting.COLOR["prediction"], ls="--", label="prediction for the trace")
     right.set(
         xlim=(-0.5, 2.8),
         ylim=(0, 1.25 * max(map(np.max, spectral_ratios(config, data).values()))),
@@ -176,12 +176,12 @@ def _spectra(config: Config, data: xr.Dataset) -> figures.Figure:
     return figure
 
 
-def _traces(config: Config, data: xr.Dataset) -> figures.Figure:
+def _traces(config: Config, data: xr.Dataset) -> plotting.Figure:
     sizes = f"{config.draws} draws of A per rank, {config.seeds} seeds, α = {config.alpha:g}"
-    figure, (left, right) = figures.panels(2, f"F8b  Tr H_Signal over ranks: {sizes}")
-    ranks, blue = np.array(config.ranks), figures.COLOR["signal"]
+    figure, (left, right) = plotting.panels(2, f"F8b  Tr H_Signal over ranks: {sizes}")
+    ranks, blue = np.array(config.ranks), plotting.COLOR["signal"]
     predicted, deviation = predicted_traces(config, data)[0], data.deviation.values[0]
-    band = {"color": figures.COLOR["band"], "alpha": 0.25}
+    band = {"color": plotting.COLOR["band"], "alpha": 0.25}
     left.fill_between(
         ranks, predicted - 2 * deviation, predicted + 2 * deviation, **band, label="± 2σ of one draw (X2)"
     )
@@ -189,14 +189,14 @@ def _traces(config: Config, data: xr.Dataset) -> figures.Figure:
     for r, draws in zip(ranks, data.draws.values[0], strict=True):
         left.plot(r * spread, draws, ".", ms=2, color=blue, alpha=0.4, label="one draw" if r == ranks[0] else None)
     label = r"$\alpha^2(\sigma_A^2/r)\,\mathrm{Tr}\,H_\ell$"
-    left.plot(ranks, predicted, "--", color=figures.COLOR["prediction"], label=label)
+    left.plot(ranks, predicted, "--", color=plotting.COLOR["prediction"], label=label)
     left.plot(ranks, data.draws.values[0].mean(1), "o", mfc="white", color=blue, label="mean of draws")
-    figures.log_axis(left, "rank r", r"$\mathrm{Tr}\,H_{Signal}$")
+    plotting.log_axis(left, "rank r", r"$\mathrm{Tr}\,H_{Signal}$")
     left.set_title("(a) seed 0")
     z = z_scores(config, data)
     limit = largest_normal(z.size)
     right.axhspan(-limit, limit, **band, label=f"95% of the largest of {z.size}")
-    right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="prediction")
+    right.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="prediction")
     for seed, scores in enumerate(z):
         right.plot(ranks * 1.05 ** (seed - config.seeds / 2), scores, "o", color=blue, alpha=0.7)
     right.set_xscale("log", base=2)

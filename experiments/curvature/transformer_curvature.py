@@ -9,15 +9,15 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments import figures
-from experiments.asymmetric_scaling import STATES, trained_run
-from experiments.errors import check_positive
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.spectral_suppression import largest_normal, standard_scores, trace_draws
-from experiments.statistics import Estimate, mean_interval
-from experiments.transformer_setting import TINY, Setting, adapters, problem, sigma_a
-from signal_drift import closed_forms
-from signal_drift.layers import OPERATORS
+from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.curvature.asymmetric_scaling import STATES, trained_run
+from experiments.curvature.suppression import largest_normal, standard_scores, trace_draws
+from experiments.lab.errors import check_positive
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.transformer import TINY, Setting, adapters, problem, sigma_a
+from signal_drift import plotting
+from signal_drift.propositions import closed_forms
+from signal_drift.spectra.layers import OPERATORS
 
 
 @dataclass(frozen=True)
@@ -172,23 +172,25 @@ def _sentences(data: xr.Dataset) -> list[str]:
     ]
 
 
-def _curvature(config: Config, data: xr.Dataset) -> figures.Figure:
+def _curvature(config: Config, data: xr.Dataset) -> plotting.Figure:
     sizes = f"{config.draws} draws of A per rank, {config.seeds} seeds"
-    figure, (left, middle, right) = figures.panels(3, f"P3, P2-premise  Transformer: {sizes}")
-    ranks, blue, z = np.array(config.ranks), figures.COLOR["signal"], z_scores(data)
+    figure, (left, middle, right) = plotting.panels(3, f"P3, P2-premise  Transformer: {sizes}")
+    ranks, blue, z = np.array(config.ranks), plotting.COLOR["signal"], z_scores(data)
     means = data.draws.mean("draw").transpose("seed", "rank")
     error = data.deviation.transpose("seed", "rank").values / np.sqrt(config.draws)
     for i, seed in enumerate(data.seed.values):
         label = None if i else "r · mean of draws ± 2σ (X2)"
         values = ranks * means.sel(seed=seed)
         left.errorbar(ranks, values, 2 * ranks * error[i], fmt="o", mfc="white", color=blue, label=label)
-        left.plot(ranks, ranks * data.predicted.sel(seed=seed), "--", color=figures.COLOR["prediction"])
-    left.plot([], [], "--", color=figures.COLOR["prediction"], label=r"prediction $\sum_l\sigma_l^2\,\mathrm{Tr}\,M_l$")
+        left.plot(ranks, ranks * data.predicted.sel(seed=seed), "--", color=plotting.COLOR["prediction"])
+    left.plot(
+        [], [], "--", color=plotting.COLOR["prediction"], label=r"prediction $\sum_l\sigma_l^2\,\mathrm{Tr}\,M_l$"
+    )
     left.set_xscale("log", base=2)
     left.set(xlabel="rank r", ylabel=r"$r\,\mathrm{Tr}\,H_{Signal}$", title="(a) each seed, α = 1")
     limit = largest_normal(z.size)
-    middle.axhspan(-limit, limit, color=figures.COLOR["band"], alpha=0.25, label=f"95% of the largest of {z.size}")
-    middle.axhline(0, color=figures.COLOR["prediction"], ls="--", label="prediction")
+    middle.axhspan(-limit, limit, color=plotting.COLOR["band"], alpha=0.25, label=f"95% of the largest of {z.size}")
+    middle.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="prediction")
     for seed, scores in enumerate(z):
         middle.plot(ranks * 1.05 ** (seed - config.seeds / 2), scores, "o", color=blue, alpha=0.7)
     middle.set_xscale("log", base=2)
@@ -197,8 +199,8 @@ def _curvature(config: Config, data: xr.Dataset) -> figures.Figure:
         for name, color in (("task_max", "task"), ("task_min", "drift")):
             values = data[name].sel(state=state).values
             label = None if x else name.replace("task_", "λ")
-            right.plot([x] * len(values), values, "o", color=figures.COLOR[color], alpha=0.6, label=label)
-    right.axhline(0, color=figures.COLOR["prediction"], ls="--", label="premise of P2: λmin ≥ 0")
+            right.plot([x] * len(values), values, "o", color=plotting.COLOR[color], alpha=0.6, label=label)
+    right.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="premise of P2: λmin ≥ 0")
     right.set(xticks=[0, 1], xticklabels=STATES, xlim=(-0.5, 1.5))
     right.set(ylabel=r"eigenvalue of $H_\ell$", title="(c) ends of the spectrum")
     left.legend()
@@ -207,15 +209,15 @@ def _curvature(config: Config, data: xr.Dataset) -> figures.Figure:
     return figure
 
 
-def _layers(config: Config, data: xr.Dataset) -> figures.Figure:
-    figure, axes = figures.panels(
+def _layers(config: Config, data: xr.Dataset) -> plotting.Figure:
+    figure, axes = plotting.panels(
         4, f"Layers  α = {config.alpha:g}, r = {config.rank}, {config.seeds} seeds (dots)", 5.2, 4.4
     )
     names, y = [str(k) for k in data.layer.values], np.arange(data.sizes["layer"])
     for panel, (operator, field, name) in zip(axes, COLUMNS, strict=True):
         for state, shift, mark in zip(STATES, (-0.15, 0.15), ("o", "s"), strict=True):
             values = data.block.sel(operator=operator, field=field, state=state).transpose("layer", "seed").values
-            style = {"color": figures.COLOR[operator], "mfc": "white" if state == "trained" else None}
+            style = {"color": plotting.COLOR[operator], "mfc": "white" if state == "trained" else None}
             panel.plot(values, y + shift, mark, ms=3, alpha=0.5, **style)
             panel.plot(values.mean(1), y + shift, mark, ms=8, label=state, **style)
         panel.set(yticks=y, ylim=(len(y) - 0.5, -0.5), title=name)

@@ -6,7 +6,8 @@ from functools import partial
 import xarray as xr
 
 import signal_drift as sd
-from experiments.asymmetric_scaling import (
+from experiments.analysis.intervals import Estimate
+from experiments.curvature.asymmetric_scaling import (
     QUANTITIES,
     STATES,
     draw_states,
@@ -15,9 +16,8 @@ from experiments.asymmetric_scaling import (
     sentences,
     trained_run,
 )
-from experiments.experiment import Experiment, Report, main
-from experiments.statistics import Estimate
-from experiments.transformer_setting import TINY, Setting, adapters, problem
+from experiments.lab.experiment import Experiment, Report, main
+from experiments.problems.transformer import TINY, Setting, adapters, problem
 
 
 @dataclass(frozen=True)

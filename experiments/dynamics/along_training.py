@@ -18,12 +18,12 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments import spectra_figures
-from experiments.asymmetric_scaling import certified
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from experiments.spectra_at_scale import certificate_rows, extremes, lowest_over_highest
-from experiments.statistics import mean_interval
+from experiments.analysis.intervals import mean_interval
+from experiments.curvature import spectra_figures
+from experiments.curvature.asymmetric_scaling import certified
+from experiments.curvature.at_scale import certificate_rows, extremes, lowest_over_highest
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """β₁, β₂ and ε of Adam, optax's defaults."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from experiments import figures
-from experiments.asymmetric_scaling import trained_run
-from experiments.behaviour import final
-from experiments.experiment import Row
-from experiments.statistics import Estimate, exponents, mean_interval
+from experiments.analysis.divergence import final
+from experiments.analysis.intervals import Estimate, exponents, mean_interval
+from experiments.curvature.asymmetric_scaling import trained_run
+from experiments.lab.experiment import Row
+from signal_drift import plotting
 
 FAMILIES = ("η", "α")
 MATCHED = ("64·η₀", "128·α₀")
@@ -117,34 +117,34 @@ POWERS = {"F2b": {"α": 0}, "F2c": {"η": -1, "α": 0}}
 """Stated exponents of the multiplier, drawn through the smallest one."""
 
 
-def draw_families(config, title: str, values: xr.DataArray, name: str, summary: xr.DataArray) -> figures.Figure:
+def draw_families(config, title: str, values: xr.DataArray, name: str, summary: xr.DataArray) -> plotting.Figure:
     """The η family, the α family on the same axis, and one number for each run against its multiplier."""
     size = f": Adam, d = {config.width}, r = {config.rank}, {config.seeds} seeds"
-    figure, axes = figures.panels(3, title + size, height=4.6)
+    figure, axes = plotting.panels(3, title + size, height=4.6)
     for panel, family, letter in zip(axes, FAMILIES, "ab", strict=False):
         other = "α = α₀" if family == "η" else "η = η₀"
-        _draw_runs(panel, values, ["LoRA", "FFT"], ["#999999", figures.COLOR["task"]], "--")
-        _draw_runs(panel, values, labels(config, family), figures.shades(len(config.multipliers(family))), "-")
+        _draw_runs(panel, values, ["LoRA", "FFT"], ["#999999", plotting.COLOR["task"]], "--")
+        _draw_runs(panel, values, labels(config, family), plotting.shades(len(config.multipliers(family))), "-")
         panel.set(title=f"({letter}) {family}-scaling, {other}", xlabel="step", ylabel=name, yscale="log")
         panel.legend(ncols=2)
     axes[1].sharey(axes[0])
     axes[0].autoscale(axis="y")  # to both families
     for family, color in zip(FAMILIES, ("drift", "signal"), strict=True):
         m, y = config.multipliers(family), summary.sel(run=labels(config, family)).transpose("run", "seed").values
-        axes[2].plot(m, y, "o", color=figures.COLOR[color], alpha=0.5)
-        axes[2].plot(m, y.mean(1), color=figures.COLOR[color], label=f"{family}-scaling")
+        axes[2].plot(m, y, "o", color=plotting.COLOR[color], alpha=0.5)
+        axes[2].plot(m, y.mean(1), color=plotting.COLOR[color], label=f"{family}-scaling")
         power = POWERS.get(title[:3], {}).get(family)
         if power is not None:
-            axes[2].plot(m, y[0].mean() * (m / m[0]) ** power, "--", color=figures.COLOR["prediction"])
+            axes[2].plot(m, y[0].mean() * (m / m[0]) ** power, "--", color=plotting.COLOR["prediction"])
     if title[:3] == "F2a":
-        axes[2].axhline(1, ls="--", color=figures.COLOR["prediction"], label="above: diverges")
-    figures.log_axis(axes[2], "multiplier m of η₀ or of α₀", SUMMARY[title[:3]])
+        axes[2].axhline(1, ls="--", color=plotting.COLOR["prediction"], label="above: diverges")
+    plotting.log_axis(axes[2], "multiplier m of η₀ or of α₀", SUMMARY[title[:3]])
     axes[2].set_title("(c) each seed" + (", stated power dashed" if title[:3] in POWERS else ""))
     axes[2].legend()
     return figure
 
 
-def _draw_runs(panel: figures.Axes, values: xr.DataArray, runs: list[str], colors: list, style: str) -> None:
+def _draw_runs(panel: plotting.Axes, values: xr.DataArray, runs: list[str], colors: list, style: str) -> None:
     """The median over seeds, and the band from the lowest to the highest seed."""
     time = next(name for name in values.dims if name in ("time", "step"))
     for run, color in zip(runs, colors, strict=True):

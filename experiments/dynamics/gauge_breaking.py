@@ -11,10 +11,11 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import figures, optimizer_gauge
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.optimizer_gauge import FLOOR, Knobs, distance, run
-from experiments.statistics import exponents, mean_interval
+from experiments.analysis.intervals import exponents, mean_interval
+from experiments.dynamics import optimizer_gauge
+from experiments.dynamics.optimizer_gauge import FLOOR, Knobs, distance, run
+from experiments.lab.experiment import Experiment, Report, Row, main
+from signal_drift import plotting
 
 NAMES = {"epsilon": "Adam's ε", "decay": "weight decay", "clip": "clipping threshold"}
 NOTICED = 0.01
@@ -88,17 +89,17 @@ def _power(values: np.ndarray, far: np.ndarray) -> str:
     return f" and, while small, grows with the power {fit.mean:.3g} of it, {fit.interval()}"
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     title = f"X4 broken: α×c against η_B×c, c = {config.factor:g}, {config.steps} steps, {config.seeds} seeds"
-    figure, axes = figures.panels(3, title)
+    figure, axes = plotting.panels(3, title)
     for panel, (kind, name), letter in zip(axes, NAMES.items(), "abc", strict=True):
         y = np.maximum(data[kind].transpose(f"{kind}_value", "seed").values, FLOOR)
-        panel.plot(config.values()[kind], y, "o", color=figures.COLOR["drift"], alpha=0.5)
-        panel.plot(config.values()[kind], np.median(y, 1), color=figures.COLOR["drift"], label="median over seeds")
-        panel.axhline(FLOOR, ls="--", color=figures.COLOR["prediction"], label="X4: exactly 0")
+        panel.plot(config.values()[kind], y, "o", color=plotting.COLOR["drift"], alpha=0.5)
+        panel.plot(config.values()[kind], np.median(y, 1), color=plotting.COLOR["drift"], label="median over seeds")
+        panel.axhline(FLOOR, ls="--", color=plotting.COLOR["prediction"], label="X4: exactly 0")
         if kind == "epsilon":
-            panel.axvline(DEFAULT_EPSILON, ls=":", color=figures.COLOR["task"], label="default ε")
-        figures.log_axis(panel, name, "largest ‖w − w′‖ / ‖w − w₀‖", log_x=10)
+            panel.axvline(DEFAULT_EPSILON, ls=":", color=plotting.COLOR["task"], label="default ε")
+        plotting.log_axis(panel, name, "largest ‖w − w′‖ / ‖w − w₀‖", log_x=10)
         panel.set(title=f"({letter}) {name}", ylim=(FLOOR / 5, 10))
         panel.legend(
             loc="center right" if kind == "clip" else "lower right", bbox_to_anchor=(1, 0.1 if kind != "clip" else 0.5)

@@ -21,11 +21,11 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments import figures
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from experiments.statistics import mean_interval
-from experiments.update_scaling import TINY
+from experiments.analysis.intervals import mean_interval
+from experiments.dynamics.update_scaling import TINY
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift import plotting
 
 
 class Knobs(NamedTuple):
@@ -159,21 +159,21 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
     ]
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Losses that lie on one another, and the distance of w for every pair."""
     title = f"X4  α is no tied learning rate: Adam, ε → 0, d = {config.width}, r = {config.rank}, c = {config.factor:g}"
-    figure, (left, middle, right) = figures.panels(3, title, height=5.0)
+    figure, (left, middle, right) = plotting.panels(3, title, height=5.0)
     loss = (data.loss / data.loss.isel(time=0)).isel(seed=0)
     for panel, pair, letter, controls in (
         (left, EXACT[1], "a", {"both η×c": FALSE[0], "neither": FALSE[3]}),
         (middle, EXACT[2], "b", {"α×c², same A₀": FALSE[2], "neither": FALSE[3]}),
     ):
         one, other = pair.split(" ≡ ")
-        panel.plot(loss.sel(pair=pair, side=0), color=figures.COLOR["band"], lw=6, alpha=0.7, label=one)
-        panel.plot(loss.sel(pair=pair, side=1), "--", color=figures.COLOR["task"], label=other)
+        panel.plot(loss.sel(pair=pair, side=0), color=plotting.COLOR["band"], lw=6, alpha=0.7, label=one)
+        panel.plot(loss.sel(pair=pair, side=1), "--", color=plotting.COLOR["task"], label=other)
         for (name, control), color in zip(controls.items(), ("drift", "other"), strict=True):
             y = loss.sel(pair=control, side=1)
-            panel.plot(y, color=figures.COLOR[color], lw=1.2, label=f"control: {name}")
+            panel.plot(y, color=plotting.COLOR[color], lw=1.2, label=f"control: {name}")
         panel.set(yscale="log", xlabel="step", ylabel="loss / initial loss, seed 0")
         panel.set_title(f"({letter}) {one} equals {other}")
         panel.legend()
@@ -185,7 +185,7 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
         )
         name = {FALSE[0]: "pairs not joined by X4", EXACT[0]: "powers of two: exactly 0"}.get(pair)
         name = pair if pair in (YARDSTICK, INEXACT) else name
-        right.plot(steps, np.maximum(y, FLOOR), color=figures.COLOR[color], label=name)
+        right.plot(steps, np.maximum(y, FLOOR), color=plotting.COLOR[color], label=name)
     right.set(yscale="log", xlabel="step", ylabel="‖w − w′‖ / ‖w − w₀‖, median over seeds", title="(c) distance of w")
     right.set_ylim(FLOOR / 3, 1e7)
     right.legend(loc="upper center", ncols=1)

@@ -19,13 +19,13 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments import figures
-from experiments.behaviour import behaviour, final, per_run, words
-from experiments.dynamics import STATED
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, regression
-from experiments.statistics import mean_interval
-from signal_drift.tasks import Reduction, Regression, squared_error
+from experiments.analysis.divergence import behaviour, final, per_run, words
+from experiments.analysis.intervals import mean_interval
+from experiments.dynamics.trajectories import STATED
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, regression
+from signal_drift import plotting
+from signal_drift.tasks.teacher import Reduction, Regression, squared_error
 
 RUNS = {"64·η₀": (64.0, 1.0), "128·η₀": (128.0, 1.0), "256·α₀": (1.0, 256.0)}
 """(η/η₀, α/α₀) of the runs of which App. E says what they do."""
@@ -173,9 +173,9 @@ def _sentences(config: Config, data: xr.Dataset, names: xr.DataArray) -> list[st
     return [*sentences, f"Float64 instead of float32 changes the final loss of the plain reading by at most {changes}."]
 
 
-def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> plotting.Figure:
     """One panel for each run: final loss against the reading; the mark says what the run does."""
-    figure, axes = figures.panels(
+    figure, axes = plotting.panels(
         3, f"F2a  Readings of App. E: Adam, d = {config.width}, r = {config.rank}, {config.seeds} seeds", height=5.6
     )
     level = final(data.loss)
@@ -185,7 +185,7 @@ def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> figures.Fi
             here = {"rule": rule, "variant": variant, "run": run}
             for value, name in zip(level.sel(here).values, names.sel(here).values, strict=True):
                 _draw_word(panel, value, y, name)
-        panel.axvline(1, ls="--", color=figures.COLOR["prediction"])
+        panel.axvline(1, ls="--", color=plotting.COLOR["prediction"])
         panel.set(xscale="log", xlabel="final / initial loss", yticks=range(len(ticks)), ylim=(len(ticks) - 0.5, -0.5))
         panel.set_yticklabels([f"{rule}, {v}" for rule, v in ticks] if letter == "a" else [])
         panel.set_title(f"({letter}) {run}, reported: {STATED[run]}")
@@ -195,11 +195,11 @@ def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> figures.Fi
     return figure
 
 
-def _draw_word(panel: figures.Axes, x: float, y: float, word: str, **style) -> None:
+def _draw_word(panel: plotting.Axes, x: float, y: float, word: str, **style) -> None:
     """A mark for the behaviour; what has left the axis or is not finite sits at its end."""
     shape, color = MARKS[word]
     x = np.nan if np.isnan(y) else min(x, LIMIT) if np.isfinite(x) else LIMIT
-    panel.plot(x, y, shape, color=figures.COLOR[color], alpha=0.7, ms=7, ls="", **style)
+    panel.plot(x, y, shape, color=plotting.COLOR[color], alpha=0.7, ms=7, ls="", **style)
 
 
 EXPERIMENT = Experiment(

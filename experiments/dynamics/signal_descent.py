@@ -14,12 +14,12 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments import figures
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import adapters, problem
-from experiments.statistics import mean_interval
-from experiments.update_scaling import FAMILIES
-from experiments.update_scaling import Config as Steps
+from experiments.analysis.intervals import mean_interval
+from experiments.dynamics.update_scaling import FAMILIES
+from experiments.dynamics.update_scaling import Config as Steps
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import adapters, problem
+from signal_drift import plotting
 
 
 @dataclass(frozen=True)
@@ -85,26 +85,26 @@ def _sentences(config: Config, share: xr.DataArray) -> list[str]:
     ]
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     title = (
         f"P2  Is the signal a descent direction? Adam, d = {config.width}, {config.steps} steps, {config.seeds} seeds"
     )
-    figure, (left, right) = figures.panels(2, title)
+    figure, (left, right) = plotting.panels(2, title)
     share, (b1, control) = ascending(data), (config.momenta[0], config.momenta[-1])
     for family, color in zip(FAMILIES, ("drift", "signal"), strict=True):
         here = share.sel(momentum=b1, family=family).transpose("multiplier", "seed")
-        left.plot(data.multiplier, here, "o", color=figures.COLOR[color], alpha=0.5)
+        left.plot(data.multiplier, here, "o", color=plotting.COLOR[color], alpha=0.5)
         left.plot(
-            data.multiplier, here.mean("seed"), color=figures.COLOR[color], label=f"{family}-scaling, β₁ = {b1:g}"
+            data.multiplier, here.mean("seed"), color=plotting.COLOR[color], label=f"{family}-scaling, β₁ = {b1:g}"
         )
         last = (data.alignment < 0).sel(momentum=b1, family=family).isel(multiplier=-1).mean("seed")
         label = f"{data.multiplier.values[-1]:g}·{family}₀"
-        right.plot(np.arange(1, config.steps + 1), last.cumsum("step"), color=figures.COLOR[color], label=label)
+        right.plot(np.arange(1, config.steps + 1), last.cumsum("step"), color=plotting.COLOR[color], label=label)
     left.plot(
         data.multiplier,
         share.sel(momentum=control).max(["family", "seed"]),
         "--",
-        color=figures.COLOR["prediction"],
+        color=plotting.COLOR["prediction"],
         label=f"β₁ = {control:g}: never (P2-descent)",
     )
     left.set_xscale("log", base=4)

@@ -23,12 +23,12 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments import figures
-from experiments.behaviour import CRITERIA, critical_rate, unstable
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from experiments.statistics import exponents, mean_interval
-from signal_drift import closed_forms
+from experiments.analysis.divergence import CRITERIA, critical_rate, unstable
+from experiments.analysis.intervals import exponents, mean_interval
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift import plotting
+from signal_drift.propositions import closed_forms
 
 PRODUCTS = 200
 """Products spent on an eigenvalue: its residual is then far below what the bisection resolves, and is reported."""
@@ -191,16 +191,16 @@ def _sentences(data: xr.Dataset) -> list[str]:
     ]
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     title = f"L1  Critical η of gradient descent: d = {config.width}, r = {config.rank}, {config.seeds} seeds"
-    figure, axes = figures.panels(3, title, height=4.8)
+    figure, axes = plotting.panels(3, title, height=4.8)
     measured = data.measured.transpose("alpha", "seed", "criterion")
     against = (measured, measured * data.lora / 2, measured / data.full)
     for criterion, color in zip(CRITERIA, ("other", "lora", "drift"), strict=True):
         for panel, values in zip(axes, against, strict=True):
             y = values.sel(criterion=criterion).transpose("alpha", "seed")
-            panel.plot(data.alpha, y, "o", color=figures.COLOR[color], alpha=0.4)
-            panel.plot(data.alpha, y.mean("seed"), color=figures.COLOR[color], label=f'"{criterion}"')
+            panel.plot(data.alpha, y, "o", color=plotting.COLOR[color], alpha=0.4)
+            panel.plot(data.alpha, y.mean("seed"), color=plotting.COLOR[color], label=f'"{criterion}"')
     trace_law = [1 / closed_forms.suppression(config.rank, config.scaling(a), config.sigma_a) for a in config.alphas]
     one = xr.ones_like(data.lora)
     for panel, y, style, color, label in (
@@ -211,11 +211,11 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
         (axes[2], data.task / data.lora, "--", "prediction", "λmax[H_ℓ]/λmax[H_LoRA]"),
         (axes[2], one * xr.DataArray(trace_law, dims="alpha"), ":", "task", "r/(α²σ_A²), trace law P3"),
     ):
-        panel.plot(data.alpha, y.mean("seed"), style, color=figures.COLOR[color], label=label)
+        panel.plot(data.alpha, y.mean("seed"), style, color=plotting.COLOR[color], label=label)
     names = ("critical η", "critical η · λmax[H_LoRA]/2", "critical η of LoRA / of full fine-tuning")
     titles = ("(a) measured", "(b) against L1", "(c) what LoRA tolerates")
     for panel, name, title in zip(axes, names, titles, strict=True):
-        figures.log_axis(panel, "α", name, log_x=4)
+        plotting.log_axis(panel, "α", name, log_x=4)
         panel.set_title(title)
         panel.legend(fontsize=9)
     return figure

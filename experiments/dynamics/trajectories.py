@@ -8,10 +8,9 @@ from functools import partial
 
 import xarray as xr
 
-from experiments import figures
-from experiments.behaviour import LAST, RISE, behaviour, final, jitter, largest_rise, per_run, words
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.families import (
+from experiments.analysis.divergence import LAST, RISE, behaviour, final, jitter, largest_rise, per_run, words
+from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.dynamics.eta_against_alpha import (
     FAMILIES,
     MATCHED,
     Families,
@@ -22,8 +21,9 @@ from experiments.families import (
     slope,
     trajectories,
 )
-from experiments.setting import Setting, adapters, problem
-from experiments.statistics import Estimate, mean_interval
+from experiments.lab import figure_files
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
 
 EARLY = 10
 """Steps that count as the beginning, the first tenth."""
@@ -103,7 +103,7 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
     ]
 
 
-def _figures(config: Config, data: xr.Dataset) -> dict[str, figures.Drawing]:
+def _figures(config: Config, data: xr.Dataset) -> dict[str, figure_files.Drawing]:
     ratio = (data.signal / data.drift).isel(step=slice(1, None)).drop_sel(run="FFT")
     drift = data.drift.isel(step=slice(1, None)).drop_sel(run="FFT")
     relative = data.loss / data.loss.isel(time=0)

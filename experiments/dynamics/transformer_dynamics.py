@@ -5,9 +5,9 @@ from functools import partial
 
 import xarray as xr
 
-from experiments.behaviour import behaviour, final, per_run, words
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.families import (
+from experiments.analysis.divergence import behaviour, final, per_run, words
+from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.dynamics.eta_against_alpha import (
     FAMILIES,
     Families,
     deepest_ratio,
@@ -18,8 +18,8 @@ from experiments.families import (
     slope,
     trajectories,
 )
-from experiments.statistics import Estimate, mean_interval
-from experiments.transformer_setting import TINY, Setting, adapters, problem
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.transformer import TINY, Setting, adapters, problem
 
 
 @dataclass(frozen=True)

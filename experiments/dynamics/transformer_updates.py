@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import xarray as xr
 
-from experiments.experiment import Experiment, Report, main
-from experiments.statistics import Estimate
-from experiments.transformer_setting import TINY, Setting, adapters, problem
-from experiments.update_scaling import FAMILIES, FORGETFUL, Grid, fitted, step_norms
-from experiments.update_scaling import report as report_steps
+from experiments.analysis.intervals import Estimate
+from experiments.dynamics.update_scaling import FAMILIES, FORGETFUL, Grid, fitted, step_norms
+from experiments.dynamics.update_scaling import report as report_steps
+from experiments.lab.experiment import Experiment, Report, main
+from experiments.problems.transformer import TINY, Setting, adapters, problem
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments import figures
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.setting import Setting, adapters, problem
-from experiments.statistics import Estimate, exponents, mean_interval
+from experiments.analysis.intervals import Estimate, exponents, mean_interval
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.mlp import Setting, adapters, problem
+from signal_drift import plotting
 
 EXACT = 1e-3
 """An exponent this close to the derived one counts as equal; intervals at such points have no width."""
@@ -190,8 +190,8 @@ def _sentences(data: xr.Dataset) -> list[str]:
     ]
 
 
-def _figure(config, data: xr.Dataset) -> figures.Figure:
-    figure, axes = figures.panels(
+def _figure(config, data: xr.Dataset) -> plotting.Figure:
+    figure, axes = plotting.panels(
         3, f"P4  One step: d = {config.width}, r = {config.rank}, {config.seeds} seeds, 95% intervals", height=5.6
     )
     places = [(state, name) for state in STATES for name in OPTIMIZERS]
@@ -207,22 +207,22 @@ def _figure(config, data: xr.Dataset) -> figures.Figure:
             ratio = (here.sel(part="signal") / here.sel(part="drift")).mean("seed")
             label = f"{name}, over {family}"
             axes[2].plot(
-                data.multiplier, ratio / ratio[0], style, lw=width, color=figures.COLOR[color], alpha=0.6, label=label
+                data.multiplier, ratio / ratio[0], style, lw=width, color=plotting.COLOR[color], alpha=0.6, label=label
             )
-    figures.log_axis(axes[2], "multiplier m of η₀ or of α₀", "signal / drift, relative to m = 1", log_x=4)
+    plotting.log_axis(axes[2], "multiplier m of η₀ or of α₀", "signal / drift, relative to m = 1", log_x=4)
     axes[2].set_title("(c) purity at B ≠ 0")
     axes[2].legend()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
-def _draw_exponents(panel: figures.Axes, data: xr.Dataset, y: int, name: str, state: str, family: str) -> None:
+def _draw_exponents(panel: plotting.Axes, data: xr.Dataset, y: int, name: str, state: str, family: str) -> None:
     for part, color, shift in (("signal", "signal", -0.12), ("drift", "drift", 0.12), ("ratio", "lora", 0)):
         fit, stated = fitted(data, name, state, part, family), expected(name, state)[part][FAMILIES.index(family)]
         derived = "derived" if y == 0 and part == "signal" else None
-        panel.plot(stated, y, "s", ms=15, mfc="none", color=figures.COLOR["prediction"], label=derived)
-        panel.plot([fit.low, fit.high], [y + shift, y + shift], color=figures.COLOR[color])
-        panel.plot(fit.mean, y + shift, "o", ms=5, color=figures.COLOR[color], label=None if y else part)
+        panel.plot(stated, y, "s", ms=15, mfc="none", color=plotting.COLOR["prediction"], label=derived)
+        panel.plot([fit.low, fit.high], [y + shift, y + shift], color=plotting.COLOR[color])
+        panel.plot(fit.mean, y + shift, "o", ms=5, color=plotting.COLOR[color], label=None if y else part)
 
 
 EXPERIMENT = Experiment(

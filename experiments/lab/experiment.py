@@ -14,10 +14,10 @@ import tyro
 import xarray as xr
 from tqdm import tqdm
 
-from experiments import record
-from experiments.errors import ControlError, OptionError, RecordError
-from experiments.figures import Drawing, fingerprint, is_drawn, save_figure
-from experiments.shard import WHOLE, Shard, shard_of
+from experiments.lab import store
+from experiments.lab.errors import ControlError, OptionError, RecordError
+from experiments.lab.figure_files import Drawing, fingerprint, is_drawn, save_figure
+from experiments.lab.shards import WHOLE, Shard, shard_of
 from signal_drift import InputError
 
 Device = Literal["auto", "cpu", "cuda", "rocm", "tpu"]
@@ -97,8 +97,8 @@ def from_store(experiment: Experiment, config: Any, out: Path) -> Stored:
     """The experiment as far as it is stored; nothing is measured."""
     found, seconds, created = [], [], []
     for point in experiment.points(config):
-        path = record.path_of(out, experiment.name, point)
-        dataset, reason = record.read(path, record.digest(experiment.name, config, point))
+        path = store.path_of(out, experiment.name, point)
+        dataset, reason = store.read(path, store.digest(experiment.name, config, point))
         if dataset is None:
             return Stored(None, None, f"{path.relative_to(out)} is {reason}")
         seconds.append(dataset.attrs.pop("seconds", None))
@@ -109,8 +109,8 @@ def from_store(experiment: Experiment, config: Any, out: Path) -> Stored:
 
 
 def _point(experiment: Experiment, config: Any, point: Mapping[str, Any], out: Path, progress: tqdm) -> xr.Dataset:
-    path, wanted = record.path_of(out, experiment.name, point), record.digest(experiment.name, config, point)
-    stored, reason = record.read(path, wanted)
+    path, wanted = store.path_of(out, experiment.name, point), store.digest(experiment.name, config, point)
+    stored, reason = store.read(path, wanted)
     if stored is not None:
         return stored
     if reason != "absent":
@@ -118,8 +118,8 @@ def _point(experiment: Experiment, config: Any, point: Mapping[str, Any], out: P
     given = {} if experiment.first is None else {"first": _first(*experiment.first(config), out)}
     start = time.perf_counter()
     dataset = experiment.measure(config, **given, **point)
-    record.write(dataset, path, experiment.name, config, point, time.perf_counter() - start)
-    stored, reason = record.read(path, wanted)  # what is reported is what was stored
+    store.write(dataset, path, experiment.name, config, point, time.perf_counter() - start)
+    stored, reason = store.read(path, wanted)  # what is reported is what was stored
     if stored is None:
         raise RecordError(f"out: {str(path)!r} was written and is now {reason}")
     return stored
@@ -135,7 +135,7 @@ def run(experiment: Experiment, config: Any, out: Path) -> Report:
     """Measure what is missing, then draw and report from the store; figures go to `out`/figures."""
     data = results(experiment, config, out)
     report = experiment.report(config, data)._replace(provenance=data.attrs)
-    mark = {"Config": record.digest(experiment.name, config, {}), "Drawn": fingerprint(data)}
+    mark = {"Config": store.digest(experiment.name, config, {}), "Drawn": fingerprint(data)}
     for name, draw in report.figures.items():
         if not is_drawn(out / "figures" / name, mark):
             save_figure(draw(), out / "figures" / name, mark)
@@ -159,8 +159,8 @@ def run_shard(experiment: Experiment, config: Any, out: Path, shard: Shard) -> R
 
 def stored(experiment: Experiment, config: Any, out: Path) -> int:
     """How many points of the experiment the store has."""
-    wanted = [(record.path_of(out, experiment.name, p), p) for p in experiment.points(config)]
-    return sum(record.read(path, record.digest(experiment.name, config, p))[0] is not None for path, p in wanted)
+    wanted = [(store.path_of(out, experiment.name, p), p) for p in experiment.points(config)]
+    return sum(store.read(path, store.digest(experiment.name, config, p))[0] is not None for path, p in wanted)
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from experiments.errors import OptionError
+from experiments.lab.errors import OptionError
 
 T = TypeVar("T")
 

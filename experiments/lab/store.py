@@ -7,16 +7,12 @@ configuration asked for. The same code on the same machine writes the same bytes
 """
 
 import dataclasses
-import glob
 import hashlib
 import json
-import os
 import platform
-import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import xarray as xr
 
-from experiments.errors import RecordError
+from experiments.lab.errors import RecordError
+from experiments.lab.files import replacing
 
 SCHEMA = 1
 MARK = "signal_drift_digest"
@@ -74,42 +71,6 @@ def _timing(path: Path, wanted: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return stored if isinstance(stored, dict) and stored.get(MARK) == wanted else {}
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, moved onto it on success and removed on failure.
-
-    What a killed process of this machine left half-written in the place of `path` is removed as well.
-    """
-    host = socket.gethostname()
-    temporary = path.with_name(f".{host}-{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{glob.escape(host)}-*-{glob.escape(path.name)}"):
-            if not _alive(left.name.removeprefix(f".{host}-").partition("-")[0]):
-                left.unlink(missing_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RecordError(f"out: cannot write {str(path)!r} ({error.strerror or error})") from None
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
-
-
-def _alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except ValueError:
-        return True  # not a name of ours
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:

@@ -15,11 +15,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.claim import Claim, Reading
 from experiments.claims import CLAIMS
-from experiments.entries import Entries, Entry
-from experiments.errors import ControlError, OptionError
-from experiments.experiment import (
+from experiments.claims.claim import Claim, Reading
+from experiments.claims.verdict import VERDICTS, Finding, Verdict, deciding, verdict
+from experiments.lab.errors import ControlError, OptionError
+from experiments.lab.experiment import (
     Device,
     Experiment,
     Stored,
@@ -29,8 +29,9 @@ from experiments.experiment import (
     prepare,
     results,
 )
-from experiments.record import MARK, replacing
-from experiments.verdict import VERDICTS, Finding, Verdict, deciding, verdict
+from experiments.lab.files import replacing
+from experiments.lab.store import MARK
+from experiments.ledger.table import Entries, Entry
 
 Store = Callable[[Experiment], Stored]
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from experiments.experiment import Report
-from experiments.record import replacing
-from experiments.strips import WIDTH, strip
-from experiments.verdict import VERDICTS
+from experiments.claims.verdict import VERDICTS
+from experiments.lab.experiment import Report
+from experiments.lab.files import replacing
+from experiments.ledger.strips import WIDTH, strip
 
 Entry = Mapping[str, Any]
 
@@ -27,7 +27,7 @@ def write_pages(ledger: Sequence[Entry], figures: Path, out: Path, speed: Report
     `speed` is what the benchmark says, where it was run.
     """
     pages = Environment(
-        loader=PackageLoader("experiments"),
+        loader=PackageLoader("experiments.ledger"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,

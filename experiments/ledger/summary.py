@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.experiment import Experiment, Report, run, table
-from experiments.ledger import HIDDEN
+from experiments.lab.experiment import Experiment, Report, run, table
+from experiments.ledger.ledger import HIDDEN
 
 QUICK = "**Tiny size (`--quick`): shows that everything runs, and is evidence of nothing.**\n\n"
 

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import RecordError
-from experiments.verdict import VERDICTS
+from experiments.claims.verdict import VERDICTS
+from experiments.lab.errors import RecordError
 from signal_drift.display import Table, shown
 
 Entry = dict[str, Any]

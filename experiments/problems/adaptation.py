@@ -13,11 +13,11 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments import setting
-from experiments.errors import OptionError
-from experiments.sweep import Best, best_point
-from signal_drift.bridge import Forward
-from signal_drift.digits import Classification, cross_entropy, rotated_digits
+from experiments.analysis.sweeps import Best, best_point
+from experiments.lab.errors import OptionError
+from experiments.problems import mlp
+from signal_drift.models.bridge import Forward
+from signal_drift.tasks.digits import Classification, cross_entropy, rotated_digits
 
 Dtype = Literal["float32", "float64"]
 
@@ -100,8 +100,8 @@ def problem(task: Task, seed: int) -> Problem:
         drawn = rotated_digits(jax.random.key(seed), angle=task.angle, samples=task.samples)
         loss = cross_entropy(drawn.forward, drawn.training)
         return _cast(Problem(loss, drawn.base, drawn.forward, drawn.validation), task.dtype)
-    chosen = setting.Setting(width=task.width, depth=task.depth, samples=task.samples)
-    return _cast(Problem(*setting.problem(chosen, seed)), task.dtype)
+    chosen = mlp.Setting(width=task.width, depth=task.depth, samples=task.samples)
+    return _cast(Problem(*mlp.problem(chosen, seed)), task.dtype)
 
 
 def adapters(task: Task, seed: int, rank: int, padded: int) -> dict[str, sd.Adapter]:

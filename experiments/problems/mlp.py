@@ -9,9 +9,9 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments.errors import check_positive
-from signal_drift.bridge import Forward
-from signal_drift.tasks import Reduction, Regression, squared_error, teacher_regression
+from experiments.lab.errors import check_positive
+from signal_drift.models.bridge import Forward
+from signal_drift.tasks.teacher import Reduction, Regression, squared_error, teacher_regression
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments.errors import OptionError, check_positive
-from signal_drift.digits import cross_entropy, rotated_digit_rows
+from experiments.lab.errors import OptionError, check_positive
+from signal_drift.tasks.digits import cross_entropy, rotated_digit_rows
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments import figures
-from experiments.errors import check_positive
-from experiments.experiment import Experiment, Report, Row, main
+from experiments.lab.errors import check_positive
+from experiments.lab.experiment import Experiment, Report, Row, main
+from signal_drift import plotting
 
 STATED = {8: 90.5, 256: 16.0}
 """V1/(α = r) as printed in App. F, by rank."""
@@ -60,16 +60,16 @@ def _row(config: Config, here: xr.Dataset) -> Row:
     )
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
-    figure, (left, right) = figures.panels(2, f"T6  The scaling factor by three rules, d_in = {config.d_in}")
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
+    figure, (left, right) = plotting.panels(2, f"T6  The scaling factor by three rules, d_in = {config.d_in}")
     styles = {
         "common": ("α = r", "task"),
         "V1": (f"V1: {config.coefficient:g}√r", "lora"),
         "V2": ("V2: √(3 d_in r)", "signal"),
     }
     for name, (label, color) in styles.items():
-        left.plot(data["rank"], data[name], "o-", color=figures.COLOR[color], label=label)
-        right.plot(data["rank"], data[name] / data.common, "o-", color=figures.COLOR[color], label=label)
+        left.plot(data["rank"], data[name], "o-", color=plotting.COLOR[color], label=label)
+        right.plot(data["rank"], data[name] / data.common, "o-", color=plotting.COLOR[color], label=label)
     for r, ratio in STATED.items():
         if r in config.ranks:
             right.plot(
@@ -78,11 +78,11 @@ def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
                 "s",
                 ms=13,
                 mfc="none",
-                color=figures.COLOR["prediction"],
+                color=plotting.COLOR["prediction"],
                 label="stated in App. F" if r == min(STATED) else None,
             )
-    figures.log_axis(left, "rank r", "α")
-    figures.log_axis(right, "rank r", "α / r, the factor before BA")
+    plotting.log_axis(left, "rank r", "α")
+    plotting.log_axis(right, "rank r", "α / r, the factor before BA")
     left.set_title("(a) α")
     right.set_title("(b) against the common rule")
     left.legend()

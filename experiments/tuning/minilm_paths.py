@@ -6,15 +6,16 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import figures, minilm_rates
-from experiments.errors import OptionError, check_ascending, check_positive
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.minilm_rates import SMALL, fft_rate, log_losses
-from experiments.minilm_training import Training, outcome
-from experiments.rank_analysis import path_depth, path_ratio, paths
-from experiments.recipes import Recipe
-from experiments.statistics import Estimate, mean_interval
-from experiments.sweep import best_points
+from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.sweeps import best_points
+from experiments.lab.errors import OptionError, check_ascending, check_positive
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.tuning import rates as minilm_rates
+from experiments.tuning.methods import Recipe
+from experiments.tuning.rank_sweeps import path_depth, path_ratio, paths
+from experiments.tuning.rates import SMALL, fft_rate, log_losses
+from experiments.tuning.runs import Training, outcome
+from signal_drift import plotting
 
 PATHS = ("α", "η")
 
@@ -101,16 +102,16 @@ def report(config: Config, data: xr.Dataset) -> Report:
     return Report(rows, [sentence], {"minilm_paths": partial(_figure, config, data)})
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     title = f"F1b, F2c  {config.name}, r = {config.rank}: {config.steps} steps of Adam, {config.seeds} seeds"
-    figure, (left, right) = figures.panels(2, title)
+    figure, (left, right) = plotting.panels(2, title)
     ratio = np.exp(np.log(data.signal / data.drift).isel(step=slice(1, None)).mean("step"))
     for path, color, mark in zip(PATHS, ("signal", "drift"), "os", strict=True):
         symbol = {"α": r"$(\eta_{FFT},\ m\,\alpha_0)$", "η": r"$(m\,\eta_{FFT},\ \alpha_0)$"}[path]
         for panel, values in ((left, log_losses(data)), (right, ratio)):
             here = values.sel(path=path).transpose("alpha", "seed")
-            panel.plot(config.multipliers, here, mark, color=figures.COLOR[color], alpha=0.4, ms=5)
-            panel.plot(config.multipliers, here.mean("seed"), color=figures.COLOR[color], marker=mark, label=symbol)
+            panel.plot(config.multipliers, here, mark, color=plotting.COLOR[color], alpha=0.4, ms=5)
+            panel.plot(config.multipliers, here.mean("seed"), color=plotting.COLOR[color], marker=mark, label=symbol)
     left.set(xlabel="multiplier m", ylabel="ln loss on its own texts", title="(a) after the last step")
     left.set_xscale("log", base=4)
     name = r"$\|\Delta w_{Signal}\|\,/\,\|\Delta w_{Drift}\|$"

@@ -10,16 +10,17 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import figures, minilm_rates
-from experiments.errors import check_positive
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.minilm_rates import SMALL, fft_rate, log_losses
-from experiments.minilm_setting import SETS
-from experiments.minilm_training import Training, outcome
-from experiments.protocol_comparison import fraction, gap, outcome_rows, reductions
-from experiments.protocol_figures import draw_estimates
-from experiments.recipes import FULL, PLAIN, TENFOLD, V1, V2, recipes
-from experiments.statistics import Estimate, mean_interval
+from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.lab.errors import check_positive
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.minilm import SETS
+from experiments.tuning import rates as minilm_rates
+from experiments.tuning.methods import FULL, PLAIN, TENFOLD, V1, V2, recipes
+from experiments.tuning.protocol_comparison import fraction, gap, outcome_rows, reductions
+from experiments.tuning.protocol_figures import draw_estimates
+from experiments.tuning.rates import SMALL, fft_rate, log_losses
+from experiments.tuning.runs import Training, outcome
+from signal_drift import plotting
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,9 @@ def _best(config: Config, data: xr.Dataset) -> str:
     return f"On {config.name} at η_FFT the lowest training loss and the best held-out correlation: {'; '.join(parts)}."
 
 
-def _figure(config: Config, data: xr.Dataset, lower: xr.DataArray) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset, lower: xr.DataArray) -> plotting.Figure:
     title = f"V  {config.name} at η_FFT: {config.steps} steps of Adam, {config.seeds} seeds, mean and 95% interval"
-    figure, axes = figures.panels(2 + len(config.ranks), title, height=4.8)
+    figure, axes = plotting.panels(2 + len(config.ranks), title, height=4.8)
     draw_estimates(axes[0], config.ranks, lower.isel(task=0, share=0))
     axes[0].set(xlabel="ln (loss of LoRA, α = r) − ln loss", title="(a) texts of the run")
     draw_estimates(axes[1], config.ranks, data.correlation.sel(set=SETS[1]))
@@ -149,7 +150,7 @@ def _figure(config: Config, data: xr.Dataset, lower: xr.DataArray) -> figures.Fi
     ratio = (data.signal / data.drift).drop_sel(recipe=FULL).isel(step=slice(1, None))
     for letter, panel, rank in zip("cdefgh", axes[2:], config.ranks, strict=False):
         names = list(ratio.recipe.values)
-        for name, color in zip(names, figures.shades(len(names)), strict=True):
+        for name, color in zip(names, plotting.shades(len(names)), strict=True):
             line = np.exp(np.log(ratio.sel(rank=rank, recipe=name)).mean("seed"))
             panel.plot(ratio.step, line, color=color, label=name)
         panel.set(yscale="log", xlabel="step", title=f"({letter}) r = {rank}")

@@ -18,14 +18,14 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments import protocol_figures
-from experiments.adaptation import Adaptations, Problem, Task, adapters, fft_rate, log_loss, problem
-from experiments.errors import OptionError
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.recipes import FULL, PLAIN, TENFOLD, V1, V2, Recipe, recipes
-from experiments.statistics import Estimate, mean_interval
-from experiments.sweep import bootstrap
-from signal_drift.digits import accuracy
+from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.sweeps import bootstrap
+from experiments.lab.errors import OptionError
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.adaptation import Adaptations, Problem, Task, adapters, fft_rate, log_loss, problem
+from experiments.tuning import protocol_figures
+from experiments.tuning.methods import FULL, PLAIN, TENFOLD, V1, V2, Recipe, recipes
+from signal_drift.tasks.digits import accuracy
 
 RECOVERS = "> 0.5 (most)"
 

@@ -9,11 +9,13 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments import rank_law_figures
-from experiments.adaptation import Adaptations, fft_losses, fft_rate, lora_losses, width_of
-from experiments.errors import OptionError
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.rank_analysis import (
+from experiments.analysis.intervals import Estimate
+from experiments.analysis.sweeps import Best, best_point, best_points, bootstrap, half_octaves, valley
+from experiments.lab.errors import OptionError
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.adaptation import Adaptations, fft_losses, fft_rate, lora_losses, width_of
+from experiments.tuning import rank_law_figures
+from experiments.tuning.rank_sweeps import (
     best_alphas,
     by_seed,
     free_exponent,
@@ -25,8 +27,6 @@ from experiments.rank_analysis import (
     rate_exponent,
     wanted,
 )
-from experiments.statistics import Estimate
-from experiments.sweep import Best, best_point, best_points, bootstrap, half_octaves, valley
 
 WIDE = 128
 """From this width on a run costs seconds: fewer ranks, and the (α, η) grid at one of them."""

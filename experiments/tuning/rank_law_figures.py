@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from experiments import figures
-from experiments.adaptation import width_of
-from experiments.sweep import best_points, free_fit, root_fit, valley
+from experiments.analysis.sweeps import best_points, free_fit, root_fit, valley
+from experiments.lab import figure_files
+from experiments.problems.adaptation import width_of
+from signal_drift import plotting
 
 if TYPE_CHECKING:
-    from experiments.rank_law import Config
+    from experiments.tuning.rank_law import Config
 
 
-def draw(config: "Config", data: xr.Dataset) -> dict[str, figures.Drawing]:
+def draw(config: "Config", data: xr.Dataset) -> dict[str, figure_files.Drawing]:
     """One figure for each of: α*(r), the two paths, η*(α), ℓ*(α)."""
     drawings = {
         "rank_law": (_draw_law, "F1c  Best α at η_FFT over ranks"),
@@ -28,38 +29,38 @@ def draw(config: "Config", data: xr.Dataset) -> dict[str, figures.Drawing]:
     return {name: partial(_figure, config, data, *drawing) for name, drawing in drawings.items()}
 
 
-def _figure(config: "Config", data: xr.Dataset, draw_panel, title: str) -> figures.Figure:
-    figure, axes = figures.panels(len(config.tasks), f"{title}: {config.steps} steps of Adam, {config.seeds} seeds")
+def _figure(config: "Config", data: xr.Dataset, draw_panel, title: str) -> plotting.Figure:
+    figure, axes = plotting.panels(len(config.tasks), f"{title}: {config.steps} steps of Adam, {config.seeds} seeds")
     for letter, panel, task in zip("abcdefgh", axes, config.tasks, strict=False):
         draw_panel(panel, config, task, data.sel(task=task, rank=list(config.ranks_of(task))))
         panel.set_title(f"({letter}) {task}")
     return figure
 
 
-def _draw_law(panel: figures.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
+def _draw_law(panel: plotting.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
     """Best α with the half-octave or less that seeds disagree by, both fits, V2, and flagged ranks at the edge."""
     ranks, losses = np.array(config.ranks_of(task), float), data.by_alpha.transpose("seed", "rank", "alpha").values
     single = np.array([[b.x for b in best_points(config.alphas, losses[[k]])] for k in range(len(losses))])
     best = best_points(config.alphas, losses)
     x = np.array([b.x for b in best])
     free, root = free_fit(ranks, x), root_fit(ranks, x)
-    panel.plot(ranks, single.T, "o", ms=4, color=figures.COLOR["signal"], alpha=0.35)
-    panel.plot(ranks, x, "o", ms=8, color=figures.COLOR["signal"], label="best α (small: each seed)")
+    panel.plot(ranks, single.T, "o", ms=4, color=plotting.COLOR["signal"], alpha=0.35)
+    panel.plot(ranks, x, "o", ms=8, color=plotting.COLOR["signal"], label="best α (small: each seed)")
     fitted, law = f"slope {free.slope:.2f}", f"{root.prefactor:.3g}·√r (Eq. 3)"
-    panel.plot(ranks, free.prefactor * ranks**free.slope, color=figures.COLOR["signal"], label=fitted)
-    panel.plot(ranks, root.prefactor * np.sqrt(ranks), "--", color=figures.COLOR["prediction"], label=law)
-    panel.plot(ranks, np.sqrt(ranks * width_of(task)), ":", color=figures.COLOR["task"], label="√r/σ_A (V2)")
+    panel.plot(ranks, free.prefactor * ranks**free.slope, color=plotting.COLOR["signal"], label=fitted)
+    panel.plot(ranks, root.prefactor * np.sqrt(ranks), "--", color=plotting.COLOR["prediction"], label=law)
+    panel.plot(ranks, np.sqrt(ranks * width_of(task)), ":", color=plotting.COLOR["task"], label="√r/σ_A (V2)")
     flagged = [i for i, b in enumerate(best) if b.flag == "edge"]
     if flagged:
         ends = [config.alphas[int(np.argmin(losses.mean(0)[i]))] for i in flagged]
-        panel.plot(ranks[flagged], ends, "x", ms=9, color=figures.COLOR["drift"], label="on the edge: not fitted")
-    figures.log_axis(panel, "rank r", "best α at η_FFT", log_y=2)
+        panel.plot(ranks[flagged], ends, "x", ms=9, color=plotting.COLOR["drift"], label="on the edge: not fitted")
+    plotting.log_axis(panel, "rank r", "best α at η_FFT", log_y=2)
     low, high = np.log2(np.nanmin([*x, *single.ravel(), 2.0**6])), np.log2(np.nanmax([*x, *single.ravel(), 1.0]))
     panel.set_ylim(2.0 ** (low - 0.5), 2.0 ** (high + 0.7 * (high - low)))  # room for the legend
     panel.legend(loc="upper left")
 
 
-def _draw_paths(panel: figures.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
+def _draw_paths(panel: plotting.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
     ranks = config.grid_ranks_of(task)
     for rank, color in zip(ranks, _shades(ranks), strict=True):
         here = data.sel(rank=rank)
@@ -69,13 +70,13 @@ def _draw_paths(panel: figures.Axes, config: "Config", task: str, data: xr.Datas
             lowest = int(np.nanargmin(typical))
             panel.plot(config.multipliers[lowest], typical[lowest], "o", color=color, mfc=fill, zorder=3)
     level = _typical(data.fft.isel(rank=0)).min()
-    panel.axhline(level, ls=":", color=figures.COLOR["task"], label="full fine-tuning")
-    figures.log_axis(panel, "multiplier m", "final training loss")
+    panel.axhline(level, ls=":", color=plotting.COLOR["task"], label="full fine-tuning")
+    plotting.log_axis(panel, "multiplier m", "final training loss")
     _clip(panel, data, level)
     panel.legend()
 
 
-def _draw_rates(panel: figures.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
+def _draw_rates(panel: plotting.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
     alphas, ranks = np.array(config.grid_alphas), config.grid_ranks_of(task)
     for rank, color in zip(ranks, _shades(ranks), strict=True):
         losses = data.by_both.sel(rank=rank).transpose("seed", "grid_alpha", "grid_rate").values
@@ -86,13 +87,13 @@ def _draw_rates(panel: figures.Axes, config: "Config", task: str, data: xr.Datas
         edge = np.isnan(best)
         ends = np.array(config.grid_rates)[np.argmin(np.where(np.isnan(losses), np.inf, losses).mean(0), axis=1)]
         panel.plot(alphas[edge], ends[edge], "x", ms=9, color=color)
-    panel.axhline(10, ls="--", color=figures.COLOR["prediction"], label="10× at small α (Sec. 2)")
-    panel.axhline(1, ls=":", color=figures.COLOR["task"], label=r"$\eta_{FFT}$")
-    figures.log_axis(panel, "α (crosses: on the edge, not fitted)", r"best $\eta\,/\,\eta_{FFT}$")
+    panel.axhline(10, ls="--", color=plotting.COLOR["prediction"], label="10× at small α (Sec. 2)")
+    panel.axhline(1, ls=":", color=plotting.COLOR["task"], label=r"$\eta_{FFT}$")
+    plotting.log_axis(panel, "α (crosses: on the edge, not fitted)", r"best $\eta\,/\,\eta_{FFT}$")
     panel.legend()
 
 
-def _draw_losses(panel: figures.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
+def _draw_losses(panel: plotting.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
     ranks = config.grid_ranks_of(task)
     for rank, color in zip(ranks, _shades(ranks), strict=True):
         losses = data.by_both.sel(rank=rank).transpose("seed", "grid_alpha", "grid_rate").values
@@ -100,8 +101,8 @@ def _draw_losses(panel: figures.Axes, config: "Config", task: str, data: xr.Data
             config.grid_alphas, np.exp(valley(config.grid_rates, losses)[1]), "o-", color=color, label=f"r = {rank}"
         )
     level = _typical(data.fft.isel(rank=0)).min()
-    panel.axhline(level, ls=":", color=figures.COLOR["task"], label="full fine-tuning")
-    figures.log_axis(panel, "α", "training loss at the best η")
+    panel.axhline(level, ls=":", color=plotting.COLOR["task"], label="full fine-tuning")
+    plotting.log_axis(panel, "α", "training loss at the best η")
     low, high = panel.get_ylim()
     panel.set_ylim(low, high * (high / low) ** 0.5)  # room for the legend
     panel.legend(loc="upper right")
@@ -113,7 +114,7 @@ def _typical(losses: xr.DataArray) -> np.ndarray:
     return np.exp(np.where(mean < np.log(np.finfo(float).max), mean, np.nan))
 
 
-def _clip(panel: figures.Axes, data: xr.Dataset, level: float) -> None:
+def _clip(panel: plotting.Axes, data: xr.Dataset, level: float) -> None:
     """Leave out the losses far above the start: how far a diverging run climbs says nothing."""
     drawn = np.array([_typical(x) for x in (data.by_alpha, data.by_rate)])
     start = np.nanmax(_typical(data.by_alpha.isel(alpha=0)))
@@ -122,4 +123,4 @@ def _clip(panel: figures.Axes, data: xr.Dataset, level: float) -> None:
 
 def _shades(ranks: tuple[int, ...]) -> list:
     """Light to dark, leaving out the lightest."""
-    return figures.shades(len(ranks) + 1)[1:]
+    return plotting.shades(len(ranks) + 1)[1:]

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from experiments.statistics import Estimate
-from experiments.sweep import best_points, bootstrap, free_fit, root_fit, valley
+from experiments.analysis.intervals import Estimate
+from experiments.analysis.sweeps import best_points, bootstrap, free_fit, root_fit, valley
 
 if TYPE_CHECKING:
-    from experiments.rank_law import Config
+    from experiments.tuning.rank_law import Config
 
 
 def by_seed(losses: xr.DataArray) -> np.ndarray:

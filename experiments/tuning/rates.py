@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from experiments import figures
-from experiments.experiment import Experiment, Report, Row, main
-from experiments.minilm_setting import HELD_OUT, TINY, TRAINING
-from experiments.minilm_training import Training, outcome
-from experiments.statistics import mean_interval
+from experiments.analysis.intervals import mean_interval
+from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.problems.minilm import HELD_OUT, TINY, TRAINING
+from experiments.tuning.runs import Training, outcome
+from signal_drift import plotting
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ def _held_out(data: xr.Dataset) -> xr.DataArray:
     return data.correlation.sel(set=HELD_OUT)
 
 
-def _figure(config: Config, data: xr.Dataset) -> figures.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     title = f"F1  {config.name}, full fine-tuning: {config.steps} steps of Adam, {config.seeds} seeds"
-    figure, (left, right) = figures.panels(2, title)
+    figure, (left, right) = plotting.panels(2, title)
     for panel, values, name in (
         (left, log_losses(data), "ln loss on its own texts"),
         (right, _held_out(data), "correlation with people, held out"),
     ):
-        panel.plot(config.fft_rates, values.transpose("rate", "seed"), "o", color=figures.COLOR["other"], alpha=0.7)
-        panel.plot(config.fft_rates, values.mean("seed"), color=figures.COLOR["signal"], label="mean over seeds")
-        panel.axvline(fft_rate(data), color=figures.COLOR["prediction"], ls="--", label=r"$\eta_{FFT}$")
+        panel.plot(config.fft_rates, values.transpose("rate", "seed"), "o", color=plotting.COLOR["other"], alpha=0.7)
+        panel.plot(config.fft_rates, values.mean("seed"), color=plotting.COLOR["signal"], label="mean over seeds")
+        panel.axvline(fft_rate(data), color=plotting.COLOR["prediction"], ls="--", label=r"$\eta_{FFT}$")
         panel.set(xscale="log", xlabel=r"learning rate $\eta$", ylabel=name)
     left.legend()
     return figure

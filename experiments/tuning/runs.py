@@ -13,10 +13,10 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments.errors import OptionError, check_ascending, check_positive
-from experiments.minilm_setting import SETS, TRAINING, Encoder, Setting
-from experiments.recipes import Recipe
-from signal_drift.rating import Examples, batch_error, embeddings
+from experiments.lab.errors import OptionError, check_ascending, check_positive
+from experiments.problems.minilm import SETS, TRAINING, Encoder, Setting
+from experiments.tuning.methods import Recipe
+from signal_drift.tasks.rating_head import Examples, batch_error, embeddings
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,13 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from signal_drift.composite import split
-from signal_drift.curvature import (
-    LinearMap,
-    Point,
-    SymmetricOperator,
-    Vector,
-    adjoint_map,
-    decompose,
-    jacobian_map,
-    operators,
-)
 from signal_drift.display import shown
 from signal_drift.errors import InputError
-from signal_drift.lora import Adapters, Scaling, Weights
-from signal_drift.loss import Loss
+from signal_drift.hessians.decomposition import adjoint_map, decompose, jacobian_map
+from signal_drift.lora.adapters import Adapters, Scaling, Weights
+from signal_drift.losses.arguments import Loss
+from signal_drift.losses.composite import split
+from signal_drift.operators.operator import LinearMap, Point, SymmetricOperator, Vector, operators
 
 
 @shown(operators)

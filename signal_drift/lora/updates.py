@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Float
 
 from signal_drift.display import Table, dtype, norm, shape, shown
-from signal_drift.lora import Adapters, Scaling, Weights, jacobian_product, per_layer
+from signal_drift.lora.adapters import Adapters, Scaling, Weights, jacobian_product, per_layer
 
 
 def _parts(x: "UpdateParts") -> Table:

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from signal_drift.errors import InputError
-from signal_drift.lora import Weights
+from signal_drift.lora.adapters import Weights
 
 BatchLoss = Callable[[Any, Any], Array]
 """(weights, batch) ↦ the mean loss over the samples of a batch."""

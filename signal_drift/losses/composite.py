@@ -6,8 +6,8 @@ from typing import Any, cast
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from signal_drift.lora import Weights
-from signal_drift.loss import traceable
+from signal_drift.lora.adapters import Weights
+from signal_drift.losses.arguments import traceable
 
 
 def composite(outputs: Callable[[dict[str, Array]], Any], criterion: Callable[[Any], Array]) -> Partial:

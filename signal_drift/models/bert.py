@@ -12,8 +12,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 
-from signal_drift.attention import exact_attention
 from signal_drift.errors import InputError
+from signal_drift.models.attention import exact_attention
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

@@ -18,11 +18,11 @@ from flax import nnx
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array
 
-from signal_drift.attention import exact_attention
 from signal_drift.display import LAYER, Table, layer_rows, shown
 from signal_drift.errors import InputError
-from signal_drift.kernels import Layout, has_kernel, layout
-from signal_drift.lora import Adapter, Weights
+from signal_drift.lora.adapters import Adapter, Weights
+from signal_drift.models.attention import exact_attention
+from signal_drift.models.kernel_layout import Layout, has_kernel, layout
 
 Selection = str | Callable[[str, nnx.Module], bool] | None
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from signal_drift.curvature import LinearOperator
 from signal_drift.errors import InputError
-from signal_drift.mesh import mesh_axis
+from signal_drift.operators.mesh import mesh_axis
+from signal_drift.operators.operator import LinearOperator
 
 T = TypeVar("T")
 

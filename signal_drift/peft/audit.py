@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from signal_drift.adapter_config import LoraConfig, initial_sigma, not_drawn
-from signal_drift.adapter_files import StoredLayer, open_adapter
 from signal_drift.display import Table, number, shown
-from signal_drift.protocol import alpha_base, empirical_alpha_base
+from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base
+from signal_drift.peft.config import LoraConfig, initial_sigma, not_drawn
+from signal_drift.peft.files import StoredLayer, open_adapter
 
 FAR = 5.0
 """Standard errors of a root mean square beyond which A is said not to be as it was drawn."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from signal_drift.errors import InputError
-from signal_drift.protocol import kaiming_sigma
+from signal_drift.lora.scaling_rules import kaiming_sigma
 
 CONFIG = "adapter_config.json"
 NOT_DRAWN = {

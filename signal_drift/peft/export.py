@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from signal_drift.adapter_config import initial_sigma
 from signal_drift.errors import InputError
-from signal_drift.lora import Adapter, Adapters, Scaling, per_layer
-from signal_drift.protocol import alpha_base, empirical_alpha_base
+from signal_drift.lora.adapters import Adapter, Adapters, Scaling, per_layer
+from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base
+from signal_drift.peft.config import initial_sigma
 
 Rule = Literal["V1", "V2"]
 Shapes = Mapping[str, tuple[int, int]]

@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.figures import COLOR, panels
-from signal_drift.audit import Audit
+from signal_drift.peft.audit import Audit
+from signal_drift.plotting import COLOR, panels
 
 NAMED = 12
 """Layers that have room for their names."""

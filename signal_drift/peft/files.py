@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
-from signal_drift.adapter_config import LoraConfig, read_config
 from signal_drift.display import Table, shown
 from signal_drift.errors import InputError
+from signal_drift.peft.config import LoraConfig, read_config
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}

@@ -8,9 +8,8 @@ they compare comes from different definitions, never twice from the same code.
 from collections.abc import Callable
 from functools import partial
 
-from signal_drift.check import Check, Checks, failures
-from signal_drift.instance import Instance
-from signal_drift.propositions.landscape import (
+from signal_drift.propositions.check import Check, Checks, failures
+from signal_drift.propositions.matrices import (
     drift_couples_one_layer,
     drift_is_indefinite,
     drift_spectrum,
@@ -23,6 +22,7 @@ from signal_drift.propositions.landscape import (
 )
 from signal_drift.propositions.optimizers import adam_has_a_gauge, alpha_is_the_rate_of_B, first_step_has_no_drift
 from signal_drift.propositions.stability import critical_rate_is_two_over_lambda_max
+from signal_drift.propositions.subject import Instance
 from signal_drift.propositions.traces import signal_trace, trace_is_preserved, trace_shrinks
 from signal_drift.propositions.updates import (
     RULES,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from signal_drift.lora import Adapters, Scaling, Weights, per_layer
+from signal_drift.lora.adapters import Adapters, Scaling, Weights, per_layer
 
 Grams = Mapping[str, Float[Array, "_d_in _d_in"]]
 

@@ -7,13 +7,13 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from signal_drift import closed_forms
-from signal_drift.check import Check, exact, largest, relative, rounding
-from signal_drift.composite import composite, split
-from signal_drift.gauss_newton import criterion_curvature, gauss_newton
-from signal_drift.instance import Instance, flat
-from signal_drift.lora import Adapter
-from signal_drift.spectrum import eigenvalues, trace
+from signal_drift.hessians.gauss_newton import criterion_curvature, gauss_newton
+from signal_drift.lora.adapters import Adapter
+from signal_drift.losses.composite import composite, split
+from signal_drift.propositions import closed_forms
+from signal_drift.propositions.check import Check, exact, largest, relative, rounding
+from signal_drift.propositions.subject import Instance, flat
+from signal_drift.spectra.exact import eigenvalues, trace
 
 
 def hessian_splits(x: Instance) -> Check:

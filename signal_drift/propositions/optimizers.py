@@ -11,13 +11,13 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from signal_drift.check import Check, exact, largest
-from signal_drift.curvature import Point
-from signal_drift.instance import Instance
-from signal_drift.lora import Adapter, adjoint_product
+from signal_drift.lora.adapters import Adapter, adjoint_product
+from signal_drift.lora.updates import decompose_update
+from signal_drift.operators.operator import Point
+from signal_drift.propositions.check import Check, exact, largest
+from signal_drift.propositions.subject import Instance
 from signal_drift.propositions.updates import TINY
 from signal_drift.training import separate_rates
-from signal_drift.updates import decompose_update
 
 Optimizer = Callable[[Array], optax.GradientTransformation]
 

@@ -14,10 +14,10 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from signal_drift.composite import composite
-from signal_drift.instance import Instance
-from signal_drift.lora import Adapter, Adapters, Weights
-from signal_drift.loss import Loss
+from signal_drift.lora.adapters import Adapter, Adapters, Weights
+from signal_drift.losses.arguments import Loss
+from signal_drift.losses.composite import composite
+from signal_drift.propositions.subject import Instance
 
 Draw = np.random.Generator
 SAMPLES = 5

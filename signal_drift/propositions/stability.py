@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from signal_drift.check import Check, Tolerance
-from signal_drift.instance import Instance
-from signal_drift.spectrum import eigenvalues
+from signal_drift.propositions.check import Check, Tolerance
+from signal_drift.propositions.subject import Instance
+from signal_drift.spectra.exact import eigenvalues
 
 SQUARINGS = 10
 """k: the iteration is followed for n = 2ᵏ steps."""

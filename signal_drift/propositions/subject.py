@@ -9,12 +9,13 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from signal_drift.check import Tolerance, largest, rounding
-from signal_drift.curvature import Decomposition, Point, decompose
 from signal_drift.display import LAYER, Table, layer_rows, shown
-from signal_drift.lora import Adapters, Scaling, Weights, adjoint_product, effective_weights, per_layer
-from signal_drift.loss import Loss
-from signal_drift.spectrum import eigenvalues
+from signal_drift.hessians.decomposition import Decomposition, decompose
+from signal_drift.lora.adapters import Adapters, Scaling, Weights, adjoint_product, effective_weights, per_layer
+from signal_drift.losses.arguments import Loss
+from signal_drift.operators.operator import Point
+from signal_drift.propositions.check import Tolerance, largest, rounding
+from signal_drift.spectra.exact import eigenvalues
 
 
 def _instance(x: "Instance") -> Table:

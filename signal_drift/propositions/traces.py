@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from signal_drift import closed_forms
-from signal_drift.check import Check, rounding, standard_errors
-from signal_drift.instance import Instance, flat
-from signal_drift.lora import normal_fan_in
-from signal_drift.protocol import alpha_base
+from signal_drift.lora.adapters import normal_fan_in
+from signal_drift.lora.scaling_rules import alpha_base
+from signal_drift.propositions import closed_forms
+from signal_drift.propositions.check import Check, rounding, standard_errors
+from signal_drift.propositions.subject import Instance, flat
 
 DRAWS = 2000
 """Draws of A. At H_ℓ ⪰ 0 one draw deviates by at most √2 times its mean, so the mean of all by at most 3%."""

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from signal_drift.check import Check, exact, largest, relative, rounding
-from signal_drift.instance import Instance, flat
-from signal_drift.lora import Adapter, adjoint_product
-from signal_drift.updates import alignment, decompose_update
+from signal_drift.lora.adapters import Adapter, adjoint_product
+from signal_drift.lora.updates import alignment, decompose_update
+from signal_drift.propositions.check import Check, exact, largest, relative, rounding
+from signal_drift.propositions.subject import Instance, flat
 
 TINY = 1e-200
 """ε of Adam where the theory has none: lost to rounding beside any √v̂, and still 0/(0 + ε) = 0 for an exact zero."""

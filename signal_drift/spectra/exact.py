@@ -8,8 +8,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float
 
-from signal_drift.curvature import SymmetricOperator, drift_hessian
 from signal_drift.errors import InputError
+from signal_drift.operators.operator import SymmetricOperator
 
 SymmetricMatrix = Float[np.ndarray, "n n"]
 
@@ -29,7 +29,7 @@ def eigenvalues(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -
 
 def trace(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -> float:
     """Tr H, exact to rounding: 0 for H_Drift (X1), from n products and without the matrix for another operator."""
-    if isinstance(op, SymmetricOperator) and op.linearise is drift_hessian:
+    if isinstance(op, SymmetricOperator) and op.traceless:
         return 0.0
     return float(jnp.sum(op.diagonal()) if isinstance(op, SymmetricOperator) else np.trace(_matrix(op)))
 

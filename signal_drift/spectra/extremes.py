@@ -6,11 +6,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from signal_drift.curvature import SymmetricOperator
 from signal_drift.display import Table, number, shown
 from signal_drift.errors import InputError
-from signal_drift.lanczos import Lanczos, Ritz
-from signal_drift.products import Products
+from signal_drift.operators.operator import SymmetricOperator
+from signal_drift.spectra.lanczos import Lanczos, Ritz
+from signal_drift.spectra.matvec import Products
 
 End = Literal["largest", "smallest", "both"]
 SIGNS = {"largest": (1,), "smallest": (-1,), "both": (-1, 1)}

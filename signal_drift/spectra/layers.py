@@ -6,16 +6,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from signal_drift.curvature import Decomposition, LinearOperator, decompose
 from signal_drift.display import Table, number, shown
-from signal_drift.errors import InputError
-from signal_drift.lora import Adapters, Scaling, Weights, effective_weights, per_layer
-from signal_drift.loss import Loss, traceable
-from signal_drift.protocol import alpha_base
-from signal_drift.spectrum import eigenvalues
+from signal_drift.hessians.decomposition import Decomposition
+from signal_drift.lora.adapters import Adapters, per_layer
+from signal_drift.lora.scaling_rules import alpha_base
+from signal_drift.operators.operator import LinearOperator
+from signal_drift.spectra.exact import eigenvalues
 
 OPERATORS = ("task", "signal", "drift", "lora")
 
@@ -64,23 +62,6 @@ class LayerViews(tuple[LayerView, ...]):
     """Every layer, in the order of their names."""
 
     __slots__ = ()
-
-
-def decompose_layer(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling, layer: str) -> Decomposition:
-    """The diagonal blocks of one layer: the decomposition of ℓ as a function of that layer's weights alone.
-
-    Matrix-free like `decompose`, at any size; the other layers are held at their effective weights.
-    """
-    fixed = effective_weights(base, adapters, scaling)
-    if layer not in fixed:
-        raise InputError(f"layer: unknown layer {layer!r}; the layers are {sorted(fixed)}")
-    alone = Partial(_with_fixed, traceable("loss", loss), fixed)
-    s = per_layer("scaling", scaling, base)
-    return decompose(alone, {layer: base[layer]}, {layer: adapters[layer]}, {layer: s[layer]})
-
-
-def _with_fixed(loss: Loss, fixed: Weights, weights: Weights) -> Float[Array, ""]:
-    return loss({**fixed, **weights})
 
 
 def layer_views(

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from signal_drift.curvature import LinearOperator, SymmetricOperator
 from signal_drift.errors import InputError
+from signal_drift.operators.operator import LinearOperator, SymmetricOperator
 
 
 class Products:

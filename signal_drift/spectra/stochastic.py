@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from signal_drift.curvature import SymmetricOperator
 from signal_drift.display import Table, shown, span
 from signal_drift.errors import InputError
-from signal_drift.lanczos import Lanczos
-from signal_drift.products import Products
+from signal_drift.operators.operator import SymmetricOperator
+from signal_drift.spectra.lanczos import Lanczos
+from signal_drift.spectra.matvec import Products
 
 
 @shown(lambda x: Table(f"Estimate({x.value:.6g} ± {x.error:.2g})"))

@@ -12,11 +12,12 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int, Key
 
-from signal_drift.bridge import Forward, base_and_forward, predictor
-from signal_drift.composite import composite
 from signal_drift.errors import InputError
-from signal_drift.lora import Weights
-from signal_drift.models import MLP, TransformerClassifier
+from signal_drift.lora.adapters import Weights
+from signal_drift.losses.composite import composite
+from signal_drift.models.bridge import Forward, base_and_forward, predictor
+from signal_drift.models.mlp import MLP
+from signal_drift.models.transformer import TransformerClassifier
 from signal_drift.training import train
 
 SIDE, PIXELS, CLASSES = 8, 64, 10

@@ -8,10 +8,10 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
-from signal_drift.bert import mean_pooled
-from signal_drift.bridge import Forward
-from signal_drift.composite import composite
-from signal_drift.lora import Weights
+from signal_drift.lora.adapters import Weights
+from signal_drift.losses.composite import composite
+from signal_drift.models.bert import mean_pooled
+from signal_drift.models.bridge import Forward
 
 PENALTIES = np.logspace(-3, 3, 13)
 """What the ridge head's penalty is chosen from, by the error on left-out texts (sklearn's `RidgeCV`)."""

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key
 
-from signal_drift.bridge import Forward, predictor
-from signal_drift.composite import composite
 from signal_drift.errors import InputError
+from signal_drift.losses.composite import composite
+from signal_drift.models.bridge import Forward, predictor
 
 Reduction = Literal["mean", "sum"]
 

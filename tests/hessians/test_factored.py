@@ -12,8 +12,8 @@ from jax.flatten_util import ravel_pytree
 from problems import EPS, SMALL, problem, rounding
 
 import signal_drift as sd
-from signal_drift import factored
-from signal_drift.factored import Factored, composed_loss, evaluate
+from signal_drift.hessians import factored
+from signal_drift.hessians.factored import Factored, composed_loss, evaluate
 from signal_drift.testing import KINDS, instance
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((5, 4)))

@@ -10,8 +10,8 @@ from jax.tree_util import Partial
 from problems import PAIR, Problem, central_difference, flat, flat_weights, random_point, rejects, rounding
 
 import signal_drift as sd
-from signal_drift.composite import composite, split
-from signal_drift.gauss_newton import criterion_curvature
+from signal_drift.hessians.gauss_newton import criterion_curvature
+from signal_drift.losses.composite import composite, split
 
 
 def linear_outputs(M, weights):

@@ -14,7 +14,7 @@ from problems import rejects
 
 import signal_drift as sd
 from signal_drift import InputError
-from signal_drift.loss import check_finite, check_loss
+from signal_drift.losses.arguments import check_finite, check_loss
 
 BASE = {"in": jnp.ones((4, 3)), "out": jnp.ones((2, 4))}
 THETA = sd.init_adapters(jax.random.key(0), BASE, 2)

@@ -8,7 +8,7 @@ from flax import nnx
 from problems import EPS, rejects
 
 import signal_drift as sd
-from signal_drift.models import TransformerClassifier
+from signal_drift.models.transformer import TransformerClassifier
 
 D = {"param_dtype": jnp.float64}
 NORMAL = jax.nn.initializers.normal(0.5)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from signal_drift.memory import map_chunks
+from signal_drift.operators.chunks import map_chunks
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 7, 100])

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from problems import EPS, PARTS, decomposition, dense, problem, rejects, rounding
 
 import signal_drift as sd
-from signal_drift import linear
+from signal_drift.operators import linearised as linear
 
 
 def kept(op):
@@ -49,7 +49,9 @@ def test_map_is_linearised_once(monkeypatch):
     """Products with an operator, its extremes and its density use one and the same map."""
     op, count = fresh("mlp"), []
     original = linear._linearised
-    monkeypatch.setattr("signal_drift.linear._linearised", lambda *args: count.append(1) or original(*args))
+    monkeypatch.setattr(
+        "signal_drift.operators.linearised._linearised", lambda *args: count.append(1) or original(*args)
+    )
     v = vector(op.shape[1])
     _ = op @ v, op @ v
     sd.extreme_eigenvalues(op)

@@ -21,7 +21,7 @@ from many_devices import RATE, STEPS
 from problems import rejects, rounding
 
 import signal_drift as sd
-from signal_drift.mesh import MeshAxis
+from signal_drift.operators.mesh import MeshAxis
 
 PROGRAM = Path(__file__).with_name("many_devices.py")
 D = 41
@@ -132,7 +132,7 @@ class Four(MeshAxis):
 
 
 def test_samples_that_do_not_divide_are_named(monkeypatch):
-    monkeypatch.setattr("signal_drift.sharding.mesh_axis", lambda mesh, axis: Four(mesh, "all"))
+    monkeypatch.setattr("signal_drift.operators.sharding.mesh_axis", lambda mesh, axis: Four(mesh, "all"))
     with rejects("data['X']", "4 devices", "'all'", "6 samples"):
         sd.shard_data({"X": np.zeros((6, 2))}, ONE)
     with rejects("data['scale']", "no axis of samples"):

@@ -11,7 +11,7 @@ import pytest
 from stored import SHAPES, adapter, factors
 
 from signal_drift.__main__ import main
-from signal_drift.audit import audit, singular_values
+from signal_drift.peft.audit import audit, singular_values
 
 
 def whole(layer: str, scale: float) -> np.ndarray:

@@ -18,9 +18,9 @@ from stored import adapter
 
 import signal_drift as sd
 from signal_drift.__main__ import main
-from signal_drift.adapter_config import read_config
-from signal_drift.audit import audit
-from signal_drift.export import as_python, fold, nnx_lora, peft_config, qwix_rules
+from signal_drift.peft.audit import audit
+from signal_drift.peft.config import read_config
+from signal_drift.peft.export import as_python, fold, nnx_lora, peft_config, qwix_rules
 
 SHAPES = {"q": (8, 6), "block.q": (6, 10), "block.deep.q": (4, 6), "block.x-q": (5, 7), "blockxdeepxq": (3, 9)}
 """Names that end in one another, and two that differ in what a dot matches."""

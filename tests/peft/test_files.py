@@ -9,8 +9,8 @@ import pytest
 from problems import rejects
 from stored import CONFIG, SHAPES, adapter, factors
 
-from signal_drift.adapter_config import read_config
-from signal_drift.adapter_files import open_adapter
+from signal_drift.peft.config import read_config
+from signal_drift.peft.files import open_adapter
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from signal_drift.check import Check, Tolerance, exact, failures, over, relative, rounding, standard_errors
+from signal_drift.propositions.check import Check, Tolerance, exact, failures, over, relative, rounding, standard_errors
 
 
 def check(error: float, tolerance: Tolerance, control_error: float = 1.0, **assumptions: bool) -> Check:

@@ -31,7 +31,7 @@ from problems import (
 )
 
 import signal_drift as sd
-from signal_drift import closed_forms
+from signal_drift.propositions import closed_forms
 
 DRAWS, THRESHOLD, SHIFT = 2000, 4.0, 8.0
 

@@ -12,9 +12,7 @@ from jax.tree_util import Partial
 from mutants import MUTANTS
 
 import signal_drift as sd
-from signal_drift.composite import composite, split
-from signal_drift.drawn import KINDS, instance
-from signal_drift.instance import Instance
+from signal_drift.losses.composite import composite, split
 from signal_drift.propositions import (
     MATRIX_FREE,
     PROPOSITIONS,
@@ -29,6 +27,8 @@ from signal_drift.propositions import (
     trace_shrinks,
     update_has_no_remainder,
 )
+from signal_drift.propositions.random_problems import KINDS, instance
+from signal_drift.propositions.subject import Instance
 from signal_drift.testing import problems
 
 slow = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

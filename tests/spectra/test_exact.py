@@ -10,7 +10,8 @@ import pytest
 from problems import EPS, decomposition, dense, matrix_operator, rejects, rounding
 
 import signal_drift as sd
-from signal_drift import lanczos, spectrum
+from signal_drift.spectra import exact as spectrum
+from signal_drift.spectra import lanczos
 
 
 def rotation(n, seed=0):

@@ -10,7 +10,7 @@ from problems import EPS, matrix_operator, rejects
 from scipy.sparse.linalg import eigsh
 
 import signal_drift as sd
-from signal_drift import extremes, lanczos
+from signal_drift.spectra import extremes, lanczos
 
 N = 60
 

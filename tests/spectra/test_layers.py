@@ -7,7 +7,7 @@ import pytest
 from problems import AWAY_FROM_INIT, EPS, flat, problem, rejects
 
 import signal_drift as sd
-from signal_drift.layers import OPERATORS
+from signal_drift.spectra.layers import OPERATORS
 
 
 def ends(x, name):

@@ -6,7 +6,7 @@ import pytest
 from problems import decomposition, dense, matrix_operator, rejects, rounding
 
 import signal_drift as sd
-from signal_drift import curvature
+from signal_drift.hessians import decomposition as curvature
 
 N = 80
 RUNS = 200
@@ -142,5 +142,5 @@ def test_matrix_that_does_not_fit_is_refused_before_it_is_built(monkeypatch):
     with rejects("op", "7.45e+03 GiB", "(1000000, 1000000)", "extreme_eigenvalues"):
         parts.task.dense()
     with rejects("op", "29.8 GiB", "spectral_density"):
-        monkeypatch.setattr("signal_drift.memory.available_bytes", lambda: 2**30)
+        monkeypatch.setattr("signal_drift.operators.chunks.available_bytes", lambda: 2**30)
         parts.jacobian.dense()

@@ -7,8 +7,9 @@ import pytest
 from flax import nnx
 
 from signal_drift import InputError
-from signal_drift.bridge import base_and_forward
-from signal_drift.digits import (
+from signal_drift.models.bridge import base_and_forward
+from signal_drift.models.mlp import MLP
+from signal_drift.tasks.digits import (
     Adaptation,
     Classification,
     accuracy,
@@ -16,7 +17,6 @@ from signal_drift.digits import (
     rotated_digit_rows,
     rotated_digits,
 )
-from signal_drift.models import MLP
 
 
 def drawn(seed: int = 0, angle: float = 45.0, steps: int = 150) -> Adaptation:

@@ -8,7 +8,7 @@ import pytest
 from problems import rejects
 from published import add, published, tokenizer
 
-from signal_drift.sentiment import DOMAINS, Rated, apart_from, read_ratings, split, tokenise
+from signal_drift.tasks.rated_text import DOMAINS, Rated, apart_from, read_ratings, split, tokenise
 
 LINES = {
     "movies": "1\t2.5\tA fine film.\r\n2\t-0.6\tTepid   \r\n",

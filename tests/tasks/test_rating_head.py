@@ -8,9 +8,9 @@ from flax import nnx
 from problems import EPS
 
 import signal_drift as sd
-from signal_drift.bert import Bert, BertConfig
-from signal_drift.composite import split
-from signal_drift.rating import PENALTIES, Examples, Head, batch_error, embeddings, ridge_head, squared_error
+from signal_drift.losses.composite import split
+from signal_drift.models.bert import Bert, BertConfig
+from signal_drift.tasks.rating_head import PENALTIES, Examples, Head, batch_error, embeddings, ridge_head, squared_error
 
 DRAWS = np.random.default_rng(0)
 TEXTS = Examples(

@@ -8,7 +8,7 @@ from flax import nnx
 from problems import rejects, rounding
 
 import signal_drift as sd
-from signal_drift.tasks import Regression, spectral_teacher, squared_error, teacher_regression
+from signal_drift.tasks.teacher import Regression, spectral_teacher, squared_error, teacher_regression
 
 KEY = jax.random.key(3)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments.statistics import exponents, mean_interval
+from experiments.analysis.intervals import exponents, mean_interval
 
 
 def test_interval_covers_the_mean_at_its_stated_rate() -> None:

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import benchmark, benchmark_cases, benchmark_floors, benchmark_worker
-from experiments.benchmark_report import AIMS, KERNEL, LABEL, difference, exponent, report
-from experiments.benchmark_worker import find
-from experiments.experiment import _combined
-from signal_drift import linear
-from signal_drift.factored import composed_loss
+from experiments.benchmark import cases as benchmark_cases
+from experiments.benchmark import experiment as benchmark
+from experiments.benchmark import floors as benchmark_floors
+from experiments.benchmark import worker as benchmark_worker
+from experiments.benchmark.report import AIMS, KERNEL, LABEL, difference, exponent, report
+from experiments.benchmark.worker import find
+from experiments.lab.experiment import _combined
+from signal_drift.hessians.factored import composed_loss
+from signal_drift.operators import linearised as linear
 
 QUICK = benchmark.EXPERIMENT.quick
 CONFIG = QUICK.at(8)

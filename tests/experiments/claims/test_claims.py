@@ -8,18 +8,16 @@ import xarray as xr
 from problems import matrix_operator
 
 import signal_drift as sd
-from experiments import (
-    asymmetric_scaling,
-    dynamics,
-    magnitudes,
-    optimizer_gauge,
-    purification,
-    signal_descent,
-    spectral_suppression,
-)
-from experiments.claims import hessians, steps, traces, trajectories
-from experiments.statistics import mean_interval
-from experiments.verdict import Band, Finding, verdict
+from experiments.analysis.intervals import mean_interval
+from experiments.claims import curvature as hessians
+from experiments.claims import dynamics as trajectories
+from experiments.claims import steps, traces
+from experiments.claims.verdict import Band, Finding, verdict
+from experiments.curvature import asymmetric_scaling, purification
+from experiments.curvature import suppression as spectral_suppression
+from experiments.dynamics import optimizer_gauge, signal_descent
+from experiments.dynamics import trajectories as dynamics
+from experiments.tuning import magnitudes
 
 SEEDS = range(5)
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from experiments.statistics import Estimate
-from experiments.verdict import (
+from experiments.analysis.intervals import Estimate
+from experiments.claims.verdict import (
     Band,
     Finding,
     above,

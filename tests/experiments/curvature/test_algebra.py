@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import algebra
-from experiments.algebra import Margin, margin, margins, ratios
-from experiments.experiment import results
-from signal_drift.drawn import KINDS
+from experiments.curvature import algebra
+from experiments.curvature.algebra import Margin, margin, margins, ratios
+from experiments.lab.experiment import results
 from signal_drift.propositions import PROPOSITIONS
+from signal_drift.propositions.random_problems import KINDS
 
 QUICK = algebra.EXPERIMENT.quick
 CLAIMS = [

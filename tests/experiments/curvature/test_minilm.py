@@ -12,23 +12,20 @@ import xarray as xr
 from problems import problem, rounding
 
 import signal_drift as sd
-from experiments import (
-    minilm,
-    minilm_curvature,
-    minilm_layers,
-    minilm_paths,
-    minilm_protocol,
-    minilm_rates,
-    record,
-)
+from experiments import reproduce_minilm as minilm
 from experiments.claims import minilm as claims
-from experiments.experiment import Experiment, main, results
-from experiments.minilm_setting import HELD_OUT, SETS, TINY, TRAINING, Setting
-from experiments.minilm_training import outcome
-from experiments.recipes import FULL, PLAIN, Recipe, recipes
-from experiments.verdict import verdict
-from signal_drift.bert import mean_pooled
-from signal_drift.rating import batch_error, squared_error
+from experiments.claims.verdict import verdict
+from experiments.curvature import layers as minilm_layers
+from experiments.curvature import minilm_curvature
+from experiments.lab import store
+from experiments.lab.experiment import Experiment, main, results
+from experiments.problems.minilm import HELD_OUT, SETS, TINY, TRAINING, Setting
+from experiments.tuning import minilm_paths, minilm_protocol
+from experiments.tuning import rates as minilm_rates
+from experiments.tuning.methods import FULL, PLAIN, Recipe, recipes
+from experiments.tuning.runs import outcome
+from signal_drift.models.bert import mean_pooled
+from signal_drift.tasks.rating_head import batch_error, squared_error
 
 QUICK = {module: module.EXPERIMENT.quick for module in (minilm_rates, minilm_protocol, minilm_paths)}
 
@@ -54,8 +51,8 @@ def test_script_reports_and_the_second_time_from_the_store_alone(
     arguments = ["--quick", "--out", str(folder)]
     main(experiment, arguments)
     first = capsys.readouterr().out
-    monkeypatch.setattr(record, "write", lambda *_: pytest.fail("measured again"))
-    monkeypatch.setattr("experiments.experiment.save_figure", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(store, "write", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("experiments.lab.experiment.save_figure", lambda *_: pytest.fail("drawn again"))
     main(experiment, arguments)
     assert capsys.readouterr().out == first
     assert first.startswith("| quantity")

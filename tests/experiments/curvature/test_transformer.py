@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments import transformer_curvature, transformer_dynamics, transformer_scaling, transformer_updates
-from experiments.experiment import results
-from experiments.update_scaling import FAMILIES, FORGETFUL
+from experiments.curvature import transformer_curvature, transformer_scaling
+from experiments.dynamics import transformer_dynamics, transformer_updates
+from experiments.dynamics.update_scaling import FAMILIES, FORGETFUL
+from experiments.lab.experiment import results
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import optax
 import pytest
 
 import signal_drift as sd
-from experiments import gauge_breaking, optimizer_gauge
-from experiments.experiment import results
-from experiments.optimizer_gauge import EXACT, FALSE, INEXACT, YARDSTICK, Knobs, distance, gauge
-from experiments.optimizer_gauge import run as trajectory
-from experiments.setting import adapters, problem
+from experiments.dynamics import gauge_breaking, optimizer_gauge
+from experiments.dynamics.optimizer_gauge import EXACT, FALSE, INEXACT, YARDSTICK, Knobs, distance, gauge
+from experiments.dynamics.optimizer_gauge import run as trajectory
+from experiments.lab.experiment import results
+from experiments.problems.mlp import adapters, problem
 
 QUICK = optimizer_gauge.EXPERIMENT.quick
 

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import stability
-from experiments.behaviour import critical_rate, unstable
-from experiments.experiment import results
-from experiments.statistics import exponents
+from experiments.analysis.divergence import critical_rate, unstable
+from experiments.analysis.intervals import exponents
+from experiments.dynamics import stability
+from experiments.lab.experiment import results
 
 QUICK = stability.EXPERIMENT.quick
 

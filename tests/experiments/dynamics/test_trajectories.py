@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments import dynamics, readings
-from experiments.behaviour import behaviour, jitter, largest_rise, per_run, words
-from experiments.experiment import results, run
+from experiments.analysis.divergence import behaviour, jitter, largest_rise, per_run, words
+from experiments.dynamics import readings
+from experiments.dynamics import trajectories as dynamics
+from experiments.lab.experiment import results, run
 
 T = np.arange(101)
 DESCENT = np.exp(-T / 20)

@@ -8,9 +8,9 @@ import pytest
 import scipy.linalg
 
 import signal_drift as sd
-from experiments import signal_descent, update_scaling
-from experiments.experiment import results
-from experiments.update_scaling import OPTIMIZERS, distance, expected, polar_descent
+from experiments.dynamics import signal_descent, update_scaling
+from experiments.dynamics.update_scaling import OPTIMIZERS, distance, expected, polar_descent
+from experiments.lab.experiment import results
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from experiments.experiment import Experiment, Report, Row, main
+from experiments.lab.experiment import Experiment, Report, Row, main
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments import (
-    asymmetric_scaling,
-    benchmark,
-    figures,
-    ledger,
-    magnitudes,
-    minilm,
-    purification,
-    record,
-    reproduce,
-    spectral_suppression,
-    transformer_curvature,
-)
+from experiments import reproduce
+from experiments import reproduce_minilm as minilm
+from experiments.benchmark import experiment as benchmark
 from experiments.claims import ORDER
-from experiments.experiment import Experiment, main, results
+from experiments.curvature import asymmetric_scaling, purification, transformer_curvature
+from experiments.curvature import suppression as spectral_suppression
+from experiments.lab import figure_files, store
+from experiments.lab.experiment import Experiment, main, results
+from experiments.ledger import ledger
+from experiments.tuning import magnitudes
 from signal_drift.propositions import PROPOSITIONS
 
 ROOT = Path(__file__).parents[2]
@@ -37,8 +32,8 @@ def test_experiment_is_reported_from_the_store_alone(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("computed or drawn again")
 
-    monkeypatch.setattr(record, "write", forbidden)
-    monkeypatch.setattr("experiments.experiment.save_figure", forbidden)
+    monkeypatch.setattr(store, "write", forbidden)
+    monkeypatch.setattr("experiments.lab.experiment.save_figure", forbidden)
     main(experiment, ["--quick", "--out", str(out)])
     printed = capsys.readouterr().out
     assert printed.startswith("| quantity")
@@ -47,8 +42,8 @@ def test_experiment_is_reported_from_the_store_alone(
 
 @pytest.mark.parametrize("experiment", reproduce.EXPERIMENTS, ids=lambda e: e.name)
 def test_figures_say_which_configuration_they_show(experiment: Experiment, out: Path) -> None:
-    wanted = record.digest(experiment.name, experiment.quick, {})
-    data = [record.read(p, "")[1] for p in (out / experiment.name).glob("*.nc")]
+    wanted = store.digest(experiment.name, experiment.quick, {})
+    data = [store.read(p, "")[1] for p in (out / experiment.name).glob("*.nc")]
     assert len(data) == len(experiment.points(experiment.quick))
     shown = [p for p in (out / "figures").glob("*.png") if getattr(Image.open(p), "text", {}).get("Config") == wanted]
     assert shown
@@ -59,14 +54,14 @@ def test_figures_say_which_configuration_they_show(experiment: Experiment, out: 
 
 def test_figure_of_other_numbers_or_of_a_broken_file_is_drawn_again(out: Path, tmp_path: Path) -> None:
     data = results(magnitudes.EXPERIMENT, magnitudes.EXPERIMENT.quick, out)
-    assert figures.fingerprint(data) == figures.fingerprint(data.copy(deep=True))
-    assert figures.fingerprint(data) != figures.fingerprint(data.assign(V1=data.V1 * (1 + 1e-15)))
-    stem, mark = tmp_path / "magnitudes", {"Drawn": figures.fingerprint(data)}
-    figures.save_figure(magnitudes.report(magnitudes.EXPERIMENT.quick, data).figures["magnitudes"](), stem, mark)
-    assert figures.is_drawn(stem, mark)
-    assert not figures.is_drawn(stem, {"Drawn": "other"})
+    assert figure_files.fingerprint(data) == figure_files.fingerprint(data.copy(deep=True))
+    assert figure_files.fingerprint(data) != figure_files.fingerprint(data.assign(V1=data.V1 * (1 + 1e-15)))
+    stem, mark = tmp_path / "magnitudes", {"Drawn": figure_files.fingerprint(data)}
+    figure_files.save_figure(magnitudes.report(magnitudes.EXPERIMENT.quick, data).figures["magnitudes"](), stem, mark)
+    assert figure_files.is_drawn(stem, mark)
+    assert not figure_files.is_drawn(stem, {"Drawn": "other"})
     stem.with_suffix(".png").write_bytes(b"not a picture")
-    assert not figures.is_drawn(stem, mark)
+    assert not figure_files.is_drawn(stem, mark)
 
 
 def test_summary_shows_every_figure_and_every_row_as_one_table_line(out: Path) -> None:
@@ -145,7 +140,7 @@ def test_file_in_the_way_ends_in_one_line_and_is_kept(
 def test_pictures_of_the_readme_show_the_paper_configuration() -> None:
     """Each carries the digest of the configuration it was drawn from; `make reference` renews them."""
     shown = [*reproduce.EXPERIMENTS, *minilm.EXPERIMENTS, benchmark.EXPERIMENT]
-    current = {record.digest(e.name, e.paper, {}) for e in shown}
+    current = {store.digest(e.name, e.paper, {}) for e in shown}
     for name in re.findall(r"docs/figures/\w+\.png", README):
         with Image.open(ROOT / name) as picture:
             assert picture.info["Config"] in current, name

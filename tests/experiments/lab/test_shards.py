@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from experiments import record
-from experiments.errors import OptionError
-from experiments.record import replacing
-from experiments.shard import WHOLE, Shard, shard_of
+from experiments.lab import store
+from experiments.lab.errors import OptionError
+from experiments.lab.files import replacing
+from experiments.lab.shards import WHOLE, Shard, shard_of
 
 PROGRAM = Path(__file__).with_name("sleepy_sweep.py")
 ROOT = Path(__file__).parents[2]
@@ -189,16 +189,16 @@ def test_processes_that_cannot_share_end_in_one_line(tmp_path: Path, arguments: 
 
 
 def test_timing_is_joined_to_its_own_point_only(tmp_path: Path) -> None:
-    path, data = record.path_of(tmp_path, "trial", {"seed": 1}), xr.Dataset({"x": 1.0})
-    record.write(data, path, "trial", Empty(), {"seed": 1}, seconds=2.5)
-    mark = record.digest("trial", Empty(), {"seed": 1})
-    stored, _ = record.read(path, mark)
+    path, data = store.path_of(tmp_path, "trial", {"seed": 1}), xr.Dataset({"x": 1.0})
+    store.write(data, path, "trial", Empty(), {"seed": 1}, seconds=2.5)
+    mark = store.digest("trial", Empty(), {"seed": 1})
+    stored, _ = store.read(path, mark)
     assert stored is not None
     assert stored.attrs["seconds"] == 2.5
     assert "seconds" not in xr.load_dataset(path, engine="h5netcdf").attrs
-    timing = record.timing_of(path)
+    timing = store.timing_of(path)
     timing.write_text(timing.read_text().replace(mark, "another"))
-    stored, _ = record.read(path, mark)
+    stored, _ = store.read(path, mark)
     assert stored is not None
     assert "seconds" not in stored.attrs
 

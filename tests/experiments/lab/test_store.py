@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import record
-from experiments.errors import RecordError
-from experiments.experiment import Experiment, Report, results
+from experiments.lab import store
+from experiments.lab.errors import RecordError
+from experiments.lab.experiment import Experiment, Report, results
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ DATA = xr.Dataset({"x": ("i", np.array([1.0, 2.0, 3.0]))})
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    path = record.path_of(tmp_path, "trial", POINT)
-    record.write(DATA, path, "trial", Config(), POINT, seconds=0.5)
+    path = store.path_of(tmp_path, "trial", POINT)
+    store.write(DATA, path, "trial", Config(), POINT, seconds=0.5)
     return path
 
 
 def read(path: Path, config: Config | None = None) -> tuple[xr.Dataset | None, str]:
-    return record.read(path, record.digest("trial", config or Config(), POINT))
+    return store.read(path, store.digest("trial", config or Config(), POINT))
 
 
 def test_what_was_written_is_read_with_its_provenance(stored: Path) -> None:
@@ -51,10 +51,10 @@ def test_nothing_but_the_result_is_left_in_the_folder(stored: Path) -> None:
 
 def test_digest_depends_on_every_part() -> None:
     digests = [
-        record.digest("trial", Config(), POINT),
-        record.digest("other", Config(), POINT),
-        record.digest("trial", Config(size=4), POINT),
-        record.digest("trial", Config(), {"seed": 2}),
+        store.digest("trial", Config(), POINT),
+        store.digest("other", Config(), POINT),
+        store.digest("trial", Config(size=4), POINT),
+        store.digest("trial", Config(), {"seed": 2}),
     ]
     assert len(set(digests)) == len(digests)
 
@@ -87,7 +87,7 @@ def test_file_that_is_not_ours_is_named_and_left_alone(tmp_path: Path, kind: str
 def test_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RecordError, match=r"cannot write .*file/trial/seed=1\.nc"):
-        record.write(DATA, record.path_of(tmp_path / "file", "trial", POINT), "trial", Config(), POINT, 0.0)
+        store.write(DATA, store.path_of(tmp_path / "file", "trial", POINT), "trial", Config(), POINT, 0.0)
 
 
 def test_full_disk_keeps_the_old_file(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_full_disk_keeps_the_old_file(stored: Path, monkeypatch: pytest.MonkeyPa
     before = stored.read_bytes()
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RecordError, match="No space left"):
-        record.write(2 * DATA, stored, "trial", Config(), POINT, 0.0)
+        store.write(2 * DATA, stored, "trial", Config(), POINT, 0.0)
     assert stored.read_bytes() == before
     assert [path.name for path in stored.parent.iterdir()] == ["seed=1.nc"]
 
@@ -141,7 +141,7 @@ def test_damaged_point_is_computed_again_and_said_so(tmp_path: Path, capsys: pyt
         report=lambda config, data: Report([], [], {}),
     )
     results(experiment, Config(), tmp_path)
-    path = record.path_of(tmp_path, "trial", {"seed": 0})
+    path = store.path_of(tmp_path, "trial", {"seed": 0})
     path.write_bytes(path.read_bytes()[:100])
     results(experiment, Config(), tmp_path)
     assert "truncated or damaged, computed again" in capsys.readouterr().err

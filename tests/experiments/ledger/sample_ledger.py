@@ -5,7 +5,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from experiments.figures import STYLE, panels
+from signal_drift.plotting import STYLE, panels
 
 PROVENANCE = {
     "commit": "4ce2e44d3a6f5bdf6358d9355f1c007371b72e9d",

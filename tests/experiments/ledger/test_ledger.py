@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments import ledger, minilm, reproduce
-from experiments.claim import Claim
+from experiments import reproduce
+from experiments import reproduce_minilm as minilm
 from experiments.claims import CLAIMS, ORDER
-from experiments.errors import ControlError
-from experiments.experiment import exit_on_bad_input
-from experiments.ledger import Options, check_controls, entry, find, main, store
+from experiments.claims.claim import Claim
+from experiments.lab.errors import ControlError
+from experiments.lab.experiment import exit_on_bad_input
+from experiments.ledger import ledger
+from experiments.ledger.ledger import Options, check_controls, entry, find, main, store
 
 FIELDS = {
     *("id", "statement", "assumptions", "source", "command", "predicted", "measured", "interval", "tolerance"),

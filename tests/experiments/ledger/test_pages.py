@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sample_ledger import LEDGER, draw, finding
 
-from experiments import pages
-from experiments.pages import write_pages
+from experiments.ledger import pages
+from experiments.ledger.pages import write_pages
 
 
 @pytest.fixture(scope="module")

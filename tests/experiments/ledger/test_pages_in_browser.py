@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sample_ledger import LEDGER, draw
 
-from experiments.pages import write_pages
+from experiments.ledger.pages import write_pages
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

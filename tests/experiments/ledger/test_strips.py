@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.strips import MARGIN, MIDDLE, WIDTH, strip
+from experiments.ledger.strips import MARGIN, MIDDLE, WIDTH, strip
 
 NUMBERS = st.floats(-1e100, 1e100, allow_subnormal=False) | st.sampled_from([0.0, 1.0, 1e-13, -1e-13, 100.0])
 ENDS = st.none() | NUMBERS

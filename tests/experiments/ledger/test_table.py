@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments import entries, ledger
 from experiments.claims import CLAIMS
-from experiments.errors import RecordError
+from experiments.lab.errors import RecordError
+from experiments.ledger import ledger, table
 
 
 def test_entries_read_back_are_those_written(tmp_path: Path) -> None:
     written = ledger.ledger(tmp_path)
     ledger.write(written, tmp_path)
-    assert entries.read(tmp_path / "ledger.json") == written
+    assert table.read(tmp_path / "ledger.json") == written
     assert repr(written).splitlines()[0] == f"{len(CLAIMS)} claims: {len(CLAIMS)} not run"
     assert [line.split()[0] for line in repr(written).splitlines()[2:]] == [claim.id for claim in CLAIMS]
 
@@ -29,4 +29,4 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         path.write_text(text, encoding="utf-8")
     with pytest.raises(RecordError, match=r"ledger: '.*' is no ledger.json"):
-        entries.read(path)
+        table.read(path)

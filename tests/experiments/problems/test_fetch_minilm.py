@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import fetch_minilm
-from experiments.errors import RecordError
+from experiments.lab.errors import RecordError
+from experiments.problems import fetch_minilm
 
 
 def test_files_that_are_absent_or_others_are_missing(tmp_path: Path) -> None:

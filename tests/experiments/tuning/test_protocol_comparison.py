@@ -10,11 +10,11 @@ import pytest
 import xarray as xr
 
 import signal_drift as sd
-from experiments.adaptation import adapters, fft_rate, problem
-from experiments.experiment import Row, results, table
-from experiments.protocol_comparison import EXPERIMENT, Config, _lora_outcomes, report
-from experiments.recipes import FULL, PLAIN, TENFOLD, V1, V2, recipes
-from signal_drift import closed_forms
+from experiments.lab.experiment import Row, results, table
+from experiments.problems.adaptation import adapters, fft_rate, problem
+from experiments.tuning.methods import FULL, PLAIN, TENFOLD, V1, V2, recipes
+from experiments.tuning.protocol_comparison import EXPERIMENT, Config, _lora_outcomes, report
+from signal_drift.propositions import closed_forms
 
 TINY = replace(EXPERIMENT.quick, tasks=("mlp4",), steps=8, dtype="float64")
 SHOWN = Config(tasks=("mlp64",), ranks=(8,), rate_shares=(1.0,))

@@ -13,11 +13,11 @@ import xarray as xr
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments import rank_law
-from experiments.adaptation import adapters, fft_losses, fft_rate, final_losses, lora_losses, problem
-from experiments.errors import OptionError
-from experiments.experiment import Row, results, table
-from experiments.rank_law import EXPERIMENT, Config, report
+from experiments.lab.errors import OptionError
+from experiments.lab.experiment import Row, results, table
+from experiments.problems.adaptation import adapters, fft_losses, fft_rate, final_losses, lora_losses, problem
+from experiments.tuning import rank_law
+from experiments.tuning.rank_law import EXPERIMENT, Config, report
 
 TINY = replace(
     EXPERIMENT.quick, tasks=("mlp4",), steps=8, ranks=(1, 3), grid_ranks=(3,), alphas=(1.0, 16.0, 64.0), dtype="float64"
