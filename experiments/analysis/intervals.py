@@ -7,7 +7,7 @@ import scipy.stats
 from jaxtyping import Float
 
 
-class Estimate(NamedTuple):
+class Interval(NamedTuple):
     """A mean with its two-sided 95% interval."""
 
     mean: float
@@ -21,14 +21,14 @@ class Estimate(NamedTuple):
         return f"[{self.low:.4g}, {self.high:.4g}]"
 
 
-def mean_interval(samples: Float[np.ndarray, "n"]) -> Estimate:
+def mean_interval(samples: Float[np.ndarray, "n"]) -> Interval:
     """Student's t interval of the mean of independent samples; unbounded for a single or an infinite sample."""
     samples = np.asarray(samples, float).ravel()
     mean, n = float(np.mean(samples)), len(samples)
     if n < 2 or not np.isfinite(mean):
-        return Estimate(mean, -np.inf, np.inf)
+        return Interval(mean, -np.inf, np.inf)
     half = float(scipy.stats.t.ppf(0.975, n - 1) * np.std(samples, ddof=1) / np.sqrt(n))
-    return Estimate(mean, mean - half, mean + half)
+    return Interval(mean, mean - half, mean + half)
 
 
 def exponents(x: Float[np.ndarray, "k"], y: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:

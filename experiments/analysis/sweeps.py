@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from experiments.analysis.intervals import Estimate
+from experiments.analysis.intervals import Interval
 
 DRAWS = 1000
 """Bootstrap resamples of the seeds."""
@@ -87,7 +87,7 @@ def root_fit(ranks: Sequence[float] | np.ndarray, x: Float[np.ndarray, "n"]) -> 
     return PowerLaw(0.5, float(C))
 
 
-def bootstrap(statistic: Callable[[np.ndarray], float], samples: Float[np.ndarray, "seeds ..."]) -> Estimate:
+def bootstrap(statistic: Callable[[np.ndarray], float], samples: Float[np.ndarray, "seeds ..."]) -> Interval:
     """The statistic of all seeds with its 95% percentile interval over resampled seeds (first axis), fixed draws.
 
     Resamples in which the statistic does not exist are left out. With few seeds the interval is somewhat narrow.
@@ -98,4 +98,4 @@ def bootstrap(statistic: Callable[[np.ndarray], float], samples: Float[np.ndarra
     values = np.repeat(values, weights)
     values = values[np.isfinite(values)]
     low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
-    return Estimate(statistic(samples), float(low), float(high))
+    return Interval(statistic(samples), float(low), float(high))

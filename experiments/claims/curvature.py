@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Estimate, exponents, mean_interval
+from experiments.analysis.intervals import Interval, exponents, mean_interval
 from experiments.claims.claim import Claim, Reading
 from experiments.claims.verdict import (
     Finding,
@@ -27,7 +27,7 @@ from experiments.tuning import magnitudes
 EPS = float(np.finfo(float).eps)
 
 
-def _ratio(ends: xr.DataArray) -> Estimate:
+def _ratio(ends: xr.DataArray) -> Interval:
     return mean_interval((ends.isel(end=0) / ends.isel(end=1)).values)
 
 
@@ -87,7 +87,7 @@ def asymmetric(config, data: xr.Dataset, state: str = "initial", *, swapped: boo
     return asymmetry(config, signal, drift, ratio, swapped=swapped)
 
 
-def asymmetry(config, signal: Estimate, drift: Estimate, ratio: Estimate, *, swapped: bool = False) -> list[Finding]:
+def asymmetry(config, signal: Interval, drift: Interval, ratio: Interval, *, swapped: bool = False) -> list[Finding]:
     """Two exponents of α, and the alignment at the largest."""
     stated = (1, 2) if swapped else (2, 1)
     return [

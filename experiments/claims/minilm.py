@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Estimate
+from experiments.analysis.intervals import Interval
 from experiments.claims.claim import Reading
 from experiments.claims.curvature import EPS
 from experiments.claims.protocol import closes, recovers
@@ -29,7 +29,7 @@ def trace_law(config, data: xr.Dataset) -> list[Finding]:
         largest_score(minilm_layers.trace_scores(data, factor).values, "layers and their sum")
         for factor in (1.0, config.rank)
     )
-    return [found if power.verdict == "refuted" else found._replace(estimate=Estimate(np.nan, np.nan, np.nan))]
+    return [found if power.verdict == "refuted" else found._replace(estimate=Interval(np.nan, np.nan, np.nan))]
 
 
 def suppressed(config, data: xr.Dataset) -> list[Finding]:
@@ -53,7 +53,7 @@ def ends_converge(config, data: xr.Dataset) -> list[Finding]:
         found.append(Finding(f"λmin/λmax of H_LoRA, α = {alpha:g}", below(0.0), sign))
     for end in ("min", "max"):
         far, near = (distance(config, data, end, alpha) for alpha in (config.alphas[0], config.alphas[-1]))
-        change = Estimate(near.mean - far.mean, near.low - far.high, near.high - far.low)
+        change = Interval(near.mean - far.mean, near.low - far.high, near.high - far.low)
         name = f"distance of λ{end} to H_Signal's over λmax, α = {config.alphas[-1]:g} less α = {config.alphas[0]:g}"
         found.append(Finding(name, below(0.0), change))
     return found

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.intervals import Interval, mean_interval
 from experiments.claims.claim import Claim, Reading
 from experiments.claims.tuning import MODELS, RANKS, TASKS, coefficient, root_of_rank
 from experiments.claims.verdict import Finding, above, at_least, magnitude, near, point, power
@@ -13,8 +13,8 @@ from experiments.tuning import magnitudes, protocol_comparison
 from experiments.tuning.methods import PLAIN, TENFOLD, V1, V2
 from experiments.tuning.protocol_comparison import fraction, gap
 
-NOWHERE = Estimate(np.nan, np.nan, np.nan)
-FAILED = Estimate(-np.inf, -np.inf, -np.inf)
+NOWHERE = Interval(np.nan, np.nan, np.nan)
+FAILED = Interval(-np.inf, -np.inf, -np.inf)
 
 
 def closes(method: str, share: float, config, data: xr.Dataset, task: str | None = None) -> list[Finding]:

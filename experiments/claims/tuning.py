@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Estimate
+from experiments.analysis.intervals import Interval
 from experiments.analysis.sweeps import bootstrap, valley
 from experiments.claims.claim import Claim, Reading
 from experiments.claims.verdict import Band, Finding, above, at_least, below, exactly, magnitude, power
@@ -123,7 +123,7 @@ def coefficient(config, data: xr.Dataset, band: Band, task: str | None = None, u
         if task in (None, here):
             C = bootstrap(partial(prefactor, config, here), by_seed(_of(config, here, data).by_alpha))
             factor = width_of(here) ** (unit / 2)  # σ_A = 1/√d
-            found.append(Finding(f"{name}, {here}", band, Estimate(*(x * factor for x in C))))
+            found.append(Finding(f"{name}, {here}", band, Interval(*(x * factor for x in C))))
     return found
 
 

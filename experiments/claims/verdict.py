@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import scipy.stats
 
-from experiments.analysis.intervals import Estimate
+from experiments.analysis.intervals import Interval
 
 Verdict = Literal["supported", "refuted", "inconclusive", "not run"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -101,7 +101,7 @@ class Finding(NamedTuple):
 
     quantity: str
     band: Band
-    estimate: Estimate
+    estimate: Interval
 
     @property
     def verdict(self) -> Verdict:
@@ -127,18 +127,18 @@ def deciding(findings: Sequence[Finding]) -> Finding:
     return next(finding for finding in findings if finding.verdict == decided)
 
 
-def point(value: float | np.floating) -> Estimate:
+def point(value: float | np.floating) -> Interval:
     """A number without an interval: exact, or already the largest of all."""
-    return Estimate(float(value), float(value), float(value))
+    return Interval(float(value), float(value), float(value))
 
 
-def extent(values: np.ndarray) -> Estimate:
+def extent(values: np.ndarray) -> Interval:
     """The mean, with the range of all values in place of an interval: for what has to hold at every one."""
-    return Estimate(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
+    return Interval(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
 
 
-def share(hits: np.ndarray) -> Estimate:
+def share(hits: np.ndarray) -> Interval:
     """A proportion with Wilson's 95% interval, which holds its level for a handful of trials."""
     hits = np.asarray(hits, bool).ravel()
     interval = scipy.stats.binomtest(int(hits.sum()), hits.size).proportion_ci(method="wilson")
-    return Estimate(float(hits.mean()), float(interval.low), float(interval.high))
+    return Interval(float(hits.mean()), float(interval.low), float(interval.high))

@@ -12,7 +12,7 @@ import optax
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.intervals import Estimate, exponents, mean_interval
+from experiments.analysis.intervals import Interval, exponents, mean_interval
 from experiments.lab.experiment import Experiment, Report, Row, main
 from experiments.problems.mlp import Setting, adapters, problem
 from signal_drift import plotting
@@ -86,7 +86,7 @@ def _extremes(loss, base, theta, s) -> xr.Dataset:
     )
 
 
-def fitted(data: xr.Dataset, name: str, state: str) -> Estimate:
+def fitted(data: xr.Dataset, name: str, state: str) -> Interval:
     """The exponent of α: least squares in log–log per seed, then the mean over seeds."""
     return mean_interval(exponents(data.alpha.values, data[name].sel(state=state).transpose("seed", "alpha").values))
 
@@ -132,7 +132,7 @@ def sentences(data: xr.Dataset) -> list[str]:
     return [f"Does the fitted interval contain the exponent stated by Eq. 6–7? {'; '.join(verdicts)}."]
 
 
-def contains(estimate: Estimate, value: float) -> bool:
+def contains(estimate: Interval, value: float) -> bool:
     """To rounding: at B = 0 the exponents are exact and the interval has no width."""
     return estimate.low - 1e-9 <= value <= estimate.high + 1e-9
 

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.intervals import Estimate, exponents, mean_interval
+from experiments.analysis.intervals import Interval, exponents, mean_interval
 from experiments.curvature import spectra_figures
 from experiments.curvature.asymmetric_scaling import certified
 from experiments.lab.experiment import Experiment, Report, Row, main
@@ -103,7 +103,7 @@ def lowest_over_highest(data: xr.Dataset, operator: str) -> xr.DataArray:
     return ends.sel(end="min") / ends.sel(end="max")
 
 
-def exponent(config: Config, data: xr.Dataset, operator: str, end: str) -> Estimate:
+def exponent(config: Config, data: xr.Dataset, operator: str, end: str) -> Interval:
     """The exponent of α in the absolute value of one end."""
     values = abs(data.ends.sel(operator=operator, end=end)).transpose("seed", "alpha")
     return mean_interval(exponents(np.array(config.alphas), values.values))

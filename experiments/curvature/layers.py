@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.intervals import Interval, mean_interval
 from experiments.claims.verdict import extent
 from experiments.curvature.asymmetric_scaling import STATES, certified
 from experiments.curvature.minilm_point import Curvature, Point
@@ -188,7 +188,7 @@ def _sentence(config: Config, data: xr.Dataset) -> str:
     )
 
 
-def _whole(data: xr.Dataset) -> list[Estimate]:
+def _whole(data: xr.Dataset) -> list[Interval]:
     here = traces(data).sel(layer=WHOLE)
     return [mean_interval(here.sel(side=side).values) for side in ("measured", "predicted")]
 

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.intervals import Estimate
+from experiments.analysis.intervals import Interval
 from experiments.claims.verdict import extent
 from experiments.curvature.asymmetric_scaling import STATES, certified
 from experiments.curvature.at_scale import LABELS, OPERATORS
@@ -90,24 +90,24 @@ def signal_top(config: Config, data: xr.Dataset) -> xr.DataArray:
     return data.ends.sel(operator="signal", end="max", state="initial") * (data.alpha / config.alpha) ** 2
 
 
-def lowest(here: xr.Dataset, ends: str, reach: str) -> Estimate:
+def lowest(here: xr.Dataset, ends: str, reach: str) -> Interval:
     """λmin/λmax at one state: what was found is an upper bound (Rayleigh), and the spectrum reaches little beyond."""
     top = here[ends].sel(end="max")
     found, below = here[ends].sel(end="min") / top, here[reach].sel(end="min") / top
-    return Estimate(float(found.mean()), float((found - below).min()), float(found.max()))
+    return Interval(float(found.mean()), float((found - below).min()), float(found.max()))
 
 
-def distance(config: Config, data: xr.Dataset, end: str, alpha: float) -> Estimate:
+def distance(config: Config, data: xr.Dataset, end: str, alpha: float) -> Interval:
     """|λ[H_LoRA] − λ[H_Signal]|/λmax[H_Signal] of one end at one α and B = 0, to what the searches leave open."""
     start, power = data.sel(state="initial", end=end), (alpha / config.alpha) ** 2
     signal, lora = start.sel(operator="signal"), start.sel(alpha=alpha)
     top = signal_top(config, data).sel(alpha=alpha)
     apart = abs(lora.over_alpha - power * signal.ends) / top
     error = (lora.over_reach + power * signal.reach) / top
-    return Estimate(float(apart.mean()), float((apart - error).min()), float((apart + error).max()))
+    return Interval(float(apart.mean()), float((apart - error).min()), float((apart + error).max()))
 
 
-def negative_share(data: xr.Dataset, state: str) -> Estimate:
+def negative_share(data: xr.Dataset, state: str) -> Interval:
     """Σ_{λ<0} λ² / Σ λ² of H_ℓ by quadrature: the mean over random vectors, and their range.
 
     Squares and not absolute values: nearly all eigenvalues are close to 0, at the one node that stands for them, whose

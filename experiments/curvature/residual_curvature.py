@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.intervals import Interval, mean_interval
 from experiments.curvature.asymmetric_scaling import certified, trained_run
 from experiments.lab.experiment import Experiment, Report, Row, main
 from experiments.problems.mlp import Setting, adapters, problem
@@ -80,7 +80,7 @@ def lowest_over_highest(data: xr.Dataset, name: str, state: str) -> np.ndarray:
     return (ends.sel(end="min") / ends.sel(end="max")).values
 
 
-def negative_share(data: xr.Dataset, state: str) -> Estimate:
+def negative_share(data: xr.Dataset, state: str) -> Interval:
     """Σ_{λ<0}|λ| / Σ|λ| of H_ℓ, by quadrature."""
     here = data.sel(state=state)
     curvature = abs(here.nodes) * here.weights
@@ -89,13 +89,13 @@ def negative_share(data: xr.Dataset, state: str) -> Estimate:
     )
 
 
-def surviving(data: xr.Dataset, state: str) -> Estimate:
+def surviving(data: xr.Dataset, state: str) -> Interval:
     """λmin[H_ℓ]/λmin[R]: what G leaves of the most negative curvature of R."""
     low = data.sel(state=state, end="min")
     return mean_interval((low.task / low.R).values)
 
 
-def residual_size(data: xr.Dataset, state: str) -> Estimate:
+def residual_size(data: xr.Dataset, state: str) -> Interval:
     """‖R‖₂/‖G‖₂."""
     here = data.sel(state=state)
     return mean_interval((abs(here.R).max("end") / abs(here.G).max("end")).values)

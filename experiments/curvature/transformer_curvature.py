@@ -9,7 +9,7 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.intervals import Interval, mean_interval
 from experiments.curvature.asymmetric_scaling import STATES, trained_run
 from experiments.curvature.suppression import largest_normal, standard_scores, trace_draws
 from experiments.lab.errors import check_positive
@@ -102,7 +102,7 @@ def z_scores(data: xr.Dataset) -> np.ndarray:
     return standard_scores(*parts)
 
 
-def estimates(data: xr.Dataset) -> dict[str, Estimate]:
+def estimates(data: xr.Dataset) -> dict[str, Interval]:
     """P3-trace: the mean z-score, stated 0. P2-premise: λmin/‖H_ℓ‖ in each state, stated ≥ 0.
 
     A z-score and no ratio: H_ℓ is indefinite here, and its trace is close to zero or below.
@@ -129,7 +129,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     return Report([*rows, *_layer_rows(data)], _sentences(data), drawn)
 
 
-def layer_estimates(data: xr.Dataset, operator: str, field: str, state: str) -> dict[str, Estimate]:
+def layer_estimates(data: xr.Dataset, operator: str, field: str, state: str) -> dict[str, Interval]:
     """One column of the table of layers, over seeds."""
     column = data.block.sel(operator=operator, field=field, state=state).transpose("layer", "seed")
     return {str(k): mean_interval(column.sel(layer=k).values) for k in data.layer.values}

@@ -6,7 +6,7 @@ from functools import partial
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.intervals import Estimate
+from experiments.analysis.intervals import Interval
 from experiments.curvature.asymmetric_scaling import (
     QUANTITIES,
     STATES,
@@ -62,7 +62,7 @@ def _extremes(loss, base, theta, s) -> xr.Dataset:
     )
 
 
-def estimates(data: xr.Dataset) -> dict[tuple[str, str], Estimate]:
+def estimates(data: xr.Dataset) -> dict[tuple[str, str], Interval]:
     """The measured exponent of α in each quantity, in each state; F8d states those in `QUANTITIES`."""
     return {(name, state): fitted(data, name, state) for name in QUANTITIES for state in STATES}
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.divergence import final
-from experiments.analysis.intervals import Estimate, exponents, mean_interval
+from experiments.analysis.intervals import Interval, exponents, mean_interval
 from experiments.curvature.asymmetric_scaling import trained_run
 from experiments.lab.experiment import Row
 from signal_drift import plotting
@@ -70,7 +70,7 @@ def purity(data: xr.Dataset) -> xr.DataArray:
     return np.exp(np.log(later.signal / later.drift).mean("step"))
 
 
-def slope(config: Families, values: xr.DataArray, family: str) -> Estimate:
+def slope(config: Families, values: xr.DataArray, family: str) -> Interval:
     """The exponent of the multiplier along one family, per seed, then over seeds."""
     y = values.sel(run=labels(config, family)).transpose("seed", "run").values
     return mean_interval(exponents(config.multipliers(family), y))
@@ -83,7 +83,7 @@ def pairs(config: Families, data: xr.Dataset) -> list[tuple[str, str]]:
     return same + [(alpha, eta)] * bool({alpha, eta} <= set(data.run.values))
 
 
-def deepest_ratio(config: Families, data: xr.Dataset) -> Estimate:
+def deepest_ratio(config: Families, data: xr.Dataset) -> Interval:
     """The deepest final loss of α-scaling over that of η-scaling."""
     level = final(data.loss)
     eta, alpha = (level.sel(run=labels(config, family)).min("run") for family in FAMILIES)

@@ -9,7 +9,7 @@ from functools import partial
 import xarray as xr
 
 from experiments.analysis.divergence import LAST, RISE, behaviour, final, jitter, largest_rise, per_run, words
-from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.intervals import Interval, mean_interval
 from experiments.dynamics.eta_against_alpha import (
     FAMILIES,
     MATCHED,
@@ -69,7 +69,7 @@ def _descent_rows(config: Config, data: xr.Dataset) -> list[Row]:
     return [*rows, Row("F2a  deepest final loss, α-scaling over η-scaling", "< 1", str(deeper), deeper.interval())]
 
 
-def early_ratio(data: xr.Dataset) -> Estimate:
+def early_ratio(data: xr.Dataset) -> Interval:
     """The losses of the pair that is said to start alike, one over the other, over the first steps."""
     early = (data.loss.sel(run=MATCHED[0]) / data.loss.sel(run=MATCHED[1])).isel(time=slice(1, EARLY + 1))
     return mean_interval(early.mean("time").values)

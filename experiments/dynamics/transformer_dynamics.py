@@ -6,7 +6,7 @@ from functools import partial
 import xarray as xr
 
 from experiments.analysis.divergence import behaviour, final, per_run, words
-from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.intervals import Interval, mean_interval
 from experiments.dynamics.eta_against_alpha import (
     FAMILIES,
     Families,
@@ -36,7 +36,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
     return trajectories(config, loss, base, adapters(config, base, seed), config.scaling(config.alpha))
 
 
-def estimates(config: Config, data: xr.Dataset) -> dict[str, Estimate]:
+def estimates(config: Config, data: xr.Dataset) -> dict[str, Interval]:
     """F2c: the exponents of η and α in the ratio, and the ratio of α-scaling over that of η-scaling in each pair."""
     ratio = purity(data.drop_sel(run="FFT"))
     slopes = {f"exponent of {family}": slope(config, ratio, family) for family in FAMILIES}

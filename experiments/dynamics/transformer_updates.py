@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import xarray as xr
 
-from experiments.analysis.intervals import Estimate
+from experiments.analysis.intervals import Interval
 from experiments.dynamics.update_scaling import FAMILIES, FORGETFUL, Grid, fitted, step_norms
 from experiments.dynamics.update_scaling import report as report_steps
 from experiments.lab.experiment import Experiment, Report, main
@@ -25,7 +25,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
     return step_norms(config, loss, base, adapters(config, base, seed), config.scaling, seed)
 
 
-def estimates(data: xr.Dataset, optimizer: str = "Adam", state: str = "generic") -> dict[tuple[str, str], Estimate]:
+def estimates(data: xr.Dataset, optimizer: str = "Adam", state: str = "generic") -> dict[tuple[str, str], Interval]:
     """The measured exponent of η and of α in signal, drift and ratio; P4-update states `FORGETFUL`."""
     return {(part, family): fitted(data, optimizer, state, part, family) for part in FORGETFUL for family in FAMILIES}
 

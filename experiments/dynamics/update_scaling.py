@@ -17,7 +17,7 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments.analysis.intervals import Estimate, exponents, mean_interval
+from experiments.analysis.intervals import Interval, exponents, mean_interval
 from experiments.lab.experiment import Experiment, Report, Row, main
 from experiments.problems.mlp import Setting, adapters, problem
 from signal_drift import plotting
@@ -140,7 +140,7 @@ def _steps(loss, base, theta, s, learning_rate, optimizer: str) -> Array:
     return jnp.stack([run.signal_norm, run.drift_norm])
 
 
-def fitted(data: xr.Dataset, optimizer: str, state: str, part: str, family: str) -> Estimate:
+def fitted(data: xr.Dataset, optimizer: str, state: str, part: str, family: str) -> Interval:
     """The measured exponent of η or of α in one norm, or in their ratio: per seed, then over seeds."""
     norm = data.norm.sel(optimizer=optimizer, state=state, family=family, step=STATES[state][0])
     norm = norm.transpose("seed", "multiplier", "part")

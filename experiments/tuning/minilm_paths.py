@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.intervals import Interval, mean_interval
 from experiments.analysis.sweeps import best_points
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Report, Row, main
@@ -67,7 +67,7 @@ def as_sweep(data: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({"by_alpha": losses.sel(path="α", drop=True), "by_rate": losses.sel(path="η", drop=True)})
 
 
-def purer(config: Config, data: xr.Dataset) -> dict[float, Estimate]:
+def purer(config: Config, data: xr.Dataset) -> dict[float, Interval]:
     """For every m > 1: signal to drift along α over that along η, geometric means over the steps after the first."""
     ratio = np.log(data.signal / data.drift).isel(step=slice(1, None)).mean("step")
     above = np.exp(ratio.sel(path="α") - ratio.sel(path="η"))

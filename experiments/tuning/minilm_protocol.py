@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.intervals import Interval, mean_interval
 from experiments.lab.errors import check_positive
 from experiments.lab.experiment import Experiment, Report, Row, main
 from experiments.problems.minilm import SETS
@@ -72,7 +72,7 @@ def purity(data: xr.Dataset) -> xr.DataArray:
     return np.exp(np.log(ratio).mean("step"))
 
 
-def gains(data: xr.Dataset, recipe: str, rank: int) -> dict[str, Estimate]:
+def gains(data: xr.Dataset, recipe: str, rank: int) -> dict[str, Interval]:
     """Correlation with people's ratings on each set of texts, less that of LoRA with α = r at the same seed."""
     here = data.correlation.sel(rank=rank)
     above = (here.sel(recipe=recipe) - here.sel(recipe=PLAIN)).transpose("set", "seed")

@@ -18,7 +18,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments.analysis.intervals import Estimate, mean_interval
+from experiments.analysis.intervals import Interval, mean_interval
 from experiments.analysis.sweeps import bootstrap
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment, Report, Row, main
@@ -124,12 +124,12 @@ def reductions(data: xr.Dataset) -> xr.DataArray:
     return data.log_loss.sel(recipe=PLAIN) - data.log_loss
 
 
-def gap(data: xr.Dataset) -> Estimate:
+def gap(data: xr.Dataset) -> Interval:
     """The mean of ln ℓ_LoRA − ln ℓ_FFT at one task and rank."""
     return mean_interval(reductions(data).sel(recipe=FULL).values)
 
 
-def fraction(data: xr.Dataset, method: str) -> Estimate:
+def fraction(data: xr.Dataset, method: str) -> Interval:
     """mean(ln ℓ_LoRA − ln ℓ_method) / mean(ln ℓ_LoRA − ln ℓ_FFT), at one task and rank."""
     pairs = reductions(data).sel(recipe=[method, FULL]).transpose("seed", "recipe").values
     return bootstrap(lambda x: float(np.divide(*x.mean(0))), pairs)

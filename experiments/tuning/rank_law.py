@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Estimate
+from experiments.analysis.intervals import Interval
 from experiments.analysis.sweeps import Best, best_point, best_points, bootstrap, half_octaves, valley
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment, Report, Row, main
@@ -183,11 +183,11 @@ def _coupling_rows(config: Config, task: str, data: xr.Dataset) -> list[Row]:
     return rows
 
 
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
-    return Estimate(*(x * factor for x in estimate))
+def _scaled(estimate: Interval, factor: float) -> Interval:
+    return Interval(*(x * factor for x in estimate))
 
 
-def _cells(estimate: Estimate) -> tuple[str, str]:
+def _cells(estimate: Interval) -> tuple[str, str]:
     """Measured and interval; a best point on the edge of its grid gives neither."""
     return (str(estimate), estimate.interval()) if np.isfinite(estimate.mean) else ("on the edge", "–")
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Estimate
+from experiments.analysis.intervals import Interval
 from experiments.analysis.sweeps import best_points, bootstrap, free_fit, root_fit, valley
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def best_alphas(config: "Config", losses: np.ndarray) -> np.ndarray:
     return np.array([best.x for best in best_points(config.alphas, losses)])
 
 
-def free_exponent(config: "Config", task: str, data: xr.Dataset) -> Estimate:
+def free_exponent(config: "Config", task: str, data: xr.Dataset) -> Interval:
     """The slope of ln α* against ln r, with its bootstrap interval over seeds."""
     ranks = config.ranks_of(task)
     return bootstrap(lambda x: free_fit(ranks, best_alphas(config, x)).slope, by_seed(data.by_alpha))
@@ -36,12 +36,12 @@ def paths(data: xr.Dataset) -> np.ndarray:
     return xr.concat([data.by_alpha, data.by_rate], "path").transpose("seed", "path", "alpha").values
 
 
-def path_ratio(multipliers: np.ndarray, data: xr.Dataset) -> Estimate:
+def path_ratio(multipliers: np.ndarray, data: xr.Dataset) -> Interval:
     """Best multiplier of α over that of η (F1b)."""
     return bootstrap(lambda x: _compared(multipliers, x)[0], paths(data))
 
 
-def path_depth(multipliers: np.ndarray, data: xr.Dataset) -> Estimate:
+def path_depth(multipliers: np.ndarray, data: xr.Dataset) -> Interval:
     """Ln of the lowest loss along η over that along α (F1b)."""
     return bootstrap(lambda x: _compared(multipliers, x)[1], paths(data))
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.analysis.intervals import Estimate
+from experiments.analysis.intervals import Interval
 from experiments.claims.verdict import (
     Band,
     Finding,
@@ -43,12 +43,12 @@ UNIT = Band(0.0, 1.0, "")
     ],
 )
 def test_verdict_of_one_interval(low: float, high: float, wanted: str) -> None:
-    assert Finding("x", UNIT, Estimate((low + high) / 2, low, high)).verdict == wanted
+    assert Finding("x", UNIT, Interval((low + high) / 2, low, high)).verdict == wanted
 
 
 def _finding(wanted: str) -> Finding:
     return Finding(
-        wanted, UNIT, {"supported": point(0.5), "refuted": point(2), "inconclusive": Estimate(1, 0, 2)}[wanted]
+        wanted, UNIT, {"supported": point(0.5), "refuted": point(2), "inconclusive": Interval(1, 0, 2)}[wanted]
     )
 
 
@@ -74,7 +74,7 @@ def test_strict_inequality_leaves_its_end_out() -> None:
         assert str(band) == text
     assert Finding("x", above(0.0), point(0.0)).verdict == "refuted"
     assert Finding("x", below(1.0), point(1.0)).verdict == "refuted"
-    assert Finding("x", above(0.0), Estimate(0.1, 0.0, 0.2)).verdict == "inconclusive"
+    assert Finding("x", above(0.0), Interval(0.1, 0.0, 0.2)).verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(
