@@ -1,4 +1,4 @@
-"""A claim of the ledger: a statement, the stored results it is held against, and a control that must be refuted."""
+"""A claim of the ledger: a statement, the ways of holding it against a problem, and a control that must be refuted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,23 +18,39 @@ class Reading(NamedTuple):
 
     name: str
     statement: str
-    experiment: Experiment
+    experiment: Experiment[Any]
     findings: Findings
+
+
+class Evidence(NamedTuple):
+    """One experiment that can decide a statement, beside a control that is wrong on purpose."""
+
+    plain: Reading
+    control: Reading
 
 
 @dataclass(frozen=True)
 class Claim:
     """A statement of the paper, or of our own, under the id that paper and ledger share.
 
-    `plain` is the plainest reading and gives the verdict. `control` is wrong on purpose and goes through the same
-    machinery. `readings` are other ways to take the statement, and parts of it, from the widest to the narrowest:
-    the first of them that is supported stands beside a statement that is not.
+    On every problem the first of `evidence` that the problem can answer decides. `readings` are other ways to take the
+    statement, and parts of it, from the widest to the narrowest: the first of them that is supported stands beside a
+    statement that is not. The verdict of the claim is that of the findings on all homes of its first evidence together.
     """
 
     id: str
     assumptions: tuple[str, ...]
     source: str
-    plain: Reading
-    control: Reading
+    evidence: tuple[Evidence, ...]
     readings: tuple[Reading, ...] = ()
     figures: tuple[str, ...] = ()
+
+    @property
+    def statement(self) -> str:
+        """The plainest reading of it, in words."""
+        return self.evidence[0].plain.statement
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """The problems on which the statement is decided."""
+        return self.evidence[0].plain.experiment.homes

@@ -3,25 +3,24 @@
 At initialisation, where the weights do not depend on α, and after training, where g and H_ℓ have moved with it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
-import numpy as np
-import optax
 import xarray as xr
 
 import signal_drift as sd
 from experiments.analysis.intervals import Interval, exponents, mean_interval
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.curvature.ends import STATES, certified
+from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.problem import Drawn, Setting
+from experiments.problems.adam_run import adam_run
 from signal_drift import plotting
+from signal_drift.lora.adapters import Adapters
 from signal_drift.propositions import closed_forms
-from signal_drift.spectra.extremes import End
 
-STATES = ("initial", "trained")
 QUANTITIES = {"signal_max": 2, "drift_min": 1, "lora_max": None}
-"""What is fitted, with the exponent of α that the paper states for it."""
+"""The quantities that are fitted, with the exponent of α that the paper states for each."""
 PLAIN = {"signal_max": "λmax[H_Signal]", "drift_min": "−λmin[H_Drift]", "lora_max": "λmax[H_LoRA]"}
 LABEL = {
     "signal_max": r"$\lambda_{max}[H_{Signal}]$",
@@ -42,39 +41,26 @@ class Config(Setting):
     """Training steps; the paper's number."""
 
 
-def points(config: Config) -> list[dict]:
+def points(config: Config) -> list[Point]:
     return [{"seed": seed, "alpha": alpha} for seed in range(config.seeds) for alpha in config.alphas]
 
 
 def measure(config: Config, seed: int, alpha: float) -> xr.Dataset:
-    """The extremes of the three operators at the initial and at the trained adapters of one α."""
-    loss, base = problem(config, seed)
-    start, s = adapters(config, base, seed), config.scaling(alpha)
-    run = trained_run(loss, base, start, s, config.learning_rate, config.steps)
-    states = [_extremes(loss, base, theta, s) for theta in (start, run.trained)]
+    """Measure the extremes of the three operators at the initial and at the trained adapters of one α."""
+    problem, s = config.problem, config.problem.scaling(alpha)
+    drawn, start = problem.draw(seed), problem.adapters(seed)
+    run = adam_run(problem, seed, start, s, config.learning_rate, config.steps)
+    states = [_extremes(drawn, theta, s) for theta in (start, run.trained)]
     return xr.concat(states, xr.IndexVariable("state", list(STATES))).assign(
         final_loss=float(run.loss[-1] / run.loss[0])
     )
 
 
-@partial(jax.jit, static_argnames="steps")
-def trained_run(loss, base, start, s, learning_rate, steps: int) -> sd.Run:
-    return sd.train(loss, base, start, s, optax.adam(learning_rate), steps)
-
-
-def certified(
-    op: sd.SymmetricOperator, which: End = "largest", tolerance: float | None = None
-) -> sd.ExtremeEigenvalues:
-    """The outermost eigenvalue; NaN where the search ended without a certificate, so that no verdict rests on it."""
-    found = sd.extreme_eigenvalues(op, which=which, tolerance=tolerance)
-    return found if found.converged else found._replace(values=np.full_like(found.values, np.nan))
-
-
-def _extremes(loss, base, theta, s) -> xr.Dataset:
-    parts = sd.decompose(loss, base, theta, s)
+def _extremes(drawn: Drawn, theta: Adapters, s: float) -> xr.Dataset:
+    parts = sd.decompose(drawn.loss, drawn.base, theta, s)
     signal, lora = certified(parts.signal), certified(parts.lora)
     drift = certified(parts.drift, which="smallest")
-    gradient = jax.grad(loss)(sd.effective_weights(base, theta, s))
+    gradient = jax.grad(drawn.loss)(sd.effective_weights(drawn.base, theta, s))
     return xr.Dataset(
         {
             "signal_max": signal.values[0],
@@ -87,28 +73,22 @@ def _extremes(loss, base, theta, s) -> xr.Dataset:
 
 
 def fitted(data: xr.Dataset, name: str, state: str) -> Interval:
-    """The exponent of α: least squares in log–log per seed, then the mean over seeds."""
+    """Fit the exponent of α: least squares in log–log per seed, then the mean over seeds."""
     return mean_interval(exponents(data.alpha.values, data[name].sel(state=state).transpose("seed", "alpha").values))
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
-    rows = exponent_rows(config.alphas, data)
+    rows = _exponent_rows(config.alphas, data)
     closed = float(abs(data.drift_min / data.drift_closed - 1).max())
-    rows.append(Row("X1   λmin[H_Drift] against −s·max σ(G), largest relative error", "rounding", f"{closed:.1e}", "–"))
-    rows.append(
-        Row(
-            "     residual of the extreme eigenvalues / value, largest",
-            "rounding",
-            f"{float(data.residual.max()):.1e}",
-            "–",
-        )
-    )
-    return Report(
-        rows, sentences(data), {"asymmetric_scaling": partial(draw_states, config, data, "F8d  Asymmetric scaling")}
-    )
+    residual = f"{float(data.residual.max()):.1e}"
+    rows += [
+        Row("X1   λmin[H_Drift] against −s·max σ(G), largest relative error", "rounding", f"{closed:.1e}", "–"),
+        Row("     residual of the extreme eigenvalues / value, largest", "rounding", residual, "–"),
+    ]
+    return Report(rows, _sentences(data), {"asymmetric_scaling": partial(_figure, config, data)})
 
 
-def exponent_rows(alphas: tuple[float, ...], data: xr.Dataset) -> list[Row]:
+def _exponent_rows(alphas: tuple[float, ...], data: xr.Dataset) -> list[Row]:
     """The exponents of α in each quantity and the ratio at the largest α, in both states."""
     rows = []
     for state in STATES:
@@ -123,27 +103,27 @@ def exponent_rows(alphas: tuple[float, ...], data: xr.Dataset) -> list[Row]:
     return rows
 
 
-def sentences(data: xr.Dataset) -> list[str]:
+def _sentences(data: xr.Dataset) -> list[str]:
     """Which of the stated exponents the 95% intervals contain, before and after training."""
     verdicts = []
     for state in STATES:
-        inside = {PLAIN[k]: contains(fitted(data, k, state), e) for k, e in QUANTITIES.items() if e}
+        inside = {PLAIN[k]: _contains(fitted(data, k, state), e) for k, e in QUANTITIES.items() if e}
         verdicts.append(f"{state}: " + ", ".join(f"{k} {'yes' if v else 'no'}" for k, v in inside.items()))
     return [f"Does the fitted interval contain the exponent stated by Eq. 6–7? {'; '.join(verdicts)}."]
 
 
-def contains(estimate: Interval, value: float) -> bool:
+def _contains(interval: Interval, value: float) -> bool:
     """To rounding: at B = 0 the exponents are exact and the interval has no width."""
-    return estimate.low - 1e-9 <= value <= estimate.high + 1e-9
+    return interval.low - 1e-9 <= value <= interval.high + 1e-9
 
 
-def draw_states(config, data: xr.Dataset, title: str) -> plotting.Figure:
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """The powers of α in both states, and how near the largest eigenvalues come to each other."""
-    sizes = f"d = {config.width}, r = {config.rank}, {config.seeds} seeds (dots)"
-    figure, axes = plotting.panels(3, f"{title}: {sizes}")
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds (dots)"
+    figure, axes = plotting.panels(3, f"F8d  Asymmetric scaling: {sizes}")
     titles = ("(a) at initialisation, B = 0", f"(b) after {config.steps} steps of Adam, η = {config.learning_rate:g}")
     for panel, state, when in zip(axes, STATES, titles, strict=False):
-        draw_powers(panel, data.sel(state=state).transpose("alpha", "seed"))
+        _draw_powers(panel, data.sel(state=state).transpose("alpha", "seed"))
         panel.set_title(when)
     axes[0].sharey(axes[1])
     axes[0].legend()
@@ -158,19 +138,18 @@ def draw_states(config, data: xr.Dataset, title: str) -> plotting.Figure:
     return figure
 
 
-def draw_powers(panel: plotting.Axes, data: xr.Dataset) -> None:
+def _draw_powers(panel: plotting.Axes, data: xr.Dataset) -> None:
     """Measured eigenvalues, and dashed the stated power of α through the first point's mean."""
     alpha = data.alpha.values
     for name, exponent in QUANTITIES.items():
-        color = plotting.COLOR[name.split("_")[0]]
+        color = plotting.COLOR[name.split("_", maxsplit=1)[0]]
         values = data[name].values
         slope = mean_interval(exponents(alpha, values.T))
         panel.plot(alpha, values, "o", color=color, alpha=0.4)
         panel.plot(alpha, values.mean(1), color=color, label=f"{LABEL[name]}, slope {slope.mean:.2f}")
         if exponent:
-            panel.plot(
-                alpha, values[0].mean() * (alpha / alpha[0]) ** exponent, "--", color=plotting.COLOR["prediction"]
-            )
+            law = values[0].mean() * (alpha / alpha[0]) ** exponent
+            panel.plot(alpha, law, "--", color=plotting.COLOR["prediction"])
     plotting.log_axis(panel, "α", "eigenvalue (dashed: stated power)")
     panel.legend()
 
@@ -178,12 +157,9 @@ def draw_powers(panel: plotting.Axes, data: xr.Dataset) -> None:
 EXPERIMENT = Experiment(
     name="asymmetric_scaling",
     title="F8d: extreme eigenvalues of signal, drift and LoRA Hessian over α, before and after training.",
-    paper=Config(),
-    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, seeds=2, alphas=(1.0, 16.0, 256.0), steps=10),
+    configure=Config,
     points=points,
     measure=measure,
     report=report,
+    tiny={"seeds": 2, "alphas": (1.0, 16.0, 256.0), "steps": 10},
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -3,7 +3,7 @@
 A point is one independent piece of an experiment, one netCDF file. It is written beside its place and moved
 there when complete, so a file is whole or absent. It is believed only if it opens and carries the digest of the
 configuration asked for. The same code on the same machine writes the same bytes: what differs from run to run
-(when, how long) is kept in a small JSON file in the folder `timing` and joined to the point on reading.
+(when, how long) is kept in a small JSON file beside the point and joined to it on reading.
 """
 
 import dataclasses
@@ -25,20 +25,26 @@ import xarray as xr
 from experiments.lab.errors import RecordError
 from experiments.lab.files import replacing
 
-SCHEMA = 1
+SCHEMA = 2
 MARK = "signal_drift_digest"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def digest(experiment: str, config: Any, point: Mapping[str, Any]) -> str:
-    """What identifies a point's content: schema, experiment, every config field and the point's own labels."""
-    content = [SCHEMA, experiment, dataclasses.asdict(config), dict(point)]
+    """Identify a point's content: schema, experiment, problem, every field of the configuration, the point's labels."""
+    content = [SCHEMA, experiment, problem_of(config), dataclasses.asdict(config), dict(point)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def path_of(out: Path, experiment: str, point: Mapping[str, Any]) -> Path:
+def problem_of(config: Any) -> str:
+    """Name the problem that a configuration asks, or nothing where it asks none."""
+    return config.problem.name if hasattr(config, "problem") else ""
+
+
+def path_of(out: Path, experiment: str, config: Any, point: Mapping[str, Any]) -> Path:
+    """Place a point: `out`/experiment/problem/label.nc, without the problem where there is none."""
     label = "_".join(f"{name}={value}" for name, value in point.items()) or "all"
-    return out / experiment / f"{label}.nc"
+    return out / experiment / problem_of(config) / f"{label}.nc"
 
 
 def write(
@@ -60,8 +66,8 @@ def write(
 
 
 def timing_of(path: Path) -> Path:
-    """Where the volatile provenance of the point at `path` is kept; without it the point is still whole."""
-    return path.parents[1] / "timing" / path.parent.name / f"{path.stem}.json"
+    """Place the volatile provenance of the point at `path`, beside it; without it the point is still whole."""
+    return path.with_name(f"{path.stem}.timing.json")
 
 
 def _timing(path: Path, wanted: str) -> dict[str, Any]:

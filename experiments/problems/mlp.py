@@ -1,22 +1,21 @@
-"""The setting of App. E and the choices it leaves open, shared by every experiment on the MLP."""
+"""The MLP of App. E and the choices it leaves open."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import jax
 from flax import nnx
-from jax import Array
-from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.lab.errors import check_positive
+from experiments.lab.problem import DENSE, Drawn, Dtype, Problem, Training, cast
 from signal_drift.models.bridge import Forward
 from signal_drift.tasks.teacher import Reduction, Regression, squared_error, teacher_regression
 
 
 @dataclass(frozen=True)
-class Setting:
-    """App. E: linear layers with SiLU between them, LoRA on every layer, a teacher with σ_i = 1/i."""
+class MLP(Problem):
+    """Linear layers with SiLU between them, LoRA on every layer, a teacher with σ_i = 1/i, full batch (App. E)."""
 
     width: int = 32
     """d, inputs, outputs and hidden units of every layer."""
@@ -24,10 +23,6 @@ class Setting:
     """Number of linear layers."""
     samples: int = 100
     """n, training inputs, drawn from N(0, 1)."""
-    rank: int = 16
-    """r of every adapter."""
-    seeds: int = 5
-    """Independent draws of W₀, A, teacher and data."""
     scaling_rule: Literal["alpha/r", "alpha"] = "alpha/r"
     """s, the factor before BA: the paper writes α/r."""
     activate_output: bool = False
@@ -38,33 +33,47 @@ class Setting:
     """c in Y = c·X W_trueᵀ; the paper has 1."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "width", "depth", "samples", "rank", "seeds")
-
-    def scaling(self, alpha: float, rank: int | None = None) -> float:
-        """The factor s before BA, by the scaling rule."""
-        return alpha / (rank or self.rank) if self.scaling_rule == "alpha/r" else alpha
+        super().__post_init__()
+        check_positive(self, "width", "depth", "samples")
 
     @property
-    def sigma_a(self) -> float:
-        """Standard deviation of the entries of A: N(0, 1/d)."""
-        return self.width**-0.5
+    def name(self) -> str:
+        return "mlp"
+
+    @property
+    def label(self) -> str:
+        return f"MLP of App. E, d = {self.width}"
+
+    @property
+    def dense(self) -> bool:
+        return self.depth * self.width**2 <= DENSE
+
+    def regression(self, seed: int) -> tuple[dict[str, jax.Array], Forward, Regression]:
+        """Draw W₀, the model as a function of its weights, and the data of the teacher."""
+        widths, rngs = [self.width] * (self.depth + 1), nnx.Rngs(seed)
+        base, forward = sd.base_and_forward(sd.MLP(widths, rngs=rngs, activate_output=self.activate_output))
+        key = jax.random.fold_in(jax.random.key(seed), 1)
+        return base, forward, teacher_regression(key, self.samples, self.width, self.width, self.target_scale)
+
+    def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
+        base, forward, data = self.regression(seed)
+        return cast(Drawn(base, squared_error(forward, data, self.reduction)), dtype)
+
+    def training(self, seed: int, steps: int, dtype: Dtype = "float64") -> Training:
+        loss = self.draw(seed, dtype).loss
+        return Training(loss, None, loss, {})
+
+    def fan_in(self) -> dict[str, int]:
+        return {f"layers.{i}": self.width for i in range(self.depth)}
+
+    def scaling(self, alpha: float, rank: int | None = None) -> float:
+        return super().scaling(alpha, rank) if self.scaling_rule == "alpha/r" else alpha
+
+    def resized(self, width: int) -> Self:
+        return replace(self, width=width, rank=min(self.rank, max(1, width // 2)))
+
+    def tiny(self) -> Self:
+        return replace(self, width=6, depth=3, samples=20, rank=3)
 
 
-def regression(setting: Setting, seed: int) -> tuple[dict[str, Array], Forward, Regression]:
-    """(base, forward, data): everything random is drawn from `seed`, except the adapters."""
-    model = sd.MLP([setting.width] * (setting.depth + 1), rngs=nnx.Rngs(seed), activate_output=setting.activate_output)
-    base, forward = sd.base_and_forward(model)
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    data = teacher_regression(key, setting.samples, setting.width, setting.width, setting.target_scale)
-    return base, forward, data
-
-
-def problem(setting: Setting, seed: int) -> tuple[Partial, dict[str, Array]]:
-    """(loss, base) of this regression."""
-    base, forward, data = regression(setting, seed)
-    return squared_error(forward, data, setting.reduction), base
-
-
-def adapters(setting: Setting, base: dict[str, Array], seed: int) -> dict[str, sd.Adapter]:
-    """A ~ N(0, 1/d), B = 0."""
-    return sd.init_adapters(jax.random.fold_in(jax.random.key(seed), 2), base, setting.rank)
+PROBLEM = MLP()

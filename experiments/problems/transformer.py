@@ -1,21 +1,23 @@
-"""The small transformer on rotated digits, the second model on which statements are measured."""
+"""A small transformer, pre-trained on scikit-learn's digits row by row and adapted to the same digits rotated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar, Self
 
 import jax
-from jax import Array
 from jax.tree_util import Partial
 
-import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
-from signal_drift.tasks.digits import cross_entropy, rotated_digit_rows
+from experiments.lab.problem import Drawn, Dtype, Problem, Training, cast
+from signal_drift.tasks.digits import Adaptation, accuracy, cross_entropy, rotated_digit_rows
 
 
 @dataclass(frozen=True)
-class Setting:
+class Transformer(Problem):
     """A transformer that reads 8×8 digits row by row, pre-trained upright; LoRA on all layers of its blocks."""
 
+    rank: int = 2
+    """r of every adapter, where an experiment does not vary it."""
     width: int = 12
     """d_model."""
     heads: int = 2
@@ -28,42 +30,49 @@ class Setting:
     """Rotation of the digits, in degrees."""
     pretraining: int = 600
     """Steps of pre-training."""
-    rank: int = 2
-    """r of every adapter."""
-    seeds: int = 5
-    """Independent draws of images, pre-trained weights and A."""
+
+    reproduced: ClassVar[tuple[str, ...]] = (
+        *("algebra", "spectral_suppression", "purification", "residual_curvature", "asymmetric_scaling", "layers"),
+        *("dynamics", "update_scaling"),
+    )
 
     def __post_init__(self) -> None:
-        check_positive(self, "width", "heads", "blocks", "samples", "pretraining", "rank", "seeds")
+        super().__post_init__()
+        check_positive(self, "width", "heads", "blocks", "samples", "pretraining")
         if self.width % self.heads:
             raise OptionError(f"heads: must divide the width {self.width}, got {self.heads}")
 
-    def scaling(self, alpha: float, rank: int | None = None) -> float:
-        """S = α/r."""
-        return alpha / (rank or self.rank)
+    @property
+    def name(self) -> str:
+        return "transformer"
 
+    @property
+    def label(self) -> str:
+        return f"transformer on rotated digits, {self.blocks} blocks of width {self.width}"
 
-def problem(setting: Setting, seed: int) -> tuple[Partial, dict[str, Array]]:
-    """(loss, base): the mean cross-entropy on the rotated images, and W₀ of the adapted layers."""
-    sizes = (setting.width, setting.heads, setting.blocks, setting.angle, setting.samples, setting.pretraining)
-    return _problem(*sizes, seed)
+    @property
+    def dense(self) -> bool:
+        return True
+
+    def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
+        drawn = _drawn(*self._sizes(), seed)
+        return cast(Drawn(drawn.base, cross_entropy(drawn.forward, drawn.training)), dtype)
+
+    def training(self, seed: int, steps: int, dtype: Dtype = "float64") -> Training:
+        drawn, loss = _drawn(*self._sizes(), seed), self.draw(seed, dtype).loss
+        judge = Partial(accuracy, cast(drawn.forward, dtype), cast(drawn.validation, dtype))
+        return Training(loss, None, loss, {"held-out accuracy": judge})
+
+    def _sizes(self) -> tuple[int, int, int, float, int, int]:
+        return self.width, self.heads, self.blocks, self.angle, self.samples, self.pretraining
+
+    def tiny(self) -> Self:
+        return replace(self, width=4, blocks=1, samples=12, pretraining=20, rank=2)
 
 
 @lru_cache(maxsize=16)
-def _problem(width: int, heads: int, blocks: int, angle: float, samples: int, steps: int, seed: int):
-    drawn = rotated_digit_rows(jax.random.key(seed), width, heads, blocks, angle=angle, samples=samples, steps=steps)
-    return cross_entropy(drawn.forward, drawn.training), drawn.base
+def _drawn(width: int, heads: int, blocks: int, angle: float, samples: int, steps: int, seed: int) -> Adaptation:
+    return rotated_digit_rows(jax.random.key(seed), width, heads, blocks, angle=angle, samples=samples, steps=steps)
 
 
-def adapters(setting: Setting, base: dict[str, Array], seed: int, rank: int | None = None) -> dict[str, sd.Adapter]:
-    """A ~ N(0, 1/d_in), B = 0."""
-    return sd.init_adapters(jax.random.fold_in(jax.random.key(seed), 2), base, rank or setting.rank)
-
-
-def sigma_a(base: dict[str, Array]) -> dict[str, float]:
-    """Standard deviation of the entries of A, 1/√d_in of each layer."""
-    return {layer: W0.shape[1] ** -0.5 for layer, W0 in base.items()}
-
-
-TINY = {"width": 4, "blocks": 1, "samples": 12, "pretraining": 20, "rank": 2, "seeds": 2}
-"""The size used in tests."""
+PROBLEM = Transformer()

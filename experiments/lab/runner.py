@@ -1,0 +1,119 @@
+"""Run an experiment: points measured once and stored, then figures and a table from the store alone."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xarray as xr
+from tqdm import tqdm
+
+from experiments.lab import store
+from experiments.lab.errors import RecordError
+from experiments.lab.experiment import C, Experiment, Point, Report
+from experiments.lab.figure_files import fingerprint, is_drawn, save_figure
+from experiments.lab.shards import Shard
+
+
+def results(experiment: Experiment[C], config: C, out: Path) -> xr.Dataset:
+    """Return every point of the experiment, measured where the store does not have it already."""
+    with tqdm(experiment.points(config), desc=label(experiment, config), unit="point", dynamic_ncols=True) as progress:
+        found = [labelled(measured(experiment, config, point, out, progress), point) for point in progress]
+    return combined(found)
+
+
+def label(experiment: Experiment[C], config: C) -> str:
+    """Name a run for people: the experiment, and the problem it is asked of."""
+    problem = store.problem_of(config)
+    return f"{experiment.name} on {problem}" if problem else experiment.name
+
+
+def labelled(dataset: xr.Dataset, point: Point) -> xr.Dataset:
+    """Give a point's dataset the axes that its labels are on."""
+    return dataset.expand_dims({k: [v] for k, v in point.items()})
+
+
+def combined(found: list[xr.Dataset]) -> xr.Dataset:
+    """Join points to one dataset; a label that some points do not have is NaN there."""
+    joined = xr.combine_by_coords(found, combine_attrs="drop_conflicts", join="outer")
+    return joined if isinstance(joined, xr.Dataset) else joined.to_dataset()
+
+
+class Stored(NamedTuple):
+    """What the store has of an experiment: all of it and the seconds it took, or why it cannot be used."""
+
+    data: xr.Dataset | None
+    seconds: float | None
+    reason: str
+
+
+def from_store(experiment: Experiment[C], config: C, out: Path) -> Stored:
+    """Return the experiment as far as it is stored; nothing is measured."""
+    found, seconds, created = [], [], []
+    for point in experiment.points(config):
+        path = store.path_of(out, experiment.name, config, point)
+        dataset, reason = store.read(path, store.digest(experiment.name, config, point))
+        if dataset is None:
+            return Stored(None, None, f"{path.relative_to(out)} is {reason}")
+        seconds.append(dataset.attrs.pop("seconds", None))
+        created.append(dataset.attrs.pop("created", ""))
+        found.append(labelled(dataset, point))
+    data = combined(found).assign_attrs({"created": max(created)} if all(created) else {})
+    return Stored(data, None if None in seconds else sum(seconds), "")
+
+
+def measured(experiment: Experiment[C], config: C, point: Point, out: Path, progress: "tqdm[Any]") -> xr.Dataset:
+    """Return one point from the store, measured and stored before if it is not there."""
+    path = store.path_of(out, experiment.name, config, point)
+    wanted = store.digest(experiment.name, config, point)
+    found, reason = store.read(path, wanted)
+    if found is not None:
+        return found
+    if reason != "absent":
+        progress.write(f"{path}: {reason}, computed again", file=sys.stderr)
+    given = {} if experiment.first is None else {"first": _first(*experiment.first(config), out)}
+    start = time.perf_counter()
+    dataset = experiment.measure(config, **given, **point)
+    store.write(dataset, path, experiment.name, config, point, time.perf_counter() - start)
+    found, reason = store.read(path, wanted)  # what is reported is what was stored
+    if found is None:
+        raise RecordError(f"out: {str(path)!r} was written and is now {reason}")
+    return found
+
+
+def _first(experiment: Experiment[Any], config: Any, out: Path) -> xr.Dataset:
+    """What another experiment builds on, measured where the store does not have it all."""
+    found = from_store(experiment, config, out).data
+    return results(experiment, config, out) if found is None else found
+
+
+def run(experiment: Experiment[C], config: C, out: Path) -> Report:
+    """Measure what is missing, then draw and report from the store; figures go to `out`/figures."""
+    data = results(experiment, config, out)
+    report = experiment.report(config, data)._replace(provenance=data.attrs)
+    for name, draw in report.figures.items():
+        mark = {"Config": store.digest(experiment.name, config, {}), "Drawn": fingerprint(data, draw)}
+        if not is_drawn(out / "figures" / name, mark):
+            save_figure(draw(), out / "figures" / name, mark)
+    return report
+
+
+def measure_shard(experiment: Experiment[C], config: C, out: Path, shard: Shard) -> None:
+    """Measure what is missing of one shard."""
+    points = shard.of(experiment.points(config))
+    with tqdm(points, desc=f"{label(experiment, config)} {shard}", unit="point", dynamic_ncols=True) as progress:
+        for point in progress:
+            measured(experiment, config, point, out, progress)
+
+
+def run_shard(experiment: Experiment[C], config: C, out: Path, shard: Shard) -> Report | None:
+    """Measure what is missing of one shard; report if, with the other shards' points, the store is complete."""
+    measure_shard(experiment, config, out, shard)
+    complete = stored(experiment, config, out) == len(experiment.points(config))
+    return run(experiment, config, out) if complete else None
+
+
+def stored(experiment: Experiment[C], config: C, out: Path) -> int:
+    """Count the points of the experiment that the store has."""
+    paths = [(store.path_of(out, experiment.name, config, p), p) for p in experiment.points(config)]
+    return sum(store.read(path, store.digest(experiment.name, config, p))[0] is not None for path, p in paths)
