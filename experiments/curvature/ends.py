@@ -19,7 +19,7 @@ STATES = ("initial", "trained")
 def certified(
     op: sd.SymmetricOperator, which: End = "largest", tolerance: float | None = None
 ) -> sd.ExtremeEigenvalues:
-    """Return the outermost eigenvalue; NaN where the search ended without a certificate, so that no verdict rests on it."""
+    """Return the outermost eigenvalue; NaN where the search ended without a certificate: no verdict rests on it."""
     found = sd.extreme_eigenvalues(op, which=which, tolerance=tolerance)
     return found if found.converged else found._replace(values=np.full_like(found.values, np.nan))
 

@@ -122,7 +122,7 @@ def default_out(quick: bool) -> Path:
 
 
 def prepare(device: Device, distributed: bool = False) -> None:
-    """Set float64 and full matmul precision everywhere, on the device asked for, among `distributed` processes if so."""
+    """Set float64 and full matmul precision, on the device asked for, among `distributed` processes if so."""
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")
     if device != "auto":

@@ -1,7 +1,7 @@
 """A problem is what a statement is tested on: weights, a loss whose curvature is taken, a training stream, judges.
 
-Open this file to add one: a module in experiments/problems that defines `PROBLEM` (or `PROBLEMS`), a frozen dataclass of
-its sizes that inherits from `Problem`. No experiment and no claim is edited for it.
+Open this file to add one: a module in experiments/problems that defines `PROBLEM` (or `PROBLEMS`), a frozen dataclass
+of its sizes that inherits from `Problem`. No experiment and no claim is edited for it.
 """
 
 from abc import ABC, abstractmethod

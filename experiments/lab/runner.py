@@ -93,8 +93,9 @@ def run(experiment: Experiment[C], config: C, out: Path) -> Report:
     report = experiment.report(config, data)._replace(provenance=data.attrs)
     for name, draw in report.figures.items():
         mark = {"Config": store.digest(experiment.name, config, {}), "Drawn": fingerprint(data, draw)}
-        if not is_drawn(out / "figures" / name, mark):
-            save_figure(draw(), out / "figures" / name, mark)
+        stem = out / "figures" / store.figure_name(name, store.problem_of(config))
+        if not is_drawn(stem, mark):
+            save_figure(draw(), stem, mark)
     return report
 
 

@@ -41,6 +41,11 @@ def problem_of(config: Any) -> str:
     return config.problem.name if hasattr(config, "problem") else ""
 
 
+def figure_name(name: str, problem: str) -> str:
+    """Name the files of a figure, by the problem it is about unless that is the paper's MLP."""
+    return name if problem in ("", "mlp") else f"{name}_{problem}"
+
+
 def path_of(out: Path, experiment: str, config: Any, point: Mapping[str, Any]) -> Path:
     """Place a point: `out`/experiment/problem/label.nc, without the problem where there is none."""
     label = "_".join(f"{name}={value}" for name, value in point.items()) or "all"
