@@ -32,8 +32,18 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 def digest(experiment: str, config: Any, point: Mapping[str, Any]) -> str:
     """Identify a point's content: schema, experiment, problem, every field of the configuration, the point's labels."""
-    content = [SCHEMA, experiment, problem_of(config), dataclasses.asdict(config), dict(point)]
+    content = [SCHEMA, experiment, problem_of(config), described(config), dict(point)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def described(config: Any) -> dict[str, Any]:
+    """Write a configuration as JSON has it, without the fields that say so (live objects that a digest stands for)."""
+    return {
+        field.name: described(value) if dataclasses.is_dataclass(value) else value
+        for field in dataclasses.fields(config)
+        for value in [getattr(config, field.name)]
+        if field.metadata.get("stored", True)
+    }
 
 
 def problem_of(config: Any) -> str:
@@ -60,7 +70,7 @@ def write(
     attributes = provenance() | {
         MARK: mark,
         "experiment": experiment,
-        "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
+        "config": json.dumps(described(config), sort_keys=True),
         "point": json.dumps(dict(point), sort_keys=True),
     }
     volatile = {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": seconds}

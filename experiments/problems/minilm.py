@@ -61,6 +61,7 @@ class MiniLM(Problem):
     """Texts of a training step."""
 
     reproduced: ClassVar[tuple[str, ...]] = ("layers", "spectra_at_scale", "rates", "rank_law", "protocol_comparison")
+    costly: ClassVar[bool] = True
     tuning: ClassVar[Tuning | None] = Tuning(
         steps=50,
         seeds=3,
