@@ -82,7 +82,7 @@ class Problem(ABC):
     tuning: ClassVar[Tuning | None] = None
     """How it is tuned; None where no training run on it can be judged."""
     costly: ClassVar[bool] = False
-    """Whether it takes longer than a reproduction affords: then it is run where it is named, and reported where stored."""
+    """Whether it takes longer than a reproduction affords: run only where it is named, reported where stored."""
 
     def __post_init__(self) -> None:
         check_positive(self, "rank")

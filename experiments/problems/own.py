@@ -30,7 +30,7 @@ from experiments.lab.problem import DENSE, Drawn, Dtype, Problem, Training, Tuni
 from signal_drift.models.bridge import Forward, Selection
 
 Batch = tuple[Any, Any]
-"""(inputs, targets): an array, or a tuple of arrays for a model of several inputs, and what the criterion compares with."""
+"""(inputs, targets): an array, or a tuple of them for a model of several inputs, and what the criterion compares with."""
 Criterion = Callable[[Any, Any], Array]
 """(outputs, targets) ↦ a scalar, the mean over the samples of a batch."""
 
