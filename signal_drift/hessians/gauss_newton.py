@@ -18,7 +18,7 @@ from signal_drift.errors import InputError
 from signal_drift.hessians.decomposition import adjoint_map, decompose, jacobian_map
 from signal_drift.lora.adapters import Adapters, Scaling, Weights
 from signal_drift.losses.arguments import Loss
-from signal_drift.losses.composite import split
+from signal_drift.losses.composite import outputs_and_criterion
 from signal_drift.operators.operator import LinearMap, Point, SymmetricOperator, Vector, operators
 
 
@@ -97,7 +97,7 @@ def _flattened(point: Point) -> _Flat:
 
 
 def _halves(loss: Loss) -> tuple[Partial, Partial]:
-    halves = split(loss)
+    halves = outputs_and_criterion(loss)
     if halves is None:
         function = getattr(loss, "func", loss)
         name = getattr(function, "__name__", type(function).__name__)
