@@ -54,7 +54,7 @@ from signal_drift.spectra import (
     spectral_density,
     trace,
 )
-from signal_drift.training import Run, pad_rank, separate_rates, train
+from signal_drift.training import RecordedRun, Run, Step, pad_rank, separate_rates, train
 
 __all__ = [
     "MLP",
@@ -68,8 +68,10 @@ __all__ = [
     "LayerView",
     "LinearOperator",
     "LoRAModel",
+    "RecordedRun",
     "Run",
     "SpectralDensity",
+    "Step",
     "SymmetricOperator",
     "UpdateParts",
     "adjoint_product",

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from signal_drift.display import shown
+from signal_drift.display import displayed_as
 from signal_drift.errors import InputError
 from signal_drift.hessians.decomposition import adjoint_map, decompose, jacobian_map
 from signal_drift.lora.adapters import Adapters, Scaling, Weights
@@ -22,7 +22,7 @@ from signal_drift.losses.composite import outputs_and_criterion
 from signal_drift.operators.operator import LinearMap, Point, SymmetricOperator, Vector, operators
 
 
-@shown(operators)
+@displayed_as(operators)
 class GaussNewton(NamedTuple):
     """What `gauss_newton` returns: G in the place of H_ℓ, JᵀGJ in that of H_Signal, and R, with H_ℓ = G + R."""
 
