@@ -46,7 +46,7 @@ from experiments.ledger import table
 from signal_drift.models.transformer import TransformerClassifier
 from signal_drift.plotting import COLOR, STYLE
 from signal_drift.propositions import check_all, failures
-from signal_drift.propositions.subject import Instance
+from signal_drift.propositions.instance import Instance
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70})
 

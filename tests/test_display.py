@@ -16,7 +16,7 @@ import signal_drift as sd
 from signal_drift import display
 from signal_drift.display import Table, as_html, as_text, number, span
 from signal_drift.propositions import check_all, update_has_no_remainder
-from signal_drift.propositions.subject import Instance
+from signal_drift.propositions.instance import Instance
 
 pytestmark = pytest.mark.xdist_group("display")  # one worker computes the results once
 

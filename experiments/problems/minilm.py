@@ -17,7 +17,7 @@ from experiments.problems import fetch_minilm
 from experiments.problems.adaptation import Dtype
 from signal_drift.models.bert import Bert, BertConfig, load_bert
 from signal_drift.models.bridge import Forward
-from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, read_ratings, split, tokenise
+from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
 from signal_drift.tasks.rating_head import Examples, Head, embeddings, ridge_head
 
 MINILM, DRAWN = "all-MiniLM-L6-v2", "drawn"
@@ -100,7 +100,7 @@ def _loaded(model: str, length: int) -> tuple[Bert, dict[str, Examples]]:
     if missing:
         raise OptionError(f"model: {model!r} needs {cache / missing[0]}, which is not there; run: make minilm")
     rated = read_ratings(archive)
-    inside, held_out = map(_shuffled, split(rated["movies"]))
+    inside, held_out = map(_shuffled, split_by_digest(rated["movies"]))
     others = {k: apart_from(_shuffled(rated[k]), inside) for k in SETS if k in rated}
     domains = {TRAINING: inside, HELD_OUT: held_out} | others
     bert = load_bert(folder)

@@ -19,7 +19,7 @@ import signal_drift as sd
 from experiments.problems import fetch_minilm
 from signal_drift.models.bert import load_bert, mean_pooled
 from signal_drift.propositions import drift_alignment, drift_spectrum, hessian_splits, update_has_no_remainder
-from signal_drift.propositions.subject import Instance
+from signal_drift.propositions.instance import Instance
 from signal_drift.tasks.rated_text import tokenise
 
 TOKENS = np.array([[1, 5, 3, 0, 0], [2, 2, 9, 10, 4], [7, 0, 0, 0, 0]])
