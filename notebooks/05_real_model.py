@@ -47,7 +47,7 @@ from signal_drift.plotting import COLOR, STYLE
 from signal_drift.propositions import MATRIX_FREE, check_all, failures
 from signal_drift.propositions.check import Checks
 from signal_drift.propositions.subject import Instance
-from signal_drift.tasks.rating_head import embeddings, squared_error
+from signal_drift.tasks.rating_head import embeddings, rating_error
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70})
 
@@ -61,7 +61,7 @@ plt.rcParams.update({**STYLE, "figure.dpi": 70})
 # %%
 encoder = setting.encoder("float64")
 some = encoder.training.at(np.arange(texts))
-loss = squared_error(encoder.forward, encoder.head, some)
+loss = rating_error(encoder.forward, encoder.head, some)
 
 held_out = encoder.judged[HELD_OUT].at(np.arange(min(100, setting.judged)))
 rated = embeddings(encoder.forward, encoder.base, held_out) @ encoder.head.weight + encoder.head.bias
