@@ -83,9 +83,9 @@ def measure(config: Config, seed: int, state: str) -> xr.Dataset:
 
 
 def _ends(config: Config, drawn: Drawn, theta: Adapters) -> xr.Dataset:
-    """The ends at the one α of the training."""
+    """The ends at the one α of the training; nothing was measured at the others."""
     found = extremes(drawn, theta, config.problem.scaling(config.alpha), config.tolerance)
-    return found.expand_dims(alpha=[config.alpha])
+    return found.expand_dims(alpha=[config.alpha]).reindex(alpha=list(config.alphas))
 
 
 def _initial_ends(config: Config, drawn: Drawn, theta: Adapters) -> xr.Dataset:
