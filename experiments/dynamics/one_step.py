@@ -21,7 +21,7 @@ from experiments.dynamics.eta_against_alpha import FAMILIES
 from experiments.lab.problem import Problem
 from signal_drift.lora.adapters import Adapters
 
-TINY = 1e-200
+VANISHING_EPSILON = 1e-200
 """ε of Adam where the theory has none: lost to rounding beside any √v̂, and still 0/(0 + ε) = 0 for an exact zero."""
 
 
@@ -41,15 +41,15 @@ def polar_descent(learning_rate: float | Array) -> optax.GradientTransformation:
 FORGETFUL = {"signal": (1, 1), "drift": (2, 1), "ratio": (-1, 0)}
 """(exponent of η, exponent of α) that P4-update states of signal, drift and their ratio."""
 OPTIMIZERS = {
-    "Adam": partial(optax.adam, eps=TINY),
+    "Adam": partial(optax.adam, eps=VANISHING_EPSILON),
     "sign": optax.sign_sgd,
     "Muon": polar_descent,
     "optax-Muon": optax.contrib.muon,
     "GD": optax.sgd,
     "Adam-1e-8": optax.adam,
 }
-"""Muon is the exact UVᵀ; optax-Muon has Newton–Schulz, Nesterov momentum and a factor for the shape. Adam has ε = TINY,
-Adam-1e-8 the default ε."""
+"""Muon is the exact UVᵀ; optax-Muon has Newton–Schulz, Nesterov momentum and a factor for the shape. Adam has a vanishing
+ε, Adam-1e-8 the default one."""
 STATES = {"second": (2, "second step from B = 0"), "generic": (1, "first step from B ≠ 0")}
 """Which step is read off from where; from B = 0 the first has no drift (X3)."""
 
