@@ -1,4 +1,4 @@
-"""This defines when a run diverges, oscillates, is stable (F2) or unstable (L1), and finds the rate at which it turns.
+"""When a run of training diverges, oscillates, is stable (F2) or unstable (L1), and at which rate it turns unstable.
 
 The words of F2a and their thresholds were fixed, and committed, before any trajectory was seen.
 """
@@ -76,7 +76,7 @@ def unstable(criterion: str, loss: Float[np.ndarray, "n"]) -> bool:
 
 
 def critical_rate(is_unstable: Callable[[float], bool], low: float, high: float, halvings: int) -> float:
-    """Find the η at which `is_unstable` turns true, by bisection in log η; NaN if it is true at `low` or false at `high`."""
+    """Find the η at which `is_unstable` turns true, by bisection in log η; NaN if it is not between `low` and `high`."""
     if is_unstable(low) or not is_unstable(high):
         return np.nan
     for _ in range(halvings):

@@ -73,7 +73,7 @@ def trajectories(config: Families, seed: int) -> xr.Dataset:
 
 
 def purity(data: xr.Dataset) -> xr.DataArray:
-    """Return the geometric mean of ‖Δw_Signal‖/‖Δw_Drift‖ from the second step on (at the first the drift is zero: X3)."""
+    """Return the geometric mean of ‖Δw_Signal‖/‖Δw_Drift‖ from the second step on: at the first the drift is 0 (X3)."""
     later = data.isel(step=slice(1, None))
     return np.exp(np.log(later.signal / later.drift).mean("step"))
 

@@ -48,8 +48,8 @@ OPTIMIZERS = {
     "GD": optax.sgd,
     "Adam-1e-8": optax.adam,
 }
-"""Muon is the exact UVᵀ; optax-Muon has Newton–Schulz, Nesterov momentum and a factor for the shape. Adam has a vanishing
-ε, Adam-1e-8 the default one."""
+"""Muon is the exact UVᵀ; optax-Muon has Newton–Schulz, Nesterov momentum and a factor for the shape. Adam has a
+vanishing ε, Adam-1e-8 the default one."""
 STATES = {"second": (2, "second step from B = 0"), "generic": (1, "first step from B ≠ 0")}
 """Which step is read off from where; from B = 0 the first has no drift (X3)."""
 

@@ -46,6 +46,7 @@ EXACT, YARDSTICK = ("(p, q) = (4, 1/32)", "α×c ≡ η_B×c", "both η×c ≡ �
 FALSE = ("α×c vs both η×c", "α×c vs η_A×c", "both η×c vs α×c²", "α×c vs nothing")
 INEXACT = "(p, q) = (3, 0.7)"
 
+
 def points(config: Config) -> list[Point]:
     return [{"seed": seed} for seed in range(config.seeds)]
 
