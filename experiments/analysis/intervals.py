@@ -31,6 +31,11 @@ def mean_interval(samples: Float[np.ndarray, "n"]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def extent(values: np.ndarray) -> Interval:
+    """Return the mean, with the range of all values in place of an interval: for what has to hold at every one."""
+    return Interval(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
+
+
 def exponents(x: Float[np.ndarray, "k"], y: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:
     """The slope of log y against log x, least squares, one per row of y."""
     u = np.log(x) - np.mean(np.log(x))

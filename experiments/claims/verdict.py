@@ -132,11 +132,6 @@ def point(value: float | np.floating) -> Interval:
     return Interval(float(value), float(value), float(value))
 
 
-def extent(values: np.ndarray) -> Interval:
-    """The mean, with the range of all values in place of an interval: for what has to hold at every one."""
-    return Interval(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
-
-
 def share(hits: np.ndarray) -> Interval:
     """A proportion with Wilson's 95% interval, which holds its level for a handful of trials."""
     hits = np.asarray(hits, bool).ravel()
