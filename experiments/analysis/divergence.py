@@ -76,7 +76,7 @@ def unstable(criterion: str, loss: Float[np.ndarray, "n"]) -> bool:
 
 
 def critical_rate(is_unstable: Callable[[float], bool], low: float, high: float, halvings: int) -> float:
-    """Find the η at which `is_unstable` turns true, by bisection in log η; NaN if it is not between `low` and `high`."""
+    """Find the η at which `is_unstable` turns true by bisection in log η; NaN if it is not between `low` and `high`."""
     if is_unstable(low) or not is_unstable(high):
         return np.nan
     for _ in range(halvings):

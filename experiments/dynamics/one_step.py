@@ -15,6 +15,7 @@ import optax
 import xarray as xr
 from jax import Array
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 import signal_drift as sd
 from experiments.dynamics.eta_against_alpha import FAMILIES
@@ -28,7 +29,8 @@ VANISHING_EPSILON = 1e-200
 def polar_descent(learning_rate: float | Array) -> optax.GradientTransformation:
     """Build Muon as P2-descent states it, without momentum: Δ = −η U Vᵀ from the compact SVD of each gradient."""
 
-    def polar(G: Array) -> Array:
+    def polar(gradient: ArrayLike) -> Array:
+        G = jnp.asarray(gradient)
         U, sigma, Vt = jnp.linalg.svd(G, full_matrices=False)
         kept = sigma > max(G.shape) * jnp.finfo(G.dtype).eps * sigma[0]
         return (U * kept) @ Vt

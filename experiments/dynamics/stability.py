@@ -161,7 +161,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 
 def _lora_rows(alpha: float, data: xr.Dataset) -> list[Row]:
-    """Compare the critical rates at one α with L1, with the curvature along the first step, and with full fine-tuning."""
+    """Compare the critical rates at one α with L1, the curvature along the first step, and full fine-tuning."""
     here, ratio = f"LoRA at α = {alpha:g}", data.measured * data.lora / 2
     first = data.measured.sel(criterion="first") * data.rayleigh / 2
     tolerated = (data.measured / data.full).sel(criterion="exceeds")
