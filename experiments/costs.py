@@ -21,8 +21,8 @@ def _costs() -> dict[str, dict[str, float]]:
 def collect(out: Path) -> dict[str, dict[str, float]]:
     """Add up the stored seconds of every experiment on every problem in a folder of results."""
     found: dict[str, dict[str, float]] = {}
-    for path in sorted(out.glob("*/**/*.timing.json")):
-        experiment, *problem = path.relative_to(out).parts[:-1]
+    for path in sorted(out.glob("**/*.timing/*.json")):
+        experiment, *problem = str(path.parent.relative_to(out)).removesuffix(".timing").split("/")
         of = found.setdefault(experiment, {})
         name = problem[0] if problem else "mlp"
         of[name] = of.get(name, 0.0) + float(json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0))

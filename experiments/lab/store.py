@@ -3,7 +3,7 @@
 A point is one independent piece of an experiment, one netCDF file. It is written beside its place and moved
 there when complete, so a file is whole or absent. It is believed only if it opens and carries the digest of the
 configuration asked for. The same code on the same machine writes the same bytes: what differs from run to run
-(when, how long) is kept in a small JSON file beside the point and joined to it on reading.
+(when, how long) is kept in a small JSON file in a folder beside that of the points and joined on reading.
 """
 
 import dataclasses
@@ -81,8 +81,8 @@ def write(
 
 
 def timing_of(path: Path) -> Path:
-    """Place the volatile provenance of the point at `path`, beside it; without it the point is still whole."""
-    return path.with_name(f"{path.stem}.timing.json")
+    """Place the volatile provenance of the point at `path`: a folder beside its own; without it the point is whole."""
+    return path.parent.with_name(f"{path.parent.name}.timing") / f"{path.stem}.json"
 
 
 def _timing(path: Path, wanted: str) -> dict[str, Any]:
