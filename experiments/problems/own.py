@@ -165,7 +165,8 @@ def _check_value(name: str, data: str, loss: Partial, base: dict[str, Array]) ->
     try:
         found = outputs(base)
     except Exception as error:  # whatever a model of the reader's raises
-        shapes = _shapes(outputs.args[1])
+        inputs = outputs.args[1]
+        shapes = _shapes(inputs if len(inputs) > 1 else inputs[0])
         raise OptionError(f"{data}: the model cannot take inputs of shape {shapes} ({_first_line(error)})") from None
     try:
         check_finite(loss, base)
