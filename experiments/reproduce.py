@@ -3,6 +3,7 @@
 What is already there is not computed again.
 """
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from tqdm import tqdm
 
 from experiments.catalogue import BENCHMARK, EXPERIMENTS, is_reproduced
 from experiments.claims import CLAIMS
+from experiments.costs import collect
 from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.experiment import Experiment, Report, table
+from experiments.lab.files import replacing
 from experiments.lab.problem import Problem
 from experiments.lab.runner import from_store, label, run
 from experiments.ledger import ledger
@@ -57,6 +60,8 @@ def reproduce(options: Options) -> None:
     print(table([row for report in reports.values() for row in report.rows]))
     entries = ledger.ledger(CLAIMS, PROBLEMS, out, options.quick)
     ledger.write(entries, out)
+    with replacing(out / "costs.json") as temporary:
+        temporary.write_text(json.dumps(collect(out), indent=1) + "\n", encoding="utf-8")
     write_pages(entries, Page(out / "figures", _sentences(reports), _speed(out, options.quick)), out)
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
     written = ", ".join(str(out / name) for name in ("report.html", "report.md", "ledger.json", "figures"))

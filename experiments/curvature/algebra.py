@@ -18,8 +18,8 @@ from experiments.problems.mlp import Setting, adapters, problem
 from signal_drift import plotting
 from signal_drift.propositions import PROPOSITIONS, check_all
 from signal_drift.propositions.check import Check, over
-from signal_drift.propositions.random_problems import KINDS, instance, instance_of
 from signal_drift.propositions.subject import Instance
+from signal_drift.propositions.random_problems import KINDS, instance_of, random_instance
 
 MLP = "App. E MLP"
 STARTS = {"B = 0": True, "B ≠ 0": False}
@@ -84,7 +84,7 @@ def measure(config: Config, kind: str) -> xr.Dataset:
 
 def _instance(config: Config, kind: str, seed: int, alpha: float, begins: bool) -> Instance:
     if kind != MLP:
-        return instance(kind, seed, alpha, begins)
+        return random_instance(kind, seed, alpha, begins)
     loss, base = problem(config, seed)
     scaling = dict.fromkeys(base, config.scaling(alpha))
     return instance_of(loss, base, adapters(config, base, seed), scaling, np.random.default_rng(seed), begins)

@@ -14,7 +14,7 @@ from experiments.problems.minilm import Encoder
 from experiments.tuning.methods import Recipe
 from experiments.tuning.rates import fft_rate
 from experiments.tuning.runs import Training, adapted
-from signal_drift.tasks.rating_head import squared_error
+from signal_drift.tasks.rating_head import rating_error
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Curvature(Training):
         """θ as drawn ("initial"), or after training at α and η_FFT in float32."""
         encoder = self.encoder(dtype)
         rows = np.random.default_rng(seed).permutation(len(encoder.training.ratings))[: self.texts]
-        loss = squared_error(encoder.forward, encoder.head, encoder.training.at(rows))
+        loss = rating_error(encoder.forward, encoder.head, encoder.training.at(rows))
         if state == "initial":
             return encoder, loss, encoder.adapters(seed, self.rank)
         recipe = Recipe(dict.fromkeys(encoder.base, self.scaling(self.alpha)))
