@@ -17,7 +17,7 @@ from pages_of_docs import GUIDES, PAGES, ROOT, blocks, commands, links, read, ro
 import experiments.ledger.__main__ as ledger_door
 from experiments import __main__ as door
 from experiments import reproduce, verify
-from experiments.catalogue import BENCHMARK, EXPERIMENTS
+from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS
 from experiments.claims.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
 from experiments.lab import command_line
