@@ -4,9 +4,11 @@ import importlib.util
 import math
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import tyro
@@ -79,21 +81,33 @@ def load(source: str) -> Problem:
         raise OptionError(f"source: must be path/to/file.py:name, got {source!r}")
     if not Path(path).is_file():
         raise OptionError(f"source: there is no file {path!r}")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
-        raise OptionError(f"source: {path!r} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # so that the source of its functions can be read
-    try:
-        spec.loader.exec_module(module)
-    except ImportError as error:
-        raise OptionError(f"source: {path!r} cannot be imported ({error})") from None
+    module = _imported(path)
     if not hasattr(module, name):
         raise OptionError(f"source: {path!r} has no {name!r}")
     problem = getattr(module, name)
     if not isinstance(problem, Problem):
         raise OptionError(f"source: {name!r} of {path!r} must come from own_problem, got {type(problem).__name__}")
     return problem
+
+
+def _imported(path: str) -> ModuleType:
+    """Import a file as Python would run it: what lies beside it can be imported too."""
+    spec = importlib.util.spec_from_file_location(f"verified_{Path(path).stem}", path)
+    if spec is None or spec.loader is None:
+        raise OptionError(f"source: {path!r} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # so that the source of its functions can be read
+    sys.path.insert(0, str(Path(path).resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except (OptionError, sd.InputError):
+        raise
+    except Exception as error:  # whatever a file of the reader's raises
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        where = f", line {lines[0]}" if lines else ""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise OptionError(f"source: {path!r} cannot be imported ({reason}{where})") from None
+    return module
 
 
 def which_alpha(problem: Problem) -> list[tuple[str, float, float]]:

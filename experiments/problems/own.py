@@ -13,7 +13,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
@@ -27,10 +27,11 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.lab.errors import OptionError
 from experiments.lab.problem import DENSE, Drawn, Dtype, Problem, Training, Tuning, cast
+from signal_drift.losses.arguments import check_finite
 from signal_drift.models.bridge import Forward, Selection
 
 Batch = tuple[Any, Any]
-"""(inputs, targets): an array, or a tuple of them for a model of several inputs, and what the criterion compares with."""
+"""(inputs, targets): an array, or a tuple of them for a model of several inputs, and what they are compared with."""
 Criterion = Callable[[Any, Any], Array]
 """(outputs, targets) ↦ a scalar, the mean over the samples of a batch."""
 
@@ -122,41 +123,62 @@ def own_problem(
 
     The curvature is that of the first batch; one batch means full-batch training. `layers` selects what gets adapters,
     as in `sd.base_and_forward`. `score` judges the outputs on `held_out`, higher is better. Raises `OptionError` for no
-    batches, batches of different shapes, inputs that the model cannot take, and a criterion that is no scalar.
+    batches, batches of different shapes, numbers that are not finite, inputs that the model cannot take, and a
+    criterion or a score that is no finite scalar which JAX can trace.
     """
     if not name or not name.replace("-", "").replace("_", "").isalnum():
         raise OptionError(f"name: must be of letters, digits, - and _, got {name!r}")
     if not isinstance(batches, Sequence) or len(batches) == 0:
         raise OptionError(f"batches: need at least one pair (inputs, targets), got {batches!r}")
-    for i, batch in enumerate(batches):
-        if not isinstance(batch, tuple) or len(batch) != 2:
-            raise OptionError(f"batches[{i}]: must be a pair (inputs, targets), got {type(batch).__name__}")
-        if _shapes(batch) != _shapes(batches[0]):
-            raise OptionError(
-                f"batches[{i}]: must have the shapes of the first, {_shapes(batches[0])}, got {_shapes(batch)}"
-            )
+    if (held_out is None) != (score is None):
+        raise OptionError("score: goes with held_out, a pair (inputs, targets) that it judges the outputs on")
+    data = tuple(_arrays(f"batches[{i}]", batch) for i, batch in enumerate(batches))
+    for i, batch in enumerate(data):
+        if _shapes(batch) != _shapes(data[0]):
+            first = _shapes(data[0])
+            raise OptionError(f"batches[{i}]: must have the shapes of the first, {first}, got {_shapes(batch)}")
     base, forward = sd.base_and_forward(model, layers)
-    data = tuple(jax.tree.map(jnp.asarray, batch) for batch in batches)
-    _check(base, forward, criterion, data[0])
+    _check_value("criterion", "batches", _loss(forward, criterion, data[0]), base)
+    if held_out is not None and score is not None:
+        held_out = _arrays("held_out", held_out)
+        _check_value("score", "held_out", _loss(forward, score, held_out), base)
     parts = Parts(base, forward, criterion, data, held_out, score)
     return Own(rank=rank, title=name, digest=_digest(parts), parts=parts)
 
 
-def _check(base: Mapping[str, Array], forward: Forward, criterion: Criterion, batch: Batch) -> None:
-    """The model takes the inputs, and the criterion is a finite scalar."""
-    inputs, targets = batch
+def _arrays(name: str, batch: Batch) -> Batch:
+    """Turn a pair (inputs, targets) into finite arrays."""
+    if not isinstance(batch, tuple) or len(batch) != 2:
+        raise OptionError(f"{name}: must be a pair (inputs, targets), got {type(batch).__name__}")
     try:
-        outputs = forward(base, *_as_tuple(inputs))
+        inputs, targets = jax.tree.map(jnp.asarray, batch)
     except (TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise OptionError(f"batches: the model cannot take inputs of shape {_shapes(inputs)} ({reason})") from None
-    value = criterion(outputs, targets)
-    if jnp.shape(value) != ():
-        raise OptionError(
-            f"criterion: must return a scalar, got the shape {jnp.shape(value)}; take the mean or the sum"
-        )
-    if not bool(jnp.isfinite(value)):
-        raise OptionError(f"criterion: must be finite on the first batch, got {value}")
+        raise OptionError(f"{name}: must be arrays of numbers ({_first_line(error)})") from None
+    if not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves((inputs, targets))):
+        raise OptionError(f"{name}: must be finite, got NaN or infinity")
+    return inputs, targets
+
+
+def _check_value(name: str, data: str, loss: Partial, base: dict[str, Array]) -> None:
+    """The model takes the inputs, and the argument `name` makes of its outputs a finite scalar that JAX can trace."""
+    outputs, criterion = loss.args
+    try:
+        found = outputs(base)
+    except Exception as error:  # whatever a model of the reader's raises
+        inputs = outputs.args[1]
+        shapes = _shapes(inputs if len(inputs) > 1 else inputs[0])
+        raise OptionError(f"{data}: the model cannot take inputs of shape {shapes} ({_first_line(error)})") from None
+    try:
+        check_finite(loss, base)
+    except sd.InputError as error:
+        raise OptionError(f"{name}: {str(error).removeprefix('loss: ')}") from None
+    except Exception as error:
+        shapes = f"outputs of shape {_shapes(found)} with targets of shape {_shapes(criterion.args[1])}"
+        raise OptionError(f"{name}: cannot compare {shapes} ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _loss(forward: Forward, criterion: Criterion, batch: Batch) -> Partial:

@@ -12,20 +12,16 @@ from PIL import Image
 from experiments import catalogue
 from experiments.__main__ import door, listing
 from experiments.catalogue import EXPERIMENTS, is_reproduced
-from experiments.claims import ORDER
 from experiments.curvature import suppression
 from experiments.lab import figure_files, store
 from experiments.lab.command_line import exit_on_bad_input
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
 from experiments.lab.runner import results
-from experiments.ledger import ledger
 from experiments.problems import PROBLEMS
 from experiments.tuning import magnitudes
-from signal_drift.propositions import PROPOSITIONS
 
 ROOT = Path(__file__).parents[3]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUESTIONS = [(e, p) for e in EXPERIMENTS for p in PROBLEMS.values() if is_reproduced(e, p)]
 each_question = pytest.mark.parametrize(("experiment", "problem"), QUESTIONS, ids=[f"{e.name}-{p.name}" for e, p in QUESTIONS])
 
@@ -185,43 +181,3 @@ def test_file_in_the_way_ends_in_one_line_and_is_kept(
     assert len(errors) == 1
     assert str(tmp_path / "magnitudes" / "all.nc") in errors[0]
     assert notes.read_text() == "my own notes"
-
-
-def test_pictures_of_the_readme_show_the_paper_configuration() -> None:
-    """Each carries the digest of the configuration it was drawn from; `make reference` renews them."""
-    shown = [*reproduce.EXPERIMENTS, *minilm.EXPERIMENTS, benchmark.EXPERIMENT]
-    current = {store.digest(e.name, e.paper, {}) for e in shown}
-    for name in re.findall(r"docs/figures/\w+\.png", README):
-        with Image.open(ROOT / name) as picture:
-            assert picture.info["Config"] in current, name
-
-
-def test_findings_quoted_in_the_readme_are_those_of_the_reference_run() -> None:
-    quoted = re.findall(r"^> (.+)$", README, re.MULTILINE)
-    reference = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("summary.md", "minilm.md"))
-    assert quoted
-    for sentence in quoted:
-        assert sentence in reference
-
-
-def test_verdicts_of_the_readme_are_those_of_the_reference_run() -> None:
-    """The whole table, of a ledger in which every claim was run and every control refuted."""
-    entries = json.loads((ROOT / "docs" / "ledger.json").read_text(encoding="utf-8"))
-    assert [e["id"] for e in entries] == list(ORDER)
-    assert all(e["verdict"] != "not run" and e["control"]["verdict"] == "refuted" for e in entries)
-    assert ledger.by_verdict(entries) in README
-
-
-def test_commands_of_the_readme_name_scripts_that_exist() -> None:
-    for script in re.findall(r"(?:tests/)?experiments/\w+\.py", README):
-        assert (ROOT / script).exists(), script
-
-
-def test_examples_of_the_readme_run() -> None:
-    examples = [part.split("```")[0] for part in README.split("```python\n")[1:4]]
-    command = [sys.executable, "-c", "\n".join(examples)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "ExtremeEigenvalues" in done.stdout
-    *checks, counterexample = [line for line in done.stdout.splitlines() if re.match(r"[PLKX]\d", line)]
-    assert len(checks) == len(PROPOSITIONS)
-    assert counterexample.startswith("P1-update FAILS")
