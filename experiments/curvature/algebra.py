@@ -105,9 +105,7 @@ def _instance(config: Config, kind: str, seed: int, alpha: float, begins: bool) 
         return instance(kind, seed, alpha, begins)
     problem, drawn = config.problem, config.problem.draw(seed)
     scaling = dict.fromkeys(drawn.base, problem.scaling(alpha))
-    return instance_of(
-        drawn.loss, drawn.base, problem.adapters(seed), scaling, np.random.default_rng(seed), begins
-    )
+    return instance_of(drawn.loss, drawn.base, problem.adapters(seed), scaling, np.random.default_rng(seed), begins)
 
 
 def _name(proposition: Callable[[Instance], Check]) -> str:

@@ -1,54 +1,17 @@
-"""The figures of the spectra at d = 256; they draw what `spectra_at_scale` stored."""
+"""The figure of the spectra along training."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import xarray as xr
 
 from signal_drift import plotting
 
 if TYPE_CHECKING:
-    from experiments.curvature import at_scale as spectra_at_scale
     from experiments.dynamics import along_training as spectra_along_training
 
-NAMES = {"task": r"$H_\ell$", "signal": "$H_{Signal}$", "drift": "$H_{Drift}$", "lora": "$H_{LoRA}$"}
-POWERS = {"signal": 2, "drift": 1}
 SYMBOLS = {"H_LoRA": "$H_{LoRA}$", "H_Signal": "$H_{Signal}$", "H_Drift": "$H_{Drift}$", "λmax": r"$\lambda_{max}$"}
 TITLES = {"a": "gradient descent's edge", "b": "Adam's edge", "c": "negative curvature", "d": "what the drift adds"}
-
-
-def at_start(config: "spectra_at_scale.Config", data: xr.Dataset) -> plotting.Figure:
-    """Both ends of every spectrum over α, and the whole of each at one α."""
-    sizes = f"d = {config.width}, r = {config.rank}, {config.seeds} seeds"
-    figure, (left, middle, right) = plotting.panels(3, f"Spectra at scale: {sizes}, B = 0", height=4.6)
-    alpha = np.array(config.alphas)
-    for panel, end, sign in ((left, "max", 1), (middle, "min", -1)):
-        for operator, name in NAMES.items():
-            values = sign * data.ends.sel(operator=operator, end=end).transpose("alpha", "seed").values
-            color = plotting.COLOR[operator]
-            panel.plot(alpha, values, "o", color=color, alpha=0.4)
-            panel.plot(alpha, values.mean(1), color=color, label=name)
-            if operator in POWERS:
-                law = values[0].mean() * (alpha / alpha[0]) ** POWERS[operator]
-                panel.plot(alpha, law, "--", color=plotting.COLOR["prediction"])
-        plotting.log_axis(panel, "α", "λmax" if sign == 1 else "−λmin", log_x=4)
-        panel.legend()
-    left.set_title("(a) largest eigenvalue; dashed: stated power")
-    middle.set_title("(b) most negative eigenvalue")
-    seed = data.isel(seed=0)
-    top = 0.0
-    for operator, name in NAMES.items():
-        here = seed.sel(operator=operator)
-        plotting.draw_quadrature(
-            right, here.nodes.values, here.weights.values, color=plotting.COLOR[operator], label=name
-        )
-        top = max(top, float(abs(here.nodes).max()))
-    plotting.symlog(right, "y", 1e-9 * top)
-    right.set(xlabel="position, share of all eigenvalues", ylabel="eigenvalue λ")
-    right.set_title(f"(c) α = {config.density_alpha:g}, seed 0, by quadrature")
-    right.legend()
-    return figure
 
 
 def along_training(
