@@ -24,7 +24,7 @@ class Table(NamedTuple):
     rows: Sequence[tuple[str, ...]] = ()
 
 
-def shown(table: Callable[[Any], Table]) -> Callable[[C], C]:
+def displayed_as(table: Callable[[Any], Table]) -> Callable[[C], C]:
     """Give a class the `repr` that `table` makes of its instances, and the same as HTML for Jupyter."""
 
     def decorate(cls: C) -> C:

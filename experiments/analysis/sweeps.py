@@ -1,19 +1,14 @@
-"""Best points of swept losses by interpolation in log space, and intervals over seeds for what follows from them."""
+"""Find the best points of swept losses by interpolation in log space, and fit power laws to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from experiments.analysis.intervals import Interval
-
-DRAWS = 1000
-"""Bootstrap resamples of the seeds."""
-
 
 class Best(NamedTuple):
-    """x* by interpolation and the lowest measured ln ℓ of a sweep.
+    """Hold x* by interpolation and the lowest measured ln ℓ of a sweep.
 
     x* is NaN and flagged "edge" if the lowest point is an end of the grid, "diverged" if no run was finite.
     """
@@ -23,13 +18,8 @@ class Best(NamedTuple):
     flag: Literal["", "edge", "diverged"] = ""
 
 
-def half_octaves(low: float, high: float) -> tuple[float, ...]:
-    """2^low, 2^(low+½), …, 2^high."""
-    return tuple(2.0 ** (k / 2) for k in range(round(2 * low), round(2 * high) + 1))
-
-
 def best_point(x: Sequence[float] | np.ndarray, log_loss: Float[np.ndarray, "k"]) -> Best:
-    """The vertex of the parabola in (ln x, ln ℓ) through the lowest point and its two neighbours.
+    """Return the vertex of the parabola in (ln x, ln ℓ) through the lowest point and its two neighbours.
 
     A lowest point at either end of the grid says only that the best lies there or beyond: it is flagged and has
     no x. If a neighbour diverged the lowest point itself is returned: the best lies within one step of the grid.
@@ -53,25 +43,25 @@ def best_point(x: Sequence[float] | np.ndarray, log_loss: Float[np.ndarray, "k"]
 
 
 def best_points(x: Sequence[float] | np.ndarray, losses: Float[np.ndarray, "seeds n k"]) -> list[Best]:
-    """The best point of each of n sweeps, on the mean log-loss over seeds."""
+    """Return the best point of each of n sweeps, on the mean log-loss over seeds."""
     return [best_point(x, row) for row in np.mean(losses, axis=0)]
 
 
 def valley(x: Sequence[float], losses: Float[np.ndarray, "seeds n k"]) -> tuple[np.ndarray, np.ndarray]:
-    """x* and the lowest ln ℓ of each of n sweeps over x; NaN where the best x is on the edge."""
+    """Return x* and the lowest ln ℓ of each of n sweeps over x; NaN where the best x is on the edge."""
     best = best_points(x, losses)
     return np.array([b.x for b in best]), np.array([np.nan if b.flag else b.log_loss for b in best])
 
 
 class PowerLaw(NamedTuple):
-    """x = prefactor · r^slope."""
+    """Hold the law x = prefactor · r^slope."""
 
     slope: float
     prefactor: float
 
 
 def free_fit(ranks: Sequence[float] | np.ndarray, x: Float[np.ndarray, "n"]) -> PowerLaw:
-    """Least squares: ln x = slope · ln r + ln C, over the ranks whose best point was found."""
+    """Fit by least squares ln x = slope · ln r + ln C, over the ranks whose best point was found."""
     found = np.isfinite(x)
     if np.sum(found) < 2:
         return PowerLaw(np.nan, np.nan)
@@ -81,21 +71,7 @@ def free_fit(ranks: Sequence[float] | np.ndarray, x: Float[np.ndarray, "n"]) -> 
 
 
 def root_fit(ranks: Sequence[float] | np.ndarray, x: Float[np.ndarray, "n"]) -> PowerLaw:
-    """Least squares: ln x = ½ ln r + ln C (Eq. 3 and its footnote: the slope is fixed)."""
+    """Fit by least squares ln x = ½ ln r + ln C (Eq. 3 and its footnote: the slope is fixed)."""
     found = np.isfinite(x)
     C = np.exp(np.mean(np.log(x[found]) - np.log(np.asarray(ranks, float)[found]) / 2)) if np.any(found) else np.nan
     return PowerLaw(0.5, float(C))
-
-
-def bootstrap(statistic: Callable[[np.ndarray], float], samples: Float[np.ndarray, "seeds ..."]) -> Interval:
-    """The statistic of all seeds with its 95% percentile interval over resampled seeds (first axis), fixed draws.
-
-    Resamples in which the statistic does not exist are left out. With few seeds the interval is somewhat narrow.
-    """
-    draws = np.random.default_rng(0).integers(len(samples), size=(DRAWS, len(samples)))
-    values = np.array([statistic(samples[draw]) for draw in np.unique(np.sort(draws, axis=1), axis=0)])
-    weights = np.unique(np.sort(draws, axis=1), axis=0, return_counts=True)[1]
-    values = np.repeat(values, weights)
-    values = values[np.isfinite(values)]
-    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
-    return Interval(statistic(samples), float(low), float(high))

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import scipy.stats
 
 from experiments.analysis.intervals import Interval
 
@@ -125,15 +124,3 @@ def deciding(findings: Sequence[Finding]) -> Finding:
     """The finding that the verdict rests on: the first that has it."""
     decided = verdict(findings)
     return next(finding for finding in findings if finding.verdict == decided)
-
-
-def point(value: float | np.floating) -> Interval:
-    """A number without an interval: exact, or already the largest of all."""
-    return Interval(float(value), float(value), float(value))
-
-
-def share(hits: np.ndarray) -> Interval:
-    """A proportion with Wilson's 95% interval, which holds its level for a handful of trials."""
-    hits = np.asarray(hits, bool).ravel()
-    interval = scipy.stats.binomtest(int(hits.sum()), hits.size).proportion_ci(method="wilson")
-    return Interval(float(hits.mean()), float(interval.low), float(interval.high))

@@ -1,6 +1,6 @@
 """T6: how large α is by the common rule α = r, by V1 = 256√r and by V2 = √r/σ_A = √(3 d_in r) (App. F)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -8,7 +8,8 @@ import xarray as xr
 
 import signal_drift as sd
 from experiments.lab.errors import check_positive
-from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.problem import Problem
 from signal_drift import plotting
 
 STATED = {8: 90.5, 256: 16.0}
@@ -31,7 +32,7 @@ class Config:
 
 
 def measure(config: Config) -> xr.Dataset:
-    """The three values of α at every rank."""
+    """Compute α at every rank by each of the three rules."""
     sigma_a = sd.kaiming_sigma(config.d_in)
     return xr.Dataset(
         {
@@ -90,15 +91,22 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     return figure
 
 
+def points(config: Config) -> list[Point]:
+    return [{}]
+
+
+def arithmetic(problem: Problem) -> str:
+    """Refuse every problem but the first home: nothing here depends on one."""
+    return "" if problem.name == "mlp" else "is arithmetic, asks no model"
+
+
 EXPERIMENT = Experiment(
     name="magnitudes",
     title="T6: α = r against V1 = 256√r and V2 = √r/σ_A over ranks, for a layer with d_in inputs.",
-    paper=Config(),
-    quick=replace(Config(), ranks=(1, 8, 256)),
-    points=lambda config: [{}],
+    configure=lambda problem: Config(),
+    points=points,
     measure=measure,
     report=report,
+    tiny={"ranks": (1, 8, 256)},
+    refuses=arithmetic,
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

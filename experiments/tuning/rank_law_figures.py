@@ -1,45 +1,43 @@
-"""The figures of F1a, F1b and F1c, a panel for every task; they draw what `rank_law` stored and fitted."""
+"""Figures of F1a, F1b and F1c on one problem; they draw what `rank_law` stored and fitted."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from experiments.analysis.sweeps import best_points, free_fit, root_fit, valley
-from experiments.lab import figure_files
-from experiments.problems.adaptation import width_of
+from experiments.lab.figure_files import Drawing
+from experiments.tuning.rank_sweeps import PATHS, Config, grid, typical_sigma
 from signal_drift import plotting
 
-if TYPE_CHECKING:
-    from experiments.tuning.rank_law import Config
+Panel = Callable[[plotting.Axes, Config, xr.Dataset], None]
 
 
-def draw(config: "Config", data: xr.Dataset) -> dict[str, figure_files.Drawing]:
-    """One figure for each of: α*(r), the two paths, η*(α), ℓ*(α)."""
-    drawings = {
-        "rank_law": (_draw_law, "F1c  Best α at η_FFT over ranks"),
-        "scaling_paths": (
-            _draw_paths,
-            "F1b  Two paths from (η_FFT, α₀), m·α₀ solid and m·η_FFT dashed, lowest points marked",
-        ),
-        "best_rate": (_draw_rates, "F1a  Best learning rate over α"),
-        "best_loss": (_draw_losses, "F1a  Loss at the best learning rate, over α"),
+def draw(config: Config, data: xr.Dataset) -> dict[str, Drawing]:
+    """Return a figure for each of: α*(r), the two paths and, with a grid, η*(α) and ℓ*(α)."""
+    of = "F1b, F2c  From (η_FFT, α₀): m·α₀ solid, m·η_FFT dashed"
+    drawings: dict[str, tuple[str, tuple[Panel, ...]]] = {
+        "rank_law": ("F1c  Best α at η_FFT over ranks", (_draw_law,)),
+        "scaling_paths": (of, (_draw_paths, _draw_purity)),
     }
+    if config.grid_alphas:
+        drawings["best_rate"] = ("F1a  Best learning rate over α", (_draw_rates,))
+        drawings["best_loss"] = ("F1a  Loss at the best learning rate, over α", (_draw_losses,))
     return {name: partial(_figure, config, data, *drawing) for name, drawing in drawings.items()}
 
 
-def _figure(config: "Config", data: xr.Dataset, draw_panel, title: str) -> plotting.Figure:
-    figure, axes = plotting.panels(len(config.tasks), f"{title}: {config.steps} steps of Adam, {config.seeds} seeds")
-    for letter, panel, task in zip("abcdefgh", axes, config.tasks, strict=False):
-        draw_panel(panel, config, task, data.sel(task=task, rank=list(config.ranks_of(task))))
-        panel.set_title(f"({letter}) {task}")
+def _figure(config: Config, data: xr.Dataset, title: str, panels: tuple[Panel, ...]) -> plotting.Figure:
+    runs = f"{config.problem.label}, {config.steps} steps of Adam, {config.seeds} seeds"
+    figure, axes = plotting.panels(len(panels), f"{title}: {runs}")
+    for panel, draw_panel in zip(axes, panels, strict=True):
+        draw_panel(panel, config, data)
     return figure
 
 
-def _draw_law(panel: plotting.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
+def _draw_law(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
     """Best α with the half-octave or less that seeds disagree by, both fits, V2, and flagged ranks at the edge."""
-    ranks, losses = np.array(config.ranks_of(task), float), data.by_alpha.transpose("seed", "rank", "alpha").values
+    ranks, losses = np.array(config.ranks, float), data.by_alpha.transpose("seed", "rank", "alpha").values
     single = np.array([[b.x for b in best_points(config.alphas, losses[[k]])] for k in range(len(losses))])
     best = best_points(config.alphas, losses)
     x = np.array([b.x for b in best])
@@ -49,7 +47,9 @@ def _draw_law(panel: plotting.Axes, config: "Config", task: str, data: xr.Datase
     fitted, law = f"slope {free.slope:.2f}", f"{root.prefactor:.3g}·√r (Eq. 3)"
     panel.plot(ranks, free.prefactor * ranks**free.slope, color=plotting.COLOR["signal"], label=fitted)
     panel.plot(ranks, root.prefactor * np.sqrt(ranks), "--", color=plotting.COLOR["prediction"], label=law)
-    panel.plot(ranks, np.sqrt(ranks * width_of(task)), ":", color=plotting.COLOR["task"], label="√r/σ_A (V2)")
+    panel.plot(
+        ranks, np.sqrt(ranks) / typical_sigma(config.problem), ":", color=plotting.COLOR["task"], label="√r/σ_A (V2)"
+    )
     flagged = [i for i, b in enumerate(best) if b.flag == "edge"]
     if flagged:
         ends = [config.alphas[int(np.argmin(losses.mean(0)[i]))] for i in flagged]
@@ -60,8 +60,8 @@ def _draw_law(panel: plotting.Axes, config: "Config", task: str, data: xr.Datase
     panel.legend(loc="upper left")
 
 
-def _draw_paths(panel: plotting.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
-    ranks = config.grid_ranks_of(task)
+def _draw_paths(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
+    ranks = config.path_ranks
     for rank, color in zip(ranks, _shades(ranks), strict=True):
         here = data.sel(rank=rank)
         for losses, style, fill, name in ((here.by_alpha, "-", color, f"r = {rank}"), (here.by_rate, "--", "w", None)):
@@ -76,10 +76,20 @@ def _draw_paths(panel: plotting.Axes, config: "Config", task: str, data: xr.Data
     panel.legend()
 
 
-def _draw_rates(panel: plotting.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
-    alphas, ranks = np.array(config.grid_alphas), config.grid_ranks_of(task)
+def _draw_purity(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
+    for rank, color in zip(config.path_ranks, _shades(config.path_ranks), strict=True):
+        for path, style in zip(PATHS, ("-", "--"), strict=True):
+            ratio = data.purity.sel(rank=rank, path=path).mean("seed")
+            panel.plot(config.multipliers, ratio, style, color=color, label=f"r = {rank}" if style == "-" else None)
+    name = r"$\|\Delta w_{Signal}\|\,/\,\|\Delta w_{Drift}\|$"
+    plotting.log_axis(panel, "multiplier m", f"{name}, geometric mean over steps")
+    panel.legend()
+
+
+def _draw_rates(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
+    alphas, ranks = np.array(config.grid_alphas), config.path_ranks
     for rank, color in zip(ranks, _shades(ranks), strict=True):
-        losses = data.by_both.sel(rank=rank).transpose("seed", "grid_alpha", "grid_rate").values
+        losses = grid(data.sel(rank=rank))
         best = valley(config.grid_rates, losses)[0]
         fit = free_fit(alphas, best)
         panel.plot(alphas, best, "o", color=color, label=f"r = {rank}, slope {fit.slope:.2f}")
@@ -93,10 +103,10 @@ def _draw_rates(panel: plotting.Axes, config: "Config", task: str, data: xr.Data
     panel.legend()
 
 
-def _draw_losses(panel: plotting.Axes, config: "Config", task: str, data: xr.Dataset) -> None:
-    ranks = config.grid_ranks_of(task)
+def _draw_losses(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
+    ranks = config.path_ranks
     for rank, color in zip(ranks, _shades(ranks), strict=True):
-        losses = data.by_both.sel(rank=rank).transpose("seed", "grid_alpha", "grid_rate").values
+        losses = grid(data.sel(rank=rank))
         panel.plot(
             config.grid_alphas, np.exp(valley(config.grid_rates, losses)[1]), "o-", color=color, label=f"r = {rank}"
         )

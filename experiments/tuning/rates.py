@@ -1,95 +1,110 @@
-"""η_FFT on the pretrained encoder: full fine-tuning of its linear layers over learning rates."""
+"""η_FFT: full fine-tuning of the adapted layers over learning rates, by the loss after the last step (Sec. 2)."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import mean_interval
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.minilm import HELD_OUT, TINY, TRAINING
-from experiments.tuning.runs import Training, outcome
+from experiments.analysis.intervals import bootstrap, mean_interval
+from experiments.analysis.sweeps import best_point
+from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_only
+from experiments.lab.problem import Problem
+from experiments.tuning.runs import (
+    HOMES,
+    SMALL,
+    Tuned,
+    fft_optimum,
+    fft_rate,
+    full_runs,
+    score_names,
+    scored,
+    training_attributes,
+    tuning_of,
+)
 from signal_drift import plotting
 
 
 @dataclass(frozen=True)
-class Config(Training):
-    """Adam at a constant rate on batches of movie snippets, every seed at every rate."""
+class Config(Tuned):
+    """Adam at a constant rate, every seed at every rate."""
 
 
-def points(config: Config) -> list[dict]:
-    return [{"seed": seed, "rate": rate} for seed in range(config.seeds) for rate in config.fft_rates]
+def configure(problem: Problem) -> Config:
+    sizes = tuning_of(problem)
+    return Config(problem, sizes.seeds, sizes.steps, sizes.fft_rates)
 
 
-def measure(config: Config, seed: int, rate: float) -> xr.Dataset:
-    return outcome(config, seed, rate)
+def of(config: Tuned) -> tuple[Experiment[Config], Config]:
+    """Return the sweep in the setting of another experiment, which builds on it."""
+    return EXPERIMENT, Config(config.problem, config.seeds, config.steps, config.fft_rates, config.dtype)
 
 
-def of(config: Any) -> tuple[Experiment, Config]:
-    """The sweep in the setting of another experiment."""
-    return EXPERIMENT, Config(**{field.name: getattr(config, field.name) for field in fields(Config)})
+def points(config: Config) -> list[Point]:
+    return [{"seed": seed} for seed in range(config.seeds)]
 
 
-def log_losses(data: xr.Dataset) -> xr.DataArray:
-    """The logarithm of the error on the texts of the run after its last step."""
-    return np.log(data.error.sel(set=TRAINING))
-
-
-def fft_rate(data: xr.Dataset) -> float:
-    """η_FFT: of the rates that were run, the one with the lowest mean log-loss over seeds."""
-    return float(log_losses(data).mean("seed").idxmin("rate"))
+def measure(config: Config, seed: int) -> xr.Dataset:
+    """Train at every rate: the log-loss after the last step, and each score of the problem."""
+    runs = full_runs(config, seed, config.fft_rates)
+    data = xr.Dataset(
+        {"log_loss": ("rate", runs.log_loss)}, {"rate": list(config.fft_rates)}, training_attributes(config)
+    )
+    return data.assign(scored(runs.scores, "rate"))
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
-    best, losses = fft_rate(data), log_losses(data)
-    rows = [Row("F1   η_FFT, {config.name}", "–", f"{best:.3g}", "–")]
+    rows = [_optimum(config, data.log_loss)]
     for rate in config.fft_rates:
-        loss, held = (mean_interval(x.sel(rate=rate).values) for x in (losses, _held_out(data)))
-        rows.append(Row(f"     ln loss of FFT at η = {rate:.3g}, {config.name}", "–", str(loss), loss.interval()))
-        rows.append(
-            Row(f"     held-out correlation of FFT at η = {rate:.3g}, {config.name}", "–", str(held), held.interval())
-        )
-    edge = best in (config.fft_rates[0], config.fft_rates[-1])
+        at = f"of FFT at η = {rate:.3g}"
+        loss = mean_interval(data.log_loss.sel(rate=rate).values)
+        rows.append(Row(f"     ln loss {at}", "–", *loss.cells("diverged")))
+        for name in score_names(data):
+            score = mean_interval(data.score.sel(rate=rate, judge=name).values)
+            rows.append(Row(f"     {name} {at}", "–", *score.cells("diverged")))
+    edge = fft_optimum(data.log_loss).flag
     where = "lies on the edge of the sweep: the best may be beyond" if edge else "lies within the sweep"
-    return Report(
-        rows, [f"η_FFT = {best:.3g} on {config.name} {where}."], {"minilm_rates": partial(_figure, config, data)}
-    )
+    sentence = f"η_FFT = {fft_rate(data.log_loss):.3g} on {config.problem.label} {where}."
+    return Report(rows, [sentence], {"rates": partial(_figure, config, data)})
 
 
-def _held_out(data: xr.Dataset) -> xr.DataArray:
-    return data.correlation.sel(set=HELD_OUT)
+def _optimum(config: Config, losses: xr.DataArray) -> Row:
+    best = fft_optimum(losses)
+    values = losses.transpose("seed", "rate").values
+    interval = bootstrap(lambda x: best_point(config.fft_rates, x.mean(0)).x, values).interval()
+    measured = best.flag or f"{best.x:.3g}"
+    return Row("F1   η_FFT", "–", measured, "–" if best.flag else interval)
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    title = f"F1  {config.name}, full fine-tuning: {config.steps} steps of Adam, {config.seeds} seeds"
-    figure, (left, right) = plotting.panels(2, title)
-    for panel, values, name in (
-        (left, log_losses(data), "ln loss on its own texts"),
-        (right, _held_out(data), "correlation with people, held out"),
-    ):
-        panel.plot(config.fft_rates, values.transpose("rate", "seed"), "o", color=plotting.COLOR["other"], alpha=0.7)
-        panel.plot(config.fft_rates, values.mean("seed"), color=plotting.COLOR["signal"], label="mean over seeds")
-        panel.axvline(fft_rate(data), color=plotting.COLOR["prediction"], ls="--", label=r"$\eta_{FFT}$")
-        panel.set(xscale="log", xlabel=r"learning rate $\eta$", ylabel=name)
-    left.legend()
+    title = f"F1  {config.problem.label}, full fine-tuning: {config.steps} steps of Adam, {config.seeds} seeds"
+    judges = score_names(data)
+    figure, axes = plotting.panels(2 if judges else 1, title)
+    losses = np.where(np.isfinite(data.log_loss), data.log_loss, np.nan)
+    seeds = data.log_loss.copy(data=losses).transpose("rate", "seed")
+    axes[0].plot(config.fft_rates, seeds, "o", color=plotting.COLOR["other"], alpha=0.7)
+    axes[0].plot(config.fft_rates, seeds.mean("seed"), color=plotting.COLOR["signal"], label="mean over seeds")
+    axes[0].set_ylabel("ln loss after the last step")
+    for name, color in zip(judges, plotting.shades(len(judges) + 1)[1:], strict=True):
+        score = data.score.sel(judge=name).transpose("rate", "seed")
+        axes[1].plot(config.fft_rates, score, "o", color=color, alpha=0.4)
+        axes[1].plot(config.fft_rates, score.mean("seed"), color=color, label=name)
+        axes[1].set_ylabel("score")
+    for panel in axes:
+        panel.axvline(fft_rate(data.log_loss), color=plotting.COLOR["prediction"], ls="--", label=r"$\eta_{FFT}$")
+        panel.set(xscale="log", xlabel=r"learning rate $\eta$")
+        panel.legend()
     return figure
 
 
-SMALL = {**TINY, "steps": 4, "batch": 8, "seeds": 2, "fft_rates": (1e-3, 1e-2, 1e-1)}
-"""The size used in tests."""
-
 EXPERIMENT = Experiment(
-    name="minilm_rates",
-    title="η_FFT on a pretrained encoder: full fine-tuning over learning rates.",
-    paper=Config(),
-    quick=replace(Config(), **SMALL),
+    name="rates",
+    title="η_FFT: full fine-tuning over learning rates.",
+    configure=configure,
     points=points,
     measure=measure,
     report=report,
-    extra=True,
+    tiny=SMALL,
+    homes=HOMES,
+    refuses=tuned_only,
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -1,9 +1,9 @@
-"""A run of Adam on batches of rated text, for LoRA or all weights of the layers, and how well the result rates."""
+"""Runs of Adam by which a problem is tuned: compiled loops over learning rates, over (α, η), and over methods."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,97 +11,235 @@ import numpy as np
 import optax
 import xarray as xr
 from jax import Array
+from jax.tree_util import Partial
 
 import signal_drift as sd
+from experiments.analysis.sweeps import Best, best_point
 from experiments.lab.errors import OptionError, check_ascending, check_positive
-from experiments.problems.minilm import SETS, TRAINING, Encoder, Setting
-from experiments.tuning.methods import Recipe
-from signal_drift.tasks.rating_head import Examples, batch_error, embeddings
+from experiments.lab.problem import Dtype, Problem, Setting, Training, Tuning
+from experiments.tuning.methods import Method
+
+Adapters = dict[str, sd.Adapter]
+HOMES = ("digits", "teacher64", "teacher256")
+"""The problems on which Sec. 2 and 4 are decided."""
+SMALL = {"seeds": 2, "steps": 20, "fft_rates": tuple(10.0 ** (k / 2) for k in range(-10, 1))}
+"""The size used in tests."""
 
 
 @dataclass(frozen=True)
-class Training(Setting):
-    """Less than one pass over the training texts, in an order that the seed draws and all methods share."""
+class Tuned(Setting):
+    """Runs of one length on one problem, and the sweep of full fine-tuning that finds their learning rate."""
 
-    steps: int = 50
+    steps: int = Tuning.steps
     """Training steps."""
-    batch: int = 32
-    """Texts of a step."""
-    seeds: int = 3
-    """Draws of the order of the texts and of A."""
-    fft_rates: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-11, -5))
+    fft_rates: tuple[float, ...] = Tuning.fft_rates
     """Learning rates of the full fine-tuning sweep that finds η_FFT."""
+    dtype: Dtype = "float32"
+    """Precision of the training runs; the loss of a run is read to far fewer digits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "steps", "batch", "seeds")
+        check_positive(self, "steps")
         if min(self.fft_rates, default=0) <= 0 or len(self.fft_rates) < 3:
             raise OptionError(f"fft_rates: need at least three positive rates, got {self.fft_rates}")
         check_ascending(self, "fft_rates")
 
-    def batches(self, training: Examples, seed: int) -> Examples:
-        """No text twice. Raises `OptionError` where there are not enough."""
-        count, wanted = len(training.ratings), self.steps * self.batch
-        if wanted > count:
-            raise OptionError(f"steps: {self.steps} batches of {self.batch} texts are more than the {count} there are")
-        rows = np.random.default_rng(seed).permutation(count)[:wanted]
-        return training.at(rows.reshape(self.steps, self.batch))
+
+def tuning_of(problem: Problem) -> Tuning:
+    """Return the sizes of the sweeps on a problem. Raises `OptionError` where there are none."""
+    if problem.tuning is None:
+        raise OptionError(f"problem: {problem.name!r} has no sweep to tune it by")
+    return problem.tuning
 
 
-def outcome(config: Training, seed: int, rate: float, recipe: Recipe | None = None, rank: int = 0) -> xr.Dataset:
-    """The run of one recipe at the learning rate `rate`, or of full fine-tuning without one; in float32.
+class Outcome(NamedTuple):
+    """The end of a run, and ‖ΔW_Signal‖ and ‖ΔW_Drift‖ of its every step; stacked where there are several runs."""
 
-    Stored are the loss of every batch, ‖ΔW_Signal‖ and ‖ΔW_Drift‖ of every step, and for each set of texts the
-    mean squared error and the correlation with people's ratings after the last step. A run that diverged has inf.
+    loss: Array
+    scores: dict[str, Array]
+    signal: Array
+    drift: Array
+
+    @property
+    def log_loss(self) -> np.ndarray:
+        """Take ln ℓ, inf where a run diverged."""
+        return log_loss(np.asarray(self.loss))
+
+
+def log_loss(losses: np.ndarray) -> np.ndarray:
+    """Take the logarithm of ℓ, inf where a run ended non-finite; ℓ counts as 1e-38 below that."""
+    values = np.asarray(losses, float)
+    return np.where(np.isfinite(values), np.log(np.maximum(values, np.finfo(np.float32).tiny)), np.inf)
+
+
+def purity(signal: Array, drift: Array) -> Array:
+    """Return the geometric mean of ‖ΔW_Signal‖/‖ΔW_Drift‖ over steps (last axis), without the first.
+
+    The drift of the first step is zero (X3). A run that diverged, or stopped moving, has none: NaN.
     """
-    encoder = config.encoder("float32")
-    run = adapted(config, encoder, seed, rate, recipe, rank)
-    weights = sd.effective_weights(encoder.base, run.trained, recipe.scaling) if recipe else run.trained
-    own = _sample(config.batches(encoder.training, seed), config.judged)
-    sets = {TRAINING: own, **encoder.judged}
-    errors, correlations = judged(encoder, weights, [sets[name] for name in SETS])
-    return xr.Dataset(
-        {
-            "loss": ("time", np.asarray(run.loss, float)),
-            "signal": ("step", np.asarray(run.signal_norm, float)),
-            "drift": ("step", np.asarray(run.drift_norm, float)),
-            "error": ("set", errors),
-            "correlation": ("set", correlations),
-        },
-        coords={"time": np.arange(config.steps + 1), "step": np.arange(1, config.steps + 1), "set": list(SETS)},
-        attrs={"training_dtype": "float32"},
-    )
+    mean = jnp.mean(jnp.log(signal[..., 1:]) - jnp.log(drift[..., 1:]), axis=-1)
+    return jnp.exp(jnp.where(jnp.isfinite(mean), mean, jnp.nan))
 
 
-def adapted(config: Training, encoder: Encoder, seed: int, rate: float, recipe: Recipe | None, rank: int) -> sd.Run:
-    """The run itself."""
-    start: Any = encoder.adapters(seed, rank) if recipe else None
-    chosen = recipe or Recipe({})
-    s = {k: jnp.float32(x) for k, x in chosen.scaling.items()} or 1.0
-    rates = jnp.float32(rate * chosen.rate), jnp.float32(rate * chosen.rate * chosen.ratio)
-    loss, batches = batch_error(encoder.forward, encoder.head), config.batches(encoder.training, seed)
-    return _trained(loss, encoder.base, start, s, rates, batches, steps=config.steps)
+def full_runs(config: Tuned, seed: int, rates: Sequence[float]) -> Outcome:
+    """Train all weights of the adapted layers at every learning rate."""
+    problem = config.problem
+    base, training = problem.draw(seed, config.dtype).base, problem.training(seed, config.steps, config.dtype)
+    return _full(training, base, jnp.asarray(rates, config.dtype), steps=config.steps)
 
 
 @partial(jax.jit, static_argnames="steps")
-def _trained(loss, base, start, s, rates: tuple[Array, Array], batches: Examples, *, steps: int) -> sd.Run:
-    optimizer = optax.adam(rates[0]) if start is None else sd.separate_rates(*map(optax.adam, rates))
-    return sd.train(loss, base, start, s, optimizer, steps, batches)
+def _full(training: Training, base: dict[str, Array], rates: Array, *, steps: int) -> Outcome:
+    def one(rate: Array) -> Outcome:
+        run = sd.train(training.loss, base, None, 1.0, optax.adam(rate), steps, training.batches)
+        return _judged(training, run, run.trained)
+
+    return jax.lax.map(one, rates)
 
 
-def _sample(batches: Examples, count: int) -> Examples:
-    """About `count` texts of all batches, evenly over the steps."""
-    texts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
-    return jax.tree.map(lambda x: x[:: max(1, len(x) // count)], texts)
+def method_runs(config: Tuned, seed: int, rank: int, padded: int, eta: float, methods: Mapping[str, Method]) -> Outcome:
+    """Train adapters of one rank by every method, at the learning rate `eta`; ranks share one compilation."""
+    problem, dtype = config.problem, config.dtype
+    scaling = {layer: jnp.array([m.scaling[layer] for m in methods.values()], dtype) for layer in problem.fan_in()}
+    rate_A = jnp.array([eta * m.rate for m in methods.values()], dtype)
+    rate_B = rate_A * jnp.array([m.ratio for m in methods.values()], dtype)
+    base, training = problem.draw(seed, dtype).base, problem.training(seed, config.steps, dtype)
+    start = padded_adapters(problem, seed, rank, padded, dtype)
+    return by_method(training, base, start, scaling, rate_A, rate_B, steps=config.steps)
 
 
-def judged(encoder: Encoder, weights: Mapping[str, Array], sets: Sequence[Examples]) -> tuple[list[float], list[float]]:
-    """(mean squared error, correlation) on every set of texts; inf and NaN where the ratings are not finite."""
-    errors, correlations = [], []
-    for texts in sets:
-        given = np.asarray(embeddings(encoder.forward, weights, texts) @ encoder.head.weight + encoder.head.bias, float)
-        stated = np.asarray(texts.ratings, float)
-        finite = bool(np.all(np.isfinite(given)))
-        errors.append(float(np.mean((given - stated) ** 2)) if finite else np.inf)
-        correlations.append(float(np.corrcoef(given, stated)[0, 1]) if finite and np.std(given) > 0 else np.nan)
-    return errors, correlations
+@partial(jax.jit, static_argnames="steps")
+def by_method(
+    training: Training,
+    base: dict[str, Array],
+    start: Adapters,
+    scaling: dict[str, Array],
+    rate_A: Array,
+    rate_B: Array,
+    *,
+    steps: int,
+) -> Outcome:
+    """Train from `start` for every (s, η_A, η_B), one after another."""
+
+    def one(run: tuple[dict[str, Array], Array, Array]) -> Outcome:
+        s, eta_A, eta_B = run
+        optimizer = sd.separate_rates(optax.adam(eta_A), optax.adam(eta_B))
+        done = sd.train(training.loss, base, start, s, optimizer, steps, training.batches)
+        return _judged(training, done, sd.effective_weights(base, done.trained, s))
+
+    return jax.lax.map(one, (scaling, rate_A, rate_B))
+
+
+def _judged(training: Training, run: sd.Run, weights: dict[str, Array]) -> Outcome:
+    scores = _scores(training.scores, weights)
+    return Outcome(training.fit(weights), scores, run.signal_norm, run.drift_norm)
+
+
+def _scores(judges: Mapping[str, Partial], weights: dict[str, Array]) -> dict[str, Array]:
+    return {name: judge(weights) for name, judge in judges.items()}
+
+
+class Sweep(NamedTuple):
+    """Hold runs from one start at the first `count` of the pairs (s, η).
+
+    What differs is traced: ranks, seeds and any number of pairs share one compilation per (model, steps, capacity).
+    """
+
+    training: Training
+    base: dict[str, Array]
+    start: Adapters
+    scalings: Array
+    rates: Array
+    count: int | Array
+
+
+def sweep_of(
+    config: Tuned, seed: int, rank: int, padded: int, points: Sequence[tuple[float, float]], capacity: int
+) -> Sweep:
+    """Prepare the runs of adapters of one rank at every (α, η) in `points`, at most `capacity` of them."""
+    problem, dtype = config.problem, config.dtype
+    alphas, rates = np.array(points).T
+    scalings = np.array([problem.scaling(alpha, rank) for alpha in alphas])
+    s, eta = (jnp.asarray(np.resize(x, capacity), dtype) for x in (scalings, rates))
+    base, training = problem.draw(seed, dtype).base, problem.training(seed, config.steps, dtype)
+    return Sweep(training, base, padded_adapters(problem, seed, rank, padded, dtype), s, eta, len(points))
+
+
+def swept_losses(config: Tuned, sweep: Sweep) -> np.ndarray:
+    """Return ln ℓ after training at every pair."""
+    return log_loss(np.asarray(final_losses(sweep, steps=config.steps))[: sweep.count])
+
+
+def swept_losses_and_purity(config: Tuned, sweep: Sweep) -> tuple[np.ndarray, np.ndarray]:
+    """Return ln ℓ after training and the purity at every pair; on a small model it costs twice the losses alone."""
+    losses, pure = final_losses_and_purity(sweep, steps=config.steps)
+    return log_loss(np.asarray(losses)[: sweep.count]), np.asarray(pure, float)[: sweep.count]
+
+
+@partial(jax.jit, static_argnames="steps")
+def final_losses(sweep: Sweep, *, steps: int) -> Array:
+    """Return the loss after `steps` of Adam at every pair; the compiler drops the norms, which nothing reads here."""
+    return _swept(sweep, steps)[0]
+
+
+@partial(jax.jit, static_argnames="steps")
+def final_losses_and_purity(sweep: Sweep, *, steps: int) -> tuple[Array, Array]:
+    """Return the loss after `steps` of Adam, and the purity of the run, at every pair."""
+    return _swept(sweep, steps)
+
+
+def _swept(sweep: Sweep, steps: int) -> tuple[Array, Array]:
+    """Train one run after another, which is faster on a CPU than a batch of small products.
+
+    The result of a run does not depend on which others were asked for.
+    """
+    training, base = sweep.training, sweep.base
+
+    def one(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        (losses, pure), s = found, sweep.scalings[i]
+        run = sd.train(training.loss, base, sweep.start, s, optax.adam(sweep.rates[i]), steps, training.batches)
+        loss = training.fit(sd.effective_weights(base, run.trained, s))
+        return losses.at[i].set(loss), pure.at[i].set(purity(run.signal_norm, run.drift_norm))
+
+    nothing = jnp.full(sweep.scalings.shape, jnp.nan, sweep.scalings.dtype)
+    return jax.lax.fori_loop(0, sweep.count, one, (nothing, nothing))
+
+
+def padded_adapters(problem: Problem, seed: int, rank: int, padded: int, dtype: Dtype) -> Adapters:
+    """Draw the adapters of one rank, padded with zeros to one shape for all ranks."""
+    return sd.pad_rank(problem.adapters(seed, rank, dtype), padded)
+
+
+def fft_optimum(losses: xr.DataArray) -> Best:
+    """Return η_FFT: the best learning rate of the mean log-loss over seeds, by interpolation."""
+    return best_point(losses.rate.values, losses.mean("seed").values)
+
+
+def fft_rate(losses: xr.DataArray) -> float:
+    """Return η_FFT to three digits, which every machine finds alike; on an edge of the sweep, that edge."""
+    best = fft_optimum(losses)
+    return float(f"{float(losses.mean('seed').idxmin('rate')) if best.flag else best.x:.3g}")
+
+
+def start_scores(config: Tuned, seed: int) -> dict[str, Array]:
+    """Judge the weights before training."""
+    problem, dtype = config.problem, config.dtype
+    return jax.jit(_scores)(problem.training(seed, config.steps, dtype).scores, problem.draw(seed, dtype).base)
+
+
+def scored(scores: Mapping[str, Array], *runs: str, name: str = "score") -> dict[str, xr.DataArray]:
+    """Label scores by their judge and the axes of the runs; nothing where the problem has no judge."""
+    if not scores:
+        return {}
+    values = np.array([np.asarray(score, float) for score in scores.values()])
+    return {name: xr.DataArray(values, {"judge": list(scores)}, ("judge", *runs))}
+
+
+def score_names(data: xr.Dataset) -> list[str]:
+    """Name the scores that were stored."""
+    return [str(name) for name in data.judge.values] if "score" in data else []
+
+
+def training_attributes(config: Tuned) -> dict[str, str]:
+    """Note beside a record in which precision its runs were trained."""
+    return {"training_dtype": config.dtype}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from signal_drift.display import shown
+from signal_drift.display import displayed_as
 from signal_drift.hessians.factored import composed_loss
 from signal_drift.lora.adapters import (
     Adapter,
@@ -27,7 +27,7 @@ from signal_drift.losses.arguments import Loss, check_finite, traceable
 from signal_drift.operators.operator import LinearMap, LinearOperator, Point, SymmetricOperator, Vector, operators
 
 
-@shown(operators)
+@displayed_as(operators)
 class Decomposition(NamedTuple):
     """What `decompose` returns: D×p the Jacobian, D×D the task Hessian, p×p the other three."""
 

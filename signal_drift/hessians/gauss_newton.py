@@ -13,16 +13,16 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 from jaxtyping import Array
 
-from signal_drift.display import shown
+from signal_drift.display import displayed_as
 from signal_drift.errors import InputError
 from signal_drift.hessians.decomposition import adjoint_map, decompose, jacobian_map
 from signal_drift.lora.adapters import Adapters, Scaling, Weights
 from signal_drift.losses.arguments import Loss
-from signal_drift.losses.composite import split
+from signal_drift.losses.composite import outputs_and_criterion
 from signal_drift.operators.operator import LinearMap, Point, SymmetricOperator, Vector, operators
 
 
-@shown(operators)
+@displayed_as(operators)
 class GaussNewton(NamedTuple):
     """What `gauss_newton` returns: G in the place of H_ℓ, JᵀGJ in that of H_Signal, and R, with H_ℓ = G + R."""
 
@@ -97,7 +97,7 @@ def _flattened(point: Point) -> _Flat:
 
 
 def _halves(loss: Loss) -> tuple[Partial, Partial]:
-    halves = split(loss)
+    halves = outputs_and_criterion(loss)
     if halves is None:
         function = getattr(loss, "func", loss)
         name = getattr(function, "__name__", type(function).__name__)

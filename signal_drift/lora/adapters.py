@@ -14,7 +14,7 @@ import numpy as np
 from jax.nn.initializers import Initializer, variance_scaling
 from jaxtyping import Array, Float, Key
 
-from signal_drift.display import Table, dtype, norm, shape, shown
+from signal_drift.display import Table, displayed_as, dtype, norm, shape
 from signal_drift.errors import InputError
 
 Weights = Mapping[str, Float[Array, "_d_out _d_in"]]
@@ -26,7 +26,7 @@ def _adapter(x: "Adapter") -> Table:
     return Table(f"Adapter(A {shape(x.A)}, ‖A‖ {norm(x.A)}; B {shape(x.B)}, ‖B‖ {norm(x.B)}; {dtype(x)})")
 
 
-@shown(_adapter)
+@displayed_as(_adapter)
 class Adapter(NamedTuple):
     """The two factors of one layer's update s·BA."""
 

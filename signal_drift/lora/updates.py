@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from signal_drift.display import Table, dtype, norm, shape, shown
+from signal_drift.display import Table, displayed_as, dtype, norm, shape
 from signal_drift.lora.adapters import Adapters, Scaling, Weights, jacobian_product, per_layer
 
 
@@ -15,7 +15,7 @@ def _parts(x: "UpdateParts") -> Table:
     return Table(f"UpdateParts, {dtype(x)}", ("layer", "ΔW", "‖ΔW_Signal‖", "‖ΔW_Drift‖"), rows)
 
 
-@shown(_parts)
+@displayed_as(_parts)
 class UpdateParts(NamedTuple):
     """Δw = signal + drift, each a dict of matrices ΔW (Eq. 4)."""
 

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array
 
-from signal_drift.display import LAYER, Table, layer_rows, shown
+from signal_drift.display import LAYER, Table, displayed_as, layer_rows
 from signal_drift.errors import InputError
 from signal_drift.lora.adapters import Adapter, Weights
 from signal_drift.models.attention import exact_attention
@@ -32,7 +32,7 @@ def _forward(x: "Forward") -> Table:
 
 
 @register_dataclass
-@shown(_forward)
+@displayed_as(_forward)
 @dataclass(frozen=True, eq=False, repr=False)
 class Forward:
     """(weights, *inputs) ↦ the model's output with `weights` in the kernels of `layers`; all else is frozen."""
@@ -90,7 +90,7 @@ def _lora_model(x: "LoRAModel") -> Table:
     return Table(f"LoRAModel of {len(x.base)} layers", LAYER, layer_rows(x.base, x.adapters, scaling))
 
 
-@shown(_lora_model)
+@displayed_as(_lora_model)
 class LoRAModel(NamedTuple):
     """A model taken apart at its nnx.LoRA modules: forward(W₀ + s·BA, *inputs) = model.eval()(*inputs)."""
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array, Float, Inexact
 
-from signal_drift.display import LAYER, Table, layer_rows, shown
+from signal_drift.display import LAYER, Table, displayed_as, layer_rows
 from signal_drift.errors import InputError
 from signal_drift.lora.adapters import Adapter, effective_weights
 from signal_drift.operators.chunks import check_room, chunk, map_chunks
@@ -43,7 +43,7 @@ def _operator(x: "LinearOperator") -> Table:
 
 
 @register_dataclass
-@shown(_operator)
+@displayed_as(_operator)
 @dataclass(frozen=True, repr=False)
 class LinearOperator:
     """A matrix of the given shape, known by its product with a vector (n,) or with the columns of a block (n, k).

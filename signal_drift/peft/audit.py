@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from signal_drift.display import Table, number, shown
+from signal_drift.display import Table, displayed_as, number
 from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base
 from signal_drift.peft.config import LoraConfig, initial_sigma, not_drawn
 from signal_drift.peft.files import StoredLayer, open_adapter
@@ -76,7 +76,7 @@ def _numbers(x: LayerAudit) -> tuple[float, ...]:
     return (x.scaling, x.alpha, x.sigma_set, x.sigma_measured, x.v1, x.v2, x.under_scaled, top)
 
 
-@shown(_audit)
+@displayed_as(_audit)
 class Audit(tuple[LayerAudit, ...]):
     """Every layer of an adapter, in the order of their names."""
 

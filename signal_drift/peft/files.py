@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
-from signal_drift.display import Table, shown
+from signal_drift.display import Table, displayed_as
 from signal_drift.errors import InputError
 from signal_drift.peft.config import LoraConfig, read_config
 
@@ -44,7 +44,7 @@ def _files(x: "AdapterFiles") -> Table:
     return Table(f"AdapterFiles({x.folder.name!r}): {len(x.keys)} layers, {scale}")
 
 
-@shown(_files)
+@displayed_as(_files)
 @dataclass(frozen=True, repr=False)
 class AdapterFiles:
     """An adapter on disk: its configuration, and where each layer's factors are."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from signal_drift.display import Table, number, shown
+from signal_drift.display import Table, displayed_as, number
 
 SAFETY = 16.0
 """c in c·n·ε·scale: every operand of a sum is itself the result of a few such sums."""
@@ -154,7 +154,7 @@ def _outcome(check: Check) -> str:
     return f"not met: {unmet}" if unmet else "holds" if check.holds else "FAILS"
 
 
-@shown(_checks)
+@displayed_as(_checks)
 class Checks(tuple[Check, ...]):
     """The checks of one instance."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from signal_drift.display import LAYER, Table, layer_rows, shown
+from signal_drift.display import LAYER, Table, displayed_as, layer_rows
 from signal_drift.hessians.decomposition import Decomposition, decompose
 from signal_drift.lora.adapters import Adapters, Scaling, Weights, adjoint_product, effective_weights, per_layer
 from signal_drift.losses.arguments import Loss
@@ -23,7 +23,7 @@ def _instance(x: "Instance") -> Table:
     return Table(f"Instance of {len(rows)} layers, {'B = 0' if x.begins['B = 0'] else 'B ≠ 0'}", LAYER, rows)
 
 
-@shown(_instance)
+@displayed_as(_instance)
 @dataclass(frozen=True, eq=False, repr=False)
 class Instance:
     """What the statements are about: ℓ, W₀, (A, B), s, and an update Δθ. `weights_of` is the map θ ↦ w under test."""

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from signal_drift.display import Table, number, shown
+from signal_drift.display import Table, displayed_as, number
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.spectra.lanczos import Lanczos, Ritz
@@ -29,7 +29,7 @@ def _extremes(x: "ExtremeEigenvalues") -> Table:
     return Table(title, ("eigenvalue", "residual"), rows)
 
 
-@shown(_extremes)
+@displayed_as(_extremes)
 class ExtremeEigenvalues(NamedTuple):
     """Ascending eigenvalues at the end(s) asked for; an eigenvalue of H lies within `residuals[i]` of `values[i]`.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from signal_drift.display import Table, number, shown
+from signal_drift.display import Table, displayed_as, number
 from signal_drift.hessians.decomposition import Decomposition
 from signal_drift.lora.adapters import Adapters, per_layer
 from signal_drift.lora.scaling_rules import alpha_base
@@ -57,7 +57,7 @@ def _numbers(view: LayerView) -> list[float]:
     return [*(end for block in blocks for end in (block.smallest, block.largest)), view.signal.trace, view.alpha_set]
 
 
-@shown(_views)
+@displayed_as(_views)
 class LayerViews(tuple[LayerView, ...]):
     """Every layer, in the order of their names."""
 

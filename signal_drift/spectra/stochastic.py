@@ -7,14 +7,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from signal_drift.display import Table, shown, span
+from signal_drift.display import Table, displayed_as, span
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.spectra.lanczos import Lanczos
 from signal_drift.spectra.matvec import Products
 
 
-@shown(lambda x: Table(f"Estimate({x.value:.6g} ± {x.error:.2g})"))
+@displayed_as(lambda x: Table(f"Estimate({x.value:.6g} ± {x.error:.2g})"))
 class Estimate(NamedTuple):
     """A mean over independent probes and its standard error."""
 
@@ -29,7 +29,7 @@ def _density(x: "SpectralDensity") -> Table:
     return Table(f"SpectralDensity, {size}; mean eigenvalue {mean.value:.3g} ± {mean.error:.1g}")
 
 
-@shown(_density)
+@displayed_as(_density)
 class SpectralDensity(NamedTuple):
     """For every probe v a quadrature of its spectral measure: ⟨v, f(H)v⟩ = Σ_j weights_j f(nodes_j).
 
