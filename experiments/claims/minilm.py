@@ -70,13 +70,6 @@ def aligned(config, data: xr.Dataset) -> list[Finding]:
     return [Finding(f"|λmax[H_LoRA]/λmax[H_Signal] − 1|, α = {config.alphas[-1]:g}", at_most(FRACTION, why), apart)]
 
 
-def purer(config, data: xr.Dataset) -> list[Finding]:
-    return [
-        Finding(f"signal-to-drift ratio, {m:g}·α₀ over {m:g}·η_FFT", above(1.0), ratio)
-        for m, ratio in minilm_paths.purer(config, data).items()
-    ]
-
-
 def alpha_path_wins(config, data: xr.Dataset) -> list[Finding]:
     sweep = minilm_paths.as_sweep(data)
     farther, deeper = path_ratio(config.multipliers, sweep), path_depth(config.multipliers, sweep)
@@ -126,13 +119,6 @@ READINGS = {
     "F8d-asymmetry": [
         _reading(
             "On MiniLM at B = 0 λmax[H_LoRA]/λmax[H_Signal] → 1 as α grows.", CURVATURE, aligned, f"{NAME}, alignment"
-        )
-    ],
-    "F2c-purity": [
-        _reading(
-            "On MiniLM the path of α has the higher signal-to-drift ratio in the geometric mean over the steps.",
-            PATHS,
-            purer,
         )
     ],
     "F1b-paths": [

@@ -1,19 +1,14 @@
 """The same claims on a transformer that reads real digits, and on the MLP at d = 256: more readings of each."""
 
-from functools import partial
-
 import xarray as xr
 
 from experiments.analysis.intervals import mean_interval
 from experiments.claims.claim import Reading
 from experiments.claims.curvature import EPS, asymmetric, asymmetry
-from experiments.claims.dynamics import purer
-from experiments.claims.steps import SCALES, depends_on_alpha, scaling_of
 from experiments.claims.traces import largest_score
 from experiments.claims.verdict import Finding, at_least
 from experiments.curvature import at_scale as spectra_at_scale
 from experiments.curvature import transformer_curvature, transformer_scaling
-from experiments.dynamics import transformer_dynamics, transformer_updates
 
 NAME, LARGE = "on a transformer", "at d = 256"
 
@@ -55,24 +50,6 @@ ON_TRANSFORMER = {
         "On a transformer at B = 0: λmax[H_Signal] = Θ(α²), |λmin[H_Drift]| = Θ(α), λmax[H_LoRA]/λmax[H_Signal] → 1.",
         transformer_scaling.EXPERIMENT,
         asymmetric,
-    ),
-    "F2c-purity": Reading(
-        NAME,
-        "On a transformer α-scaling has the higher signal-to-drift ratio in the geometric mean over the steps.",
-        transformer_dynamics.EXPERIMENT,
-        purer,
-    ),
-    "P4-update": Reading(
-        NAME,
-        f"{SCALES}, in one step of Adam on a transformer.",
-        transformer_updates.EXPERIMENT,
-        partial(scaling_of, "Adam"),
-    ),
-    "A1-sgd": Reading(
-        NAME,
-        "Under gradient descent on a transformer the signal-to-drift ratio falls as α grows.",
-        transformer_updates.EXPERIMENT,
-        depends_on_alpha,
     ),
 }
 
