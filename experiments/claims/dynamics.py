@@ -206,7 +206,7 @@ CLAIMS = [
             ),
             Reading(
                 "on average, from the tuned rate",
-                "The path of α from (η_FFT, α₀) has the higher signal-to-drift ratio, in the geometric mean over steps.",
+                "The path of α from (η_FFT, α₀) has the higher signal-to-drift ratio in the geometric mean.",
                 rank_law.EXPERIMENT,
                 purer_path,
             ),

@@ -246,8 +246,8 @@ CLAIMS = [
             Evidence(
                 Reading(
                     "as stated",
-                    "(α, σ_A, η_A, η_B) and (α/(pq), p·σ_A, p·η_A, q·η_B) give the same trajectory of w; from B = 0, α×c"
-                    " equals η_B×c, and both rates ×c equal α×c² with A₀/c.",
+                    "(α, σ_A, η_A, η_B) and (α/(pq), p·σ_A, p·η_A, q·η_B) give the same trajectory of w; from B = 0, "
+                    "α×c equals η_B×c, and both rates ×c equal α×c² with A₀/c.",
                     GAUGE,
                     partial(
                         furthest, optimizer_gauge.EXACT, exactly(0.0)._replace(why="powers of two scale every rounding")
