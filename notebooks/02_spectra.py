@@ -163,10 +163,7 @@ for r in ranks:
 panel.plot(
     ranks, [traces[0, r].mean() for r in ranks], "o", mfc="white", color=COLOR["signal"], label=f"mean of {draws}"
 )
-law = [
-    closed_forms.suppression(r, problems[r].scaling(1.0), width**-0.5) * spectra[0, r]["task"].sum()
-    for r in ranks
-]
+law = [closed_forms.suppression(r, problems[r].scaling(1.0), width**-0.5) * spectra[0, r]["task"].sum() for r in ranks]
 panel.plot(ranks, law, "--", color=COLOR["prediction"], label=r"$\alpha^2(\sigma_A^2/r)\,\mathrm{Tr}\,H_\ell$")
 panel.set_xscale("log", base=2)
 panel.set_yscale("log")

@@ -5,21 +5,9 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Interval, exponents, mean_interval
+from experiments.analysis.intervals import Interval, exponents, extent, mean_interval, point
 from experiments.claims.claim import Claim, Reading
-from experiments.claims.verdict import (
-    Finding,
-    above,
-    at_least,
-    at_most,
-    below,
-    equal,
-    exactly,
-    extent,
-    near,
-    point,
-    power,
-)
+from experiments.claims.verdict import Finding, above, at_least, at_most, below, equal, exactly, near, power
 from experiments.curvature import asymmetric_scaling, purification, residual_curvature
 from experiments.curvature.residual_curvature import LABEL, lowest_over_highest
 from experiments.tuning import magnitudes

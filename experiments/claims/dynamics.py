@@ -5,9 +5,9 @@ from functools import partial
 import xarray as xr
 
 from experiments.analysis.divergence import behaviour, final, jitter, per_run
-from experiments.analysis.intervals import exponents, mean_interval
+from experiments.analysis.intervals import exponents, extent, mean_interval, share
 from experiments.claims.claim import Claim, Reading
-from experiments.claims.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, extent, near, share
+from experiments.claims.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, near
 from experiments.dynamics import readings
 from experiments.dynamics import trajectories as dynamics
 from experiments.dynamics.eta_against_alpha import (

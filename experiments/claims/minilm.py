@@ -5,12 +5,12 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Interval
+from experiments.analysis.intervals import Interval, extent
 from experiments.claims.claim import Reading
 from experiments.claims.curvature import EPS
 from experiments.claims.protocol import closes, recovers
 from experiments.claims.traces import largest_score
-from experiments.claims.verdict import FRACTION, Finding, above, at_least, at_most, below, extent, magnitude
+from experiments.claims.verdict import FRACTION, Finding, above, at_least, at_most, below, magnitude
 from experiments.curvature import layers as minilm_layers
 from experiments.curvature import minilm_curvature
 from experiments.curvature.asymmetric_scaling import STATES

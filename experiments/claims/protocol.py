@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Interval, mean_interval
+from experiments.analysis.intervals import Interval, mean_interval, point
 from experiments.claims.claim import Claim, Reading
 from experiments.claims.tuning import MODELS, RANKS, TASKS, coefficient, root_of_rank
-from experiments.claims.verdict import Finding, above, at_least, magnitude, near, point, power
+from experiments.claims.verdict import Finding, above, at_least, magnitude, near, power
 from experiments.tuning import magnitudes, protocol_comparison
 from experiments.tuning.methods import PLAIN, TENFOLD, V1, V2
 from experiments.tuning.protocol_comparison import fraction, gap

@@ -6,10 +6,9 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.divergence import CRITERIA
-from experiments.analysis.intervals import mean_interval
-from experiments.analysis.sweeps import bootstrap
+from experiments.analysis.intervals import bootstrap, extent, mean_interval
 from experiments.claims.claim import Claim, Reading
-from experiments.claims.verdict import MAGNITUDE, Band, Finding, at_most, below, exactly, extent, magnitude, near, power
+from experiments.claims.verdict import MAGNITUDE, Band, Finding, at_most, below, exactly, magnitude, near, power
 from experiments.dynamics import gauge_breaking, optimizer_gauge, signal_descent, stability, update_scaling
 from experiments.dynamics import trajectories as dynamics
 from experiments.dynamics.eta_against_alpha import purity, slope

@@ -6,10 +6,9 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.intervals import exponents, mean_interval
-from experiments.analysis.sweeps import bootstrap
+from experiments.analysis.intervals import bootstrap, exponents, mean_interval, point
 from experiments.claims.claim import Claim, Reading
-from experiments.claims.verdict import Band, Finding, below, equal, magnitude, point, power
+from experiments.claims.verdict import Band, Finding, below, equal, magnitude, power
 from experiments.curvature import suppression as spectral_suppression
 from experiments.curvature.suppression import Law, factor, largest_normal, predicted_traces, spectral_ratios, z_scores
 

@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Interval
-from experiments.analysis.sweeps import bootstrap, valley
+from experiments.analysis.intervals import Interval, bootstrap
+from experiments.analysis.sweeps import valley
 from experiments.claims.claim import Claim, Reading
 from experiments.claims.verdict import Band, Finding, above, at_least, below, exactly, magnitude, power
 from experiments.problems.adaptation import width_of

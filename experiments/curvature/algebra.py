@@ -18,8 +18,8 @@ from experiments.problems.mlp import Setting, adapters, problem
 from signal_drift import plotting
 from signal_drift.propositions import PROPOSITIONS, check_all
 from signal_drift.propositions.check import Check, over
-from signal_drift.propositions.subject import Instance
 from signal_drift.propositions.random_problems import KINDS, instance_of, random_instance
+from signal_drift.propositions.subject import Instance
 
 MLP = "App. E MLP"
 STARTS = {"B = 0": True, "B ≠ 0": False}

@@ -27,8 +27,8 @@ from signal_drift.propositions import (
     trace_shrinks,
     update_has_no_remainder,
 )
-from signal_drift.propositions.subject import Instance
 from signal_drift.propositions.random_problems import KINDS, random_instance
+from signal_drift.propositions.subject import Instance
 from signal_drift.testing import problems
 
 slow = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.analysis.intervals import Interval
+from experiments.analysis.intervals import Interval, extent, point, share
 from experiments.claims.verdict import (
     Band,
     Finding,
@@ -16,11 +16,8 @@ from experiments.claims.verdict import (
     deciding,
     equal,
     exactly,
-    extent,
     magnitude,
-    point,
     power,
-    share,
     verdict,
 )
 

@@ -23,7 +23,9 @@ from experiments.tuning import magnitudes
 
 ROOT = Path(__file__).parents[3]
 QUESTIONS = [(e, p) for e in EXPERIMENTS for p in PROBLEMS.values() if is_reproduced(e, p)]
-each_question = pytest.mark.parametrize(("experiment", "problem"), QUESTIONS, ids=[f"{e.name}-{p.name}" for e, p in QUESTIONS])
+each_question = pytest.mark.parametrize(
+    ("experiment", "problem"), QUESTIONS, ids=[f"{e.name}-{p.name}" for e, p in QUESTIONS]
+)
 
 
 def run(*arguments: str) -> None:
