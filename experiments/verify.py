@@ -22,9 +22,10 @@ from experiments.lab.command_line import Device, prepare
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
-from experiments.lab.runner import measured, run
+from experiments.lab.runner import measured, run, stored
 from experiments.ledger import ledger
 from experiments.ledger.pages import Page, counts, write_pages
+from experiments.ledger.table import Entries, Entry
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,13 @@ class Estimate(NamedTuple):
     points: int
 
 
+class Plan(NamedTuple):
+    """The experiments that fit the budget, and by its name why another does not."""
+
+    fitting: list[Estimate]
+    left_out: dict[str, str]
+
+
 def verify(options: Options) -> None:
     """Measure a first point of every experiment needed, run those that fit the budget, and write the report."""
     prepare(options.device)
@@ -59,10 +67,11 @@ def verify(options: Options) -> None:
         raise OptionError(f"budget: must be a positive number of minutes, got {options.budget:g}")
     problem, start = load(options.source), time.perf_counter()
     out, seconds = options.out or Path("results/verify") / problem.name, 60 * options.budget
-    fitting = _estimated(_needed(claims, problem), problem, out, start, seconds)
-    for estimate in fitting:
+    plan = _planned(_needed(claims, problem), problem, out, start, seconds)
+    for estimate in plan.fitting:
         run(estimate.experiment, estimate.experiment.at(problem), out)
-    entries = ledger.ledger(claims, {problem.name: problem}, out)
+    judged = ledger.ledger(claims, {problem.name: problem}, out)
+    entries = Entries(_told(entry, options.source, plan, problem) for entry in judged)
     ledger.write(entries, out)
     alphas = which_alpha(problem)
     write_pages(entries, Page(out / "figures", title=f"LoRA’s theory on {problem.label}", alphas=alphas), out)
@@ -131,35 +140,54 @@ def _needed(claims: Sequence[Claim], problem: Problem) -> list[Experiment[Any]]:
     return [experiment for experiment in EXPERIMENTS if experiment.name in names]
 
 
-def _estimated(
-    experiments: Sequence[Experiment[Any]], problem: Problem, out: Path, start: float, seconds: float
-) -> list[Estimate]:
-    """Those that fit, cheapest first; every one is said with what it would take, and what is left out with why."""
-    found, left_out = [], []
+def _planned(experiments: Sequence[Experiment[Any]], problem: Problem, out: Path, start: float, seconds: float) -> Plan:
+    """Choose those that fit, cheapest first; every one is said with what it would take, or why it is left out."""
+    found: list[Estimate] = []
+    plan = Plan([], {})
     with tqdm(experiments, desc="first points", unit="experiment", dynamic_ncols=True) as progress:
         for experiment in progress:
             if time.perf_counter() - start > seconds / 2:
-                left_out.append(f"{experiment.name}: not tried, half of the budget went into first points")
+                plan.left_out[experiment.name] = "not tried, half of the budget went into first points"
                 continue
             found.append(_first_point(experiment, problem, out, progress))
-    fitting, left = [], seconds - (time.perf_counter() - start)
+    left = seconds - (time.perf_counter() - start)
     for estimate in sorted(found, key=lambda x: x.seconds):
-        words = f"{estimate.experiment.name}: {estimate.points} points, about {_minutes(estimate.seconds)} more"
+        words = f"{estimate.points} points, about {_minutes(estimate.seconds)} more"
         if estimate.seconds <= left:
             left -= estimate.seconds
-            fitting.append(estimate)
-            print(f"runs      {words}")
+            plan.fitting.append(estimate)
+            print(f"runs      {estimate.experiment.name}: {words}")
         else:
-            left_out.append(words)
-    print("\n".join(f"left out  {words}" for words in left_out))
-    return fitting
+            plan.left_out[estimate.experiment.name] = f"{words}, which the budget does not leave"
+    print("\n".join(f"left out  {name}: {words}" for name, words in plan.left_out.items()))
+    return plan
+
+
+def _told(entry: Entry, source: str, plan: Plan, problem: Problem) -> Entry:
+    """Say of a claim how it is measured again (the problem has no name on the command line), and why it was not run."""
+    line = f"python -m experiments verify {source} --claims {entry['id']}"
+    told = _commanded(entry, line) | {"rerun": line, "command": f"python -m experiments verify {source}"}
+    (claim,) = _chosen([entry["id"]])
+    evidence = ledger.evidence_on(claim, problem)
+    reason = plan.left_out.get(evidence.plain.experiment.name) if evidence else None
+    return told | {"reason": reason} if reason and entry["verdict"] == "not run" else told
+
+
+def _commanded(item: Any, line: str) -> Any:
+    """Write the command line wherever an entry has one."""
+    if isinstance(item, list):
+        return [_commanded(x, line) for x in item]
+    if not isinstance(item, dict):
+        return item
+    return {key: line if key == "command" and value else _commanded(value, line) for key, value in item.items()}
 
 
 def _first_point(experiment: Experiment[Any], problem: Problem, out: Path, progress: "tqdm[Any]") -> Estimate:
     config = experiment.at(problem)
-    points, begun = experiment.points(config), time.perf_counter()
-    measured(experiment, config, points[0], out, progress)
-    return Estimate(experiment, (time.perf_counter() - begun) * (len(points) - 1), len(points))
+    points = experiment.points(config)
+    first = measured(experiment, config, points[0], out, progress)
+    missing = len(points) - stored(experiment, config, out)
+    return Estimate(experiment, missing * float(first.attrs.get("seconds", 0.0)), len(points))
 
 
 def _minutes(seconds: float) -> str:

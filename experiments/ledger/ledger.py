@@ -73,7 +73,7 @@ def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) ->
         "statement": claim.statement,
         "assumptions": list(claim.assumptions),
         "source": claim.source,
-        "command": "\n".join(dict.fromkeys(cells[name]["command"] for name in homes)),
+        "command": "\n".join(dict.fromkeys(filter(None, (cells[name]["command"] for name in homes)))),
         "rerun": f"python -m experiments.ledger {claim.id}",
         **{k: decisive[k] if decisive else None for k in ("predicted", "measured", "interval", "tolerance")},
         "verdict": decided,
