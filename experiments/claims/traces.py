@@ -10,8 +10,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Interval, exponents, extent, mean_interval
-from experiments.analysis.sweeps import bootstrap
+from experiments.analysis.intervals import Interval, bootstrap, exponents, extent, mean_interval
 from experiments.claims.claim import Claim, Evidence, Reading
 from experiments.claims.verdict import FRACTION, Band, Finding, below, equal, magnitude, point, power
 from experiments.curvature import layers, suppression
