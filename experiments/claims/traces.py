@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Interval, bootstrap, exponents, extent, mean_interval
+from experiments.analysis.intervals import Interval, bootstrap, exponents, extent, mean_interval, point
 from experiments.claims.claim import Claim, Evidence, Reading
-from experiments.claims.verdict import FRACTION, Band, Finding, below, equal, magnitude, point, power
+from experiments.claims.verdict import FRACTION, Band, Finding, below, equal, magnitude, power
 from experiments.curvature import layers, suppression
 from experiments.curvature.trace_law import Traces, largest_normal
 
