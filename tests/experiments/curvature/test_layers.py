@@ -109,7 +109,7 @@ def test_trace_law_is_judged_where_the_samples_would_notice_a_wrong_one(mean, sp
     [((1.0, 1.0), "supported"), ((0.5, 2.0), "supported"), ((0.2, 1.0), "inconclusive"), ((0.1, 0.2), "refuted")],
 )
 def test_order_of_magnitude_is_asked_of_every_layer(ratios, wanted):
-    """Two layers with σ_A = 1 whose λmax[H_Signal] is so many times r s² λmax[H_ℓ]; with r for 1/r it is r times less."""
+    """Two layers, σ_A = 1, λmax[H_Signal] so many times r s² λmax[H_ℓ]; without 1/r it is r times less."""
     config = layers.EXPERIMENT.at(PROBLEMS["mlp"].tiny())
     factor = config.problem.rank * config.problem.scaling(config.alpha) ** 2
 
