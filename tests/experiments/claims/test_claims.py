@@ -17,7 +17,6 @@ from experiments.curvature import asymmetric_scaling, purification
 from experiments.curvature import suppression as spectral_suppression
 from experiments.dynamics import optimizer_gauge, signal_descent
 from experiments.dynamics import trajectories as dynamics
-from experiments.tuning import magnitudes
 
 SEEDS = range(5)
 
@@ -137,10 +136,3 @@ def test_eigenvalue_without_a_certificate_decides_nothing(monkeypatch: pytest.Mo
     assert np.isnan(stopped.values).all()
     assert Finding("x", Band(-np.inf, np.inf, ""), mean_interval(stopped.values)).verdict != "refuted"
     assert Finding("x", Band(0.0, np.inf, ""), mean_interval(stopped.values)).verdict == "inconclusive"
-
-
-def test_printed_table_is_refuted_by_another_coefficient() -> None:
-    config = magnitudes.Config(coefficient=255.0)
-    assert verdict(hessians.magnitudes_stated(config, magnitudes.measure(config))) == "refuted"
-    config = magnitudes.Config()
-    assert verdict(hessians.magnitudes_stated(config, magnitudes.measure(config))) == "supported"
