@@ -230,8 +230,9 @@ def _share_rows(data: xr.Dataset) -> list[Row]:
 def _sentence(config: Config, data: xr.Dataset) -> str:
     ratio, here = suppression(config, data), traces(data).sel(layer=WHOLE)
     measured, stated = (mean_interval(here.sel(side=side).values) for side in ("measured", "predicted"))
+    draws = here.sel(side="measured").size
     return (
-        f"On {config.problem.label} the mean of Tr H_Signal over {here.sel(side='measured').size} draws of A is {measured} "
+        f"On {config.problem.label} the mean of Tr H_Signal over {draws} draws of A is {measured} "
         f"{measured.interval()} and P3 says {stated} {stated.interval()}; λmax of a layer's H_Signal is between "
         f"{float(ratio.min()):.2g} and {float(ratio.max()):.2g} times rs²σ_A² that of its H_ℓ."
     )

@@ -71,7 +71,7 @@ def _relative(difference: jax.Array, reference: jax.Array) -> float:
 
 
 def distances(data: xr.Dataset) -> xr.Dataset:
-    """Compute max_i and mean_i |λ_i[H_LoRA] − λ_i[H_Signal]| and Weyl's bound ‖H_Drift‖₂ on them, over λmax[H_Signal]."""
+    """Compute max_i, mean_i |λ_i[H_LoRA] − λ_i[H_Signal]| and Weyl's bound ‖H_Drift‖₂, over λmax[H_Signal]."""
     top = data.signal.max("theta_index")
     gap = abs(data.lora - data.signal)
     return xr.Dataset(

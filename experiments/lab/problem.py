@@ -81,6 +81,8 @@ class Problem(ABC):
     """Experiments that `make reproduce` runs on it beside those whose home it is."""
     tuning: ClassVar[Tuning | None] = None
     """How it is tuned; None where no training run on it can be judged."""
+    start_of_trajectories: ClassVar[tuple[float, float]] = (1e-4, 1.0)
+    """(η₀, α₀) of Adam from which the trajectories of F2 start."""
     costly: ClassVar[bool] = False
     """Whether it takes longer than a reproduction affords: run only where it is named, reported where stored."""
 

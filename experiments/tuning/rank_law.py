@@ -133,9 +133,8 @@ def _path_rows(config: Config, data: xr.Dataset) -> list[Row]:
         ),
     ]
     for m, ratio in purer(config, data).items():
-        if np.log2(m) % 2 == 0:  # of the half octaves every fourth
-            name = f"F2c  signal to drift, {m:g}·α₀ over {m:g}·η_FFT, {where}"
-            rows.append(Row(name, "> 1", *ratio.cells("diverged")))
+        name = f"F2c  signal to drift, {m:g}·α₀ over {m:g}·η_FFT, {where}"
+        rows.append(Row(name, "> 1", *ratio.cells("diverged")))
     return rows
 
 

@@ -127,12 +127,12 @@ def _compared(multipliers: np.ndarray, losses: np.ndarray) -> tuple[float, float
 
 
 def purer(config: Config, data: xr.Dataset) -> dict[float, Interval]:
-    """Divide signal to drift along α by that along η at one rank, for every m > 1 (F2c)."""
+    """Divide signal to drift along α by that along η at one rank, for every m = 4, 16, 64, … that was run (F2c)."""
     above = np.exp(np.log(data.purity.sel(path="α")) - np.log(data.purity.sel(path="η")))
     return {
         float(m): mean_interval(above.sel(alpha=alpha).values)
         for m, alpha in zip(config.multipliers, config.alphas, strict=True)
-        if m > 1
+        if m > 1 and np.log2(m) % 2 == 0
     }
 
 
