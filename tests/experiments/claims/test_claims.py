@@ -12,11 +12,11 @@ from experiments.analysis.intervals import mean_interval
 from experiments.claims import curvature as hessians
 from experiments.claims import dynamics as trajectories
 from experiments.claims import steps, traces
-from experiments.claims.verdict import Band, Finding, verdict
 from experiments.curvature import asymmetric_scaling, purification
 from experiments.curvature import suppression as spectral_suppression
 from experiments.dynamics import optimizer_gauge, signal_descent
 from experiments.dynamics import trajectories as dynamics
+from experiments.ledger.verdict import Band, Finding, verdict
 
 SEEDS = range(5)
 
