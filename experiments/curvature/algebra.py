@@ -21,7 +21,7 @@ from experiments.problems.mlp import MLP
 from signal_drift import plotting
 from signal_drift.propositions import MATRIX_FREE, PROPOSITIONS
 from signal_drift.propositions.check import Check, over
-from signal_drift.propositions.random_problems import KINDS, instance, instance_of
+from signal_drift.propositions.random_problems import KINDS, instance_of, random_instance
 from signal_drift.propositions.subject import Instance
 
 OWN = "the problem itself"
@@ -102,7 +102,7 @@ def _checks(config: Config, kind: str, seed: int, alpha: float, begins: bool) ->
 
 def _instance(config: Config, kind: str, seed: int, alpha: float, begins: bool) -> Instance:
     if kind != OWN:
-        return instance(kind, seed, alpha, begins)
+        return random_instance(kind, seed, alpha, begins)
     problem, drawn = config.problem, config.problem.draw(seed)
     scaling = dict.fromkeys(drawn.base, problem.scaling(alpha))
     return instance_of(drawn.loss, drawn.base, problem.adapters(seed), scaling, np.random.default_rng(seed), begins)

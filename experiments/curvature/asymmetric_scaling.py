@@ -10,8 +10,8 @@ import jax
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import STATES, certified
 from experiments.analysis.intervals import Interval, exponents, mean_interval
-from experiments.curvature.ends import STATES, certified
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Drawn, Setting
 from experiments.problems.adam_run import adam_run

@@ -6,8 +6,8 @@ import xarray as xr
 
 from experiments.claims import curvature as hessians
 from experiments.claims import traces
-from experiments.claims.verdict import verdict
 from experiments.curvature import asymmetric_scaling, purification, suppression
+from experiments.ledger.verdict import verdict
 from experiments.problems import PROBLEMS
 
 SEEDS = range(5)

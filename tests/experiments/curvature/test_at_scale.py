@@ -7,11 +7,11 @@ import pytest
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import OPERATORS, STATES
 from experiments.claims import curvature as claims
-from experiments.claims.verdict import verdict
 from experiments.curvature import at_scale
-from experiments.curvature.ends import OPERATORS, STATES
 from experiments.curvature.states import adapters_at
+from experiments.ledger.verdict import verdict
 from experiments.problems import PROBLEMS
 
 

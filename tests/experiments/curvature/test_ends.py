@@ -7,10 +7,10 @@ import pytest
 from problems import matrix_operator
 
 import signal_drift as sd
+from experiments.analysis import ends
 from experiments.analysis.intervals import mean_interval
-from experiments.claims.verdict import Band, Finding
-from experiments.curvature import ends
 from experiments.curvature.trace_law import Traces, largest_normal, stands_out
+from experiments.ledger.verdict import Band, Finding
 
 OP = matrix_operator(np.diag(np.linspace(-1.0, 2.0, 40)))
 

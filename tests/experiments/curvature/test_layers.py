@@ -9,8 +9,8 @@ from problems import problem, rounding
 
 import signal_drift as sd
 from experiments.claims import traces as claims
-from experiments.claims.verdict import verdict
 from experiments.curvature import layers
+from experiments.ledger.verdict import verdict
 from experiments.problems import PROBLEMS
 from signal_drift.spectra.layers import Block
 
