@@ -12,7 +12,7 @@ from experiments.problems import PROBLEMS
 from experiments.problems.adam_run import adam_run
 from experiments.problems.minilm import HELD_OUT, SETS, TRAINING, MiniLM
 from signal_drift.models.bert import mean_pooled
-from signal_drift.tasks.rating_head import squared_error
+from signal_drift.tasks.rating_head import rating_error
 
 TINY = MiniLM().tiny()
 
@@ -83,7 +83,7 @@ def test_head_starts_from_what_the_encoder_knows():
     """The ridge head is better than the mean rating on its own texts, and every set is judged."""
     encoder = TINY.encoder("float64")
     first = jax.tree.map(lambda x: x[:40], encoder.training)
-    loss = float(squared_error(encoder.forward, encoder.head, first)(encoder.base))
+    loss = float(rating_error(encoder.forward, encoder.head, first)(encoder.base))
     assert loss < float(jnp.var(first.ratings))
     assert set(encoder.judged) == set(SETS) - {TRAINING}
     assert not np.array_equal(encoder.judged[HELD_OUT].ids[:20], encoder.training.ids[:20])
