@@ -9,6 +9,7 @@ import pytest
 
 import signal_drift as sd
 from experiments.lab.errors import OptionError
+from experiments.lab.problem import Dtype
 from experiments.problems import PROBLEMS, Problem, find
 from experiments.problems.adam_run import adam_run
 from experiments.problems.minilm import MiniLM
@@ -79,7 +80,7 @@ def test_entries_of_A_have_the_deviation_that_is_stated(problem: Problem) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_precision_is_the_one_asked_for(problem: Problem, dtype: str) -> None:
+def test_precision_is_the_one_asked_for(problem: Problem, dtype: Dtype) -> None:
     drawn, training = problem.draw(0, dtype), problem.training(0, STEPS, dtype)
     leaves = jax.tree.leaves((drawn, training, problem.adapters(0, dtype=dtype)))
     floating = {leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)}
