@@ -4,15 +4,15 @@ from functools import partial
 
 import xarray as xr
 
-from experiments.analysis.divergence import behaviour, final, jitter, per_run
-from experiments.analysis.intervals import exponents, mean_interval
-from experiments.claims.claim import Claim, Reading
-from experiments.claims.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, extent, near, share
+from experiments.analysis.divergence import classify, final, jitter, per_run
+from experiments.analysis.intervals import exponents, extent, mean_interval, share
 from experiments.dynamics import readings
 from experiments.dynamics import trajectories as dynamics
 from experiments.dynamics.eta_against_alpha import (
     FAMILIES,
     MATCHED,
+    STATED,
+    Families,
     deepest_ratio,
     labels,
     pairs,
@@ -20,24 +20,27 @@ from experiments.dynamics.eta_against_alpha import (
     share_above,
     slope,
 )
-from experiments.dynamics.trajectories import EARLY, STATED, early_ratio
+from experiments.dynamics.trajectories import EARLY, early_ratio
+from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, near
+from experiments.tuning import rank_law, rank_sweeps
 
 ETA, ALPHA = FAMILIES
 
 
 def does(data: xr.Dataset, run: str, word: str) -> Finding:
-    """At how many seeds the run does what the word says."""
-    hits = per_run(behaviour, data.loss.sel(run=run)).values == word
+    """Say at how many seeds the run does what the word says."""
+    hits = per_run(classify, data.loss.sel(run=run)).values == word
     return Finding(f"share of seeds at which {run} {'is ' * (word == 'stable')}{word}", MOST, share(hits))
 
 
-def reported(config, data: xr.Dataset) -> list[Finding]:
-    """The four behaviours, the common start, and the deeper fit of α."""
+def reported(config: Families, data: xr.Dataset) -> list[Finding]:
+    """Judge what the four runs do, the common start, and the deeper fit of α."""
     runs = [does(data, run, word) for run, word in STATED.items() if run in data.run.values]
     return [*runs, *start_alike(config, data), deeper(config, data)]
 
 
-def start_alike(config, data: xr.Dataset) -> list[Finding]:
+def start_alike(config: Families, data: xr.Dataset) -> list[Finding]:
     if not set(MATCHED) <= set(data.run.values):
         return []
     band = near(1.0, 0.1, "alike on the eye: the losses within 10%")
@@ -45,18 +48,18 @@ def start_alike(config, data: xr.Dataset) -> list[Finding]:
     return [Finding(name, band, early_ratio(data))]
 
 
-def deeper(config, data: xr.Dataset) -> Finding:
+def deeper(config: Families, data: xr.Dataset) -> Finding:
     return Finding("deepest final loss, α-scaling over η-scaling", below(1.0), deepest_ratio(config, data))
 
 
-def calm(config, data: xr.Dataset, word: str = "stable") -> list[Finding]:
-    """The α-scaled runs of which App. E speaks."""
+def calm(config: Families, data: xr.Dataset, word: str = "stable") -> list[Finding]:
+    """Judge the α-scaled runs of which App. E speaks."""
     runs = [run for run, stated in STATED.items() if stated == "stable" and run in data.run.values]
     return [does(data, run, word) for run in runs]
 
 
-def under(rule: str, variant: str, config, data: xr.Dataset) -> list[Finding]:
-    """What is reported of the three runs, under one reading of App. E."""
+def under(rule: str, variant: str, config: readings.Config, data: xr.Dataset) -> list[Finding]:
+    """Judge what is reported of the three runs, under one reading of App. E."""
     here = data.sel(rule=rule, variant=variant)
     level = final(here.loss)
     ratio = mean_interval((level.sel(run="256·α₀") / level.sel(run="128·η₀")).values)
@@ -64,8 +67,8 @@ def under(rule: str, variant: str, config, data: xr.Dataset) -> list[Finding]:
     return [*(does(here, run, STATED[run]) for run in readings.RUNS), depth]
 
 
-def noise(config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
-    """The jitter of ‖Δw_Drift‖ grows with η and not with α (or the other way round)."""
+def noise(config: Families, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
+    """Judge whether the jitter of ‖Δw_Drift‖ grows with η and not with α (or the other way round)."""
     grows = above(0.0), at_most(EXPONENT, f"0, up to the {EXPONENT:g} to which exponents are stated")
     bands = dict(zip((ALPHA, ETA) if swapped else (ETA, ALPHA), grows, strict=True))
     values = per_run(jitter, data.drop_sel(run="FFT").drift)
@@ -75,8 +78,8 @@ def noise(config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
     ]
 
 
-def noisier(config, data: xr.Dataset) -> list[Finding]:
-    """The exponent of η in the jitter less that of α, seed by seed."""
+def noisier(config: Families, data: xr.Dataset) -> list[Finding]:
+    """Judge the exponent of η in the jitter less that of α, seed by seed."""
     values = per_run(jitter, data.drop_sel(run="FFT").drift)
     per_seed = [
         exponents(config.multipliers(family), values.sel(run=labels(config, family)).transpose("seed", "run").values)
@@ -86,8 +89,8 @@ def noisier(config, data: xr.Dataset) -> list[Finding]:
     return [Finding(name, above(0.0), mean_interval(per_seed[0] - per_seed[1]))]
 
 
-def purer_at_every_step(config, data: xr.Dataset) -> list[Finding]:
-    """The share of steps at which α has the higher ratio, from its lowest to its highest seed."""
+def purer_at_every_step(config: Families, data: xr.Dataset) -> list[Finding]:
+    """Judge the share of steps at which α has the higher ratio, from its lowest to its highest seed."""
     return [
         Finding(
             f"share of steps at which {upper} has a higher signal-to-drift ratio than {lower}, range over seeds",
@@ -98,14 +101,23 @@ def purer_at_every_step(config, data: xr.Dataset) -> list[Finding]:
     ]
 
 
-def purer(config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
-    """The quotient of the geometric means over all steps."""
+def purer(config: Families, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
+    """Judge the quotient of the geometric means over all steps."""
     ratio, band = purity(data), below(1.0) if swapped else above(1.0)
     return [
         Finding(
             f"signal-to-drift ratio, {a} over {e}", band, mean_interval((ratio.sel(run=a) / ratio.sel(run=e)).values)
         )
         for a, e in pairs(config, data)
+    ]
+
+
+def purer_path(config: rank_sweeps.Config, data: xr.Dataset) -> list[Finding]:
+    """Judge the same of the two paths of Eq. 2, which start at (η_FFT, α₀), at every rank that has both."""
+    return [
+        Finding(f"signal-to-drift ratio, {m:g}·α₀ over {m:g}·η_FFT, r = {rank}", above(1.0), ratio)
+        for rank in config.path_ranks
+        for m, ratio in rank_sweeps.purer(config, data.sel(rank=rank)).items()
     ]
 
 
@@ -121,8 +133,12 @@ CLAIMS = [
         "F2a-trajectories",
         SETTING,
         "App. E, Fig. 2a",
-        Reading("plainest", REPORTED, DYNAMICS, reported),
-        Reading("control", "The α-scaled runs diverge.", DYNAMICS, partial(calm, word="diverges")),
+        (
+            Evidence(
+                Reading("plainest", REPORTED, DYNAMICS, reported),
+                Reading("control", "The α-scaled runs diverge.", DYNAMICS, partial(calm, word="diverges")),
+            ),
+        ),
         (
             *(
                 Reading(
@@ -147,30 +163,52 @@ CLAIMS = [
         "F2b-drift-noise",
         SETTING,
         "App. E, Fig. 2b",
-        Reading(
-            "as stated", "η amplifies the fluctuations of the drift norm along training, α does not.", DYNAMICS, noise
+        (
+            Evidence(
+                Reading(
+                    "as stated",
+                    "η amplifies the fluctuations of the drift norm along training, α does not.",
+                    DYNAMICS,
+                    noise,
+                ),
+                Reading("control", "α amplifies them, η does not.", DYNAMICS, partial(noise, swapped=True)),
+            ),
         ),
-        Reading("control", "α amplifies them, η does not.", DYNAMICS, partial(noise, swapped=True)),
         (Reading("compared", "η amplifies the fluctuations of the drift norm more than α.", DYNAMICS, noisier),),
         figures=("drift_noise",),
     ),
     Claim(
         "F2c-purity",
-        SETTING,
+        ("Adam, 100 steps",),
         "App. E, Fig. 2c",
-        Reading(
-            "throughout",
-            "α-scaling keeps a higher signal-to-drift ratio than η-scaling at every step after the first.",
-            DYNAMICS,
-            purer_at_every_step,
+        (
+            Evidence(
+                Reading(
+                    "throughout",
+                    "α-scaling keeps a higher signal-to-drift ratio than η-scaling at every step after the first.",
+                    DYNAMICS,
+                    purer_at_every_step,
+                ),
+                Reading(
+                    "control",
+                    "η-scaling has the higher signal-to-drift ratio.",
+                    DYNAMICS,
+                    partial(purer, swapped=True),
+                ),
+            ),
         ),
-        Reading("control", "η-scaling has the higher signal-to-drift ratio.", DYNAMICS, partial(purer, swapped=True)),
         (
             Reading(
                 "on average",
                 "α-scaling has the higher signal-to-drift ratio in the geometric mean over the steps.",
                 DYNAMICS,
                 purer,
+            ),
+            Reading(
+                "on average, from the tuned rate",
+                "The path of α from (η_FFT, α₀) has the higher signal-to-drift ratio in the geometric mean.",
+                rank_law.EXPERIMENT,
+                purer_path,
             ),
         ),
         figures=("purity",),

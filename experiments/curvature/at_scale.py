@@ -1,10 +1,11 @@
-"""The four Hessians of App. E at d = 256 and B = 0, matrix-free: both ends over α, and the whole spectrum at one α.
+"""The four Hessians of a problem of any size, matrix-free: both ends over α at B = 0, and spectra before and after.
 
-Dense, H_ℓ would be a matrix of 327,680 rows (800 GiB). Every end comes with a residual bound and is certified; those
-of H_Drift are known in closed form as well (X1).
+Dense, H_ℓ of the MLP at d = 256 would be a matrix of 327,680 rows (800 GiB), that of MiniLM one of 10.6 million. Every
+end comes with a residual bound and a certificate, and it is known how far beyond it the spectrum may reach; those of
+H_Drift are known in closed form as well (X1).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -12,74 +13,95 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.intervals import Interval, exponents, mean_interval
-from experiments.curvature import spectra_figures
-from experiments.curvature.asymmetric_scaling import certified
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.analysis.ends import OPERATORS, PLAIN, STATES, SYMBOL, certificate_rows, extremes
+from experiments.analysis.intervals import Interval, extent
+from experiments.curvature.states import adapters_at
+from experiments.lab.errors import OptionError, check_ascending, check_positive
+from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.problem import Drawn, Problem, Setting
+from experiments.problems.minilm import MiniLM
+from signal_drift import plotting
+from signal_drift.lora.adapters import Adapters
 from signal_drift.propositions import closed_forms
 
-OPERATORS = ("task", "signal", "drift", "lora")
-LABELS = {"task": "H_ℓ", "signal": "H_Signal", "drift": "H_Drift", "lora": "H_LoRA"}
+POWERS = {"signal": 2, "drift": 1}
+"""The exponents of α that the paper states."""
+SIGNS = {"task": "≥ 0 (P2-premise)", "signal": "≥ 0 (P2-psd)", "lora": "< 0"}
+"""The signs of λmin that the paper states."""
 
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Extremes over α, densities and traces at one α."""
+    """Extremes over α at B = 0; extremes, densities and traces at one α, there and after training with Adam."""
 
-    width: int = 256
-    """d, inputs, outputs and hidden units of every layer."""
     seeds: int = 2
-    """Independent draws of W₀, A, teacher and data."""
+    """Independent draws of all that is random."""
     alphas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0, 256.0)
-    """Values of α."""
-    density_alpha: float = 16.0
-    """α at which densities and traces are taken."""
+    """Values of α at B = 0."""
+    alpha: float = 16.0
+    """α of densities and traces and of the training, one of `alphas`."""
     probes: int = 10
     """Random vectors of every density."""
     nodes: int = 80
     """Nodes of the quadrature for every vector."""
     tolerance: float = 1e-6
     """Residual of an eigenvalue over ‖H‖ at which the search stops."""
+    learning_rate: float = 1e-4
+    """η of Adam; the paper's η₀, whatever rate the problem would be tuned to."""
+    steps: int = 100
+    """Training steps."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "nodes", "steps")
+        check_ascending(self, "alphas")
+        if self.alpha not in self.alphas:
+            raise OptionError(f"alpha: must be one of alphas, got {self.alpha:g}")
+        if self.probes < 2:
+            raise OptionError(f"probes: must be at least 2, got {self.probes}")
 
 
-def points(config: Config) -> list[dict]:
-    return [{"seed": seed} for seed in range(config.seeds)]
+def configure(problem: Problem) -> Config:
+    """Take the MLP at d = 256, and looser searches where one product is one of a pretrained encoder."""
+    if isinstance(problem, MiniLM):
+        return Config(problem, seeds=1, alphas=(1.0, 16.0, 256.0), probes=2, nodes=24, tolerance=1e-2, steps=50)
+    return Config(problem.resized(256))
 
 
-def measure(config: Config, seed: int) -> xr.Dataset:
-    loss, base = problem(config, seed)
-    start = adapters(config, base, seed)
-    found = [extremes(config.tolerance, loss, base, start, config.scaling(alpha)) for alpha in config.alphas]
-    over_alpha = xr.concat(found, xr.IndexVariable("alpha", list(config.alphas)))
-    return xr.merge([over_alpha, _densities(config, loss, base, start)])
+def points(config: Config) -> list[Point]:
+    return [{"seed": seed, "state": state} for state in STATES for seed in range(config.seeds)]
 
 
-def extremes(tolerance: float, loss, base, theta, s) -> xr.Dataset:
-    """(λmin, λmax) of the four operators, the worst residual over ‖H‖, and −s·max σ(G) for H_Drift (X1)."""
-    parts = sd.decompose(loss, base, theta, s)
-    ends, worst, complete = [], 0.0, True
-    for name in OPERATORS:
-        found = certified(getattr(parts, name), which="both", tolerance=tolerance)
-        ends.append(found.values)
-        worst = max(worst, float(np.max(found.residuals) / np.max(np.abs(found.values))))
-        complete = complete and found.converged
-    gradient = jax.grad(loss)(sd.effective_weights(base, theta, s))
-    sigma = max(float(np.linalg.norm(np.asarray(G), 2)) for G in gradient.values())
-    return xr.Dataset(
-        {
-            "ends": (("operator", "end"), np.array(ends)),
-            "residual": worst,
-            "certified": complete,
-            "drift_closed": -float(s) * sigma,
-        },
-        coords={"operator": list(OPERATORS), "end": ["min", "max"]},
-    )
+def measure(config: Config, seed: int, state: str) -> xr.Dataset:
+    """Measure both ends of the four operators, over α where B = 0, and their densities at one α."""
+    problem, drawn = config.problem, config.problem.draw(seed)
+    theta = adapters_at(state, problem, seed, config.alpha, config.learning_rate, config.steps)
+    over_alpha = _initial_ends(config, drawn, theta) if state == "initial" else _ends(config, drawn, theta)
+    s = problem.scaling(config.alpha)
+    loss = float(drawn.loss(sd.effective_weights(drawn.base, theta, s)))
+    return over_alpha.merge(_densities(config, drawn, theta, s)).assign(loss=loss)
 
 
-def _densities(config: Config, loss, base, start) -> xr.Dataset:
+def _ends(config: Config, drawn: Drawn, theta: Adapters) -> xr.Dataset:
+    """The ends at the one α of the training; nothing was measured at the others."""
+    found = extremes(drawn, theta, config.problem.scaling(config.alpha), config.tolerance)
+    return found.expand_dims(alpha=[config.alpha]).reindex(alpha=list(config.alphas))
+
+
+def _initial_ends(config: Config, drawn: Drawn, theta: Adapters) -> xr.Dataset:
+    """The ends over α; H_ℓ, which does not depend on α while B = 0, is searched once."""
+    first, *others = (config.problem.scaling(alpha) for alpha in config.alphas)
+    found = [extremes(drawn, theta, first, config.tolerance)]
+    task = found[0].sel(operator=["task"]).drop_vars("drift_closed")
+    for s in others:
+        here = extremes(drawn, theta, s, config.tolerance, OPERATORS[1:])
+        found.append(xr.concat([task.assign(drift_closed=here.drift_closed), here], "operator", data_vars="minimal"))
+    return xr.concat(found, xr.IndexVariable("alpha", list(config.alphas)))
+
+
+def _densities(config: Config, drawn: Drawn, theta: Adapters, s: float) -> xr.Dataset:
     """Nodes and weights of stochastic Lanczos quadrature for the four operators, and stochastic traces."""
-    parts = sd.decompose(loss, base, start, config.scaling(config.density_alpha))
+    parts = sd.decompose(drawn.loss, drawn.base, theta, s)
     found = [
         sd.spectral_density(getattr(parts, name), probes=config.probes, steps=config.nodes, key=jax.random.key(k))
         for k, name in enumerate(OPERATORS)
@@ -92,94 +114,172 @@ def _densities(config: Config, loss, base, start) -> xr.Dataset:
             "weights": (("operator", "probe", "node"), np.array([density.weights for density in found])),
             "trace": ("operator", sizes * [t.value for t in traces]),
             "trace_error": ("operator", sizes * [t.error for t in traces]),
-            "size": ("operator", sizes),
         },
         coords={"operator": list(OPERATORS)},
     )
 
 
-def lowest_over_highest(data: xr.Dataset, operator: str) -> xr.DataArray:
-    ends = data.ends.sel(operator=operator)
-    return ends.sel(end="min") / ends.sel(end="max")
+def lowest(data: xr.Dataset, operator: str, alpha: float, state: str = "initial") -> Interval:
+    """Bound λmin/λmax of one operator: the mean over seeds, and the range that the searches leave open at any seed."""
+    here = data.sel(operator=operator, alpha=alpha, state=state)
+    (low, high), (below, above) = ((x.sel(end="min"), x.sel(end="max")) for x in (here.ends, here.reach))
+    tops = (high, high + above)
+    least = min(float(((low - below) / top).min()) for top in tops)
+    most = max(float((low / top).max()) for top in tops)
+    return _bounds(float((low / high).mean()), least, most)
 
 
-def exponent(config: Config, data: xr.Dataset, operator: str, end: str) -> Interval:
-    """The exponent of α in the absolute value of one end."""
-    values = abs(data.ends.sel(operator=operator, end=end)).transpose("seed", "alpha")
-    return mean_interval(exponents(np.array(config.alphas), values.values))
+def distance(data: xr.Dataset, end: str, alpha: float) -> Interval:
+    """Bound |λ[H_LoRA] − λ[H_Signal]|/λmax[H_Signal] of one end at one α and B = 0, over seeds."""
+    start = data.sel(state="initial", alpha=alpha)
+    signal, lora = start.sel(operator="signal"), start.sel(operator="lora")
+    top = signal.ends.sel(end="max")
+    apart = abs(lora.ends - signal.ends).sel(end=end) / top
+    error = (lora.reach + signal.reach).sel(end=end) / top
+    return _bounds(float(apart.mean()), float((apart - error).min()), float((apart + error).max()))
+
+
+def exponent(data: xr.Dataset, operator: str, end: str) -> Interval:
+    """Bound the exponent of α in the absolute value of one end at B = 0, over seeds."""
+    here = data.sel(operator=operator, end=end, state="initial").transpose("seed", "alpha", ...)
+    size, reach = abs(here.ends.values), here.reach.values
+    u = np.log(data.alpha.values) - np.mean(np.log(data.alpha.values))
+    least, most = (np.where(sign * u > 0, np.log(size), np.log(size + reach)) @ u / (u @ u) for sign in (1, -1))
+    return _bounds(float(np.mean(np.log(size) @ u / (u @ u))), float(np.min(least)), float(np.max(most)))
+
+
+def _bounds(mean: float, low: float, high: float) -> Interval:
+    """An interval, of NaN where an end has no certificate at some seed."""
+    return Interval(mean, low, high) if np.isfinite([mean, low, high]).all() else Interval(np.nan, np.nan, np.nan)
+
+
+def negative_share(data: xr.Dataset, state: str) -> Interval:
+    """Estimate Σ_{λ<0} λ² / Σ λ² of H_ℓ by quadrature: the mean over random vectors, and their range.
+
+    Squares and not absolute values: on a large model nearly all eigenvalues are close to 0, at the one node that stands
+    for them, whose sign and size say nothing.
+    """
+    here = data.sel(state=state, operator="task")
+    curvature = here.nodes**2 * here.weights
+    return extent((curvature.where(here.nodes < 0, 0).sum("node") / curvature.sum("node")).values)
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
     rows = []
-    for label, operator, end, stated in (
-        ("λmax[H_Signal]", "signal", "max", "2"),
-        ("−λmin[H_Drift]", "drift", "min", "1"),
-        ("λmax[H_LoRA]", "lora", "max", "–"),
+    for operator, end, name in (
+        ("signal", "max", "λmax[H_Signal]"),
+        ("drift", "min", "−λmin[H_Drift]"),
+        ("lora", "max", "λmax[H_LoRA]"),
     ):
-        fit = exponent(config, data, operator, end)
-        rows.append(Row(f"F8d  exponent of α in {label}, d = {config.width}", stated, str(fit), fit.interval()))
-    for operator, stated in (("task", "≥ 0 (P2-premise)"), ("signal", "≥ 0 (P2-psd)"), ("lora", "< 0")):
+        fit, stated = exponent(data, operator, end), str(POWERS.get(operator, "–"))
+        rows.append(Row(f"F8d  exponent of α in {name}", stated, str(fit), _certified(fit)))
+    for operator, stated in SIGNS.items():
         for alpha in config.alphas if operator == "lora" else config.alphas[:1]:
-            ratio = mean_interval(lowest_over_highest(data.sel(alpha=alpha), operator).values)
-            where = LABELS[operator] + (f", α = {alpha:g}" if operator == "lora" else "")
-            rows.append(Row(f"F8c  λmin/λmax of {where}, d = {config.width}", stated, str(ratio), ratio.interval()))
-    drawn = {"spectra_at_scale": partial(spectra_figures.at_start, config, data)}
+            where = PLAIN[operator] + (f", α = {alpha:g}" if operator == "lora" else "")
+            ratio = lowest(data, operator, alpha)
+            rows.append(Row(f"F8c  λmin/λmax of {where}", stated, str(ratio), _certified(ratio)))
+    for alpha in config.alphas:
+        for end in ("min", "max"):
+            apart = distance(data, end, alpha)
+            name = f"F8c  distance of λ{end}[H_LoRA] to that of H_Signal over λmax[H_Signal], α = {alpha:g}"
+            rows.append(Row(name, "→ 0", str(apart), _certified(apart)))
+    rows += [row for state in STATES for row in _state_rows(config, data, state)]
+    drawn = {"spectra_at_scale": partial(_figure, config, data)}
     return Report([*rows, *certificate_rows(data)], _sentences(config, data), drawn)
 
 
-def certificate_rows(data: xr.Dataset) -> list[Row]:
-    """How far the numbers can be trusted."""
-    closed = float(abs(data.ends.sel(operator="drift", end="min") / data.drift_closed - 1).max())
-    residual, certified = f"{float(data.residual.max()):.1e}", f"{int(data.certified.sum())}"
-    return [
-        Row("X1   λmin[H_Drift] against −s·max σ(G), largest relative error", "rounding", f"{closed:.1e}", "–"),
-        Row(
-            "     residual bound of an extreme eigenvalue over ‖H‖, largest",
-            "–",
-            residual,
-            "–",
-        ),
-        Row(
-            "     points at which all extremes are certified",
-            f"{data.certified.size}",
-            certified,
-            "–",
-        ),
-    ]
+def _certified(found: Interval) -> str:
+    return f"{found.interval()} (certified)" if np.isfinite(found).all() else "no certificate"
+
+
+def _state_rows(config: Config, data: xr.Dataset, state: str) -> list[Row]:
+    """Signs, ends and the negative share at the α of the training."""
+    rows, where = [], f"{state}, α = {config.alpha:g}"
+    for operator, stated in SIGNS.items() if state == "trained" else ():
+        ratio = lowest(data, operator, config.alpha, state)
+        rows.append(Row(f"F8c  λmin/λmax of {PLAIN[operator]}, {where}", stated, str(ratio), _certified(ratio)))
+    for operator in OPERATORS:
+        ends = data.ends.sel(operator=operator, state=state, alpha=config.alpha).mean("seed")
+        found = ", ".join(f"{float(ends.sel(end=end)):.4g}" for end in ("min", "max"))
+        rows.append(Row(f"     λmin, λmax of {PLAIN[operator]}, {where}", "–", found, "–"))
+    share = negative_share(data, state)
+    range_ = f"{share.interval()} (range, {config.seeds * config.probes} vectors)"
+    return [*rows, Row(f"P2   negative share of ‖H_ℓ‖_F², by quadrature, {state}", "–", str(share), range_)]
 
 
 def _sentences(config: Config, data: xr.Dataset) -> list[str]:
-    factor = closed_forms.suppression(config.rank, config.scaling(config.density_alpha), config.sigma_a)
+    """The premise of P2 in both states, and the two traces where one σ_A makes the law one factor."""
+    shares = {state: negative_share(data, state) for state in STATES}
+    signs = {state: lowest(data, "task", config.alpha, state).mean for state in STATES}
+    premise = (
+        f"P2-premise on {config.problem.label}: λmin/λmax of H_ℓ is {signs['initial']:.3g} at B = 0 and "
+        f"{signs['trained']:.3g} after training; the negative share of ‖H_ℓ‖_F² is {shares['initial'].low:.2f} to "
+        f"{shares['initial'].high:.2f} and {shares['trained'].low:.2f} to {shares['trained'].high:.2f} over random "
+        "vectors."
+    )
+    sigma = sorted(set(config.problem.sigma_a().values()))
+    return [premise, *(_traces(config, data, seed, sigma[0]) for seed in range(config.seeds) if len(sigma) == 1)]
 
-    def trace(operator: str, seed: int, unit: float = 1.0) -> str:
-        here = data.isel(seed=seed).sel(operator=operator)
+
+def _traces(config: Config, data: xr.Dataset, seed: int, sigma: float) -> str:
+    shrink = closed_forms.suppression(config.problem.rank, config.problem.scaling(config.alpha), sigma)
+
+    def trace(operator: str, unit: float = 1.0) -> str:
+        here = data.sel(seed=seed, state="initial", operator=operator)
         return f"{unit * float(here.trace):.4g} ± {unit * float(here.trace_error):.2g}"
 
-    return [
-        f"Seed {i}: Tr H_Signal is {trace('signal', i)} (one standard error over {config.probes} vectors), α²σ_A²/r "
-        f"times that of H_ℓ is {trace('task', i, factor)}."
-        for i in range(config.seeds)
-    ]
+    return (
+        f"Seed {seed}: Tr H_Signal is {trace('signal')} (one standard error over {config.probes} vectors), α²σ_A²/r "
+        f"times that of H_ℓ is {trace('task', shrink)}."
+    )
+
+
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
+    """Both ends of every spectrum over α, the whole of each at one α, and how indefinite each is in both states."""
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    figure, (left, middle, right, last) = plotting.panels(4, f"Spectra at scale: {sizes}", height=4.6)
+    start = data.sel(state="initial")
+    for panel, end, sign in ((left, "max", 1), (middle, "min", -1)):
+        for operator in OPERATORS:
+            values = sign * start.ends.sel(operator=operator, end=end).transpose("alpha", "seed").values
+            color = plotting.COLOR[operator]
+            panel.plot(config.alphas, values, "o", color=color, alpha=0.4)
+            panel.plot(config.alphas, values.mean(1), color=color, label=SYMBOL[operator])
+            if operator in POWERS:
+                law = values[0].mean() * (np.array(config.alphas) / config.alphas[0]) ** POWERS[operator]
+                panel.plot(config.alphas, law, "--", color=plotting.COLOR["prediction"])
+        plotting.log_axis(panel, "α", "λmax" if sign == 1 else "−λmin", log_x=4)
+        panel.legend()
+    left.set_title("(a) B = 0, largest; dashed: stated power")
+    middle.set_title("(b) B = 0, most negative eigenvalue")
+    for operator in OPERATORS:
+        here = start.isel(seed=0).sel(operator=operator)
+        style = {"color": plotting.COLOR[operator], "label": SYMBOL[operator]}
+        plotting.draw_quadrature(right, here.nodes.values, here.weights.values, **style)
+    plotting.symlog(right, "y", 1e-9 * float(abs(start.isel(seed=0).nodes).max()))
+    right.set(xlabel="position, share of all eigenvalues", ylabel="eigenvalue λ")
+    right.set_title(f"(c) B = 0, α = {config.alpha:g}, seed 0, by quadrature")
+    right.legend()
+    for x, state in enumerate(STATES):
+        for k, operator in enumerate(OPERATORS):
+            here = data.ends.sel(operator=operator, state=state, alpha=config.alpha)
+            ratio = (here.sel(end="min") / here.sel(end="max")).values
+            label = None if x else SYMBOL[operator]
+            place = np.full(config.seeds, x + 0.18 * (k - 1.5))
+            last.plot(place, ratio, "v", ms=8, color=plotting.COLOR[operator], label=label)
+    last.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="P2: none below")
+    last.set(xticks=[0, 1], xticklabels=STATES, xlim=(-0.6, 1.6), ylabel=r"$\lambda_{min}\,/\,\lambda_{max}$")
+    last.set_title(f"(d) how indefinite, α = {config.alpha:g}")
+    last.legend(fontsize=9, ncols=2)
+    return figure
 
 
 EXPERIMENT = Experiment(
     name="spectra_at_scale",
-    title="Spectra at d = 256: both ends of the four Hessians over α, and their densities, matrix-free.",
-    paper=Config(),
-    quick=replace(
-        Config(),
-        width=8,
-        depth=3,
-        samples=20,
-        rank=2,
-        alphas=(1.0, 16.0, 256.0),
-        probes=3,
-        nodes=10,
-    ),
+    title="Spectra at scale: both ends of the four Hessians over α, and their densities, matrix-free.",
+    configure=configure,
     points=points,
     measure=measure,
     report=report,
+    tiny={"alphas": (1.0, 16.0, 256.0), "probes": 3, "nodes": 8, "steps": 10},
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -1,6 +1,6 @@
 """The density of eigenvalues from random vectors, laid over that from all eigenvalues, at a size where both exist."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -9,13 +9,13 @@ import scipy.stats
 import xarray as xr
 
 import signal_drift as sd
-from experiments.curvature.spectra_figures import NAMES
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.analysis.ends import PLAIN, SYMBOL
+from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
+from experiments.lab.problem import Setting
 from signal_drift import plotting
 
-OPERATORS = ("task", "lora")
-LABELS = {"task": "H_ℓ", "lora": "H_LoRA"}
+COMPARED = ("task", "lora")
+"""The operators whose densities are compared."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Config(Setting):
     """Values of λ at which they are compared."""
 
 
-def points(config: Config) -> list[dict]:
-    return [{"seed": seed, "operator": name} for seed in range(config.seeds) for name in OPERATORS]
+def points(config: Config) -> list[Point]:
+    return [{"seed": seed, "operator": name} for seed in range(config.seeds) for name in COMPARED]
 
 
 def measure(config: Config, seed: int, operator: str) -> xr.Dataset:
-    """Both densities on one grid, the error of the quadrature, and all eigenvalues."""
-    loss, base = problem(config, seed)
-    parts = sd.decompose(loss, base, adapters(config, base, seed), config.scaling(config.alpha))
+    """Measure both densities on one grid, the error of the quadrature, and all eigenvalues."""
+    problem, drawn = config.problem, config.problem.draw(seed)
+    parts = sd.decompose(drawn.loss, drawn.base, problem.adapters(seed), problem.scaling(config.alpha))
     op = getattr(parts, operator)
     spectrum = sd.eigenvalues(op)
     found = sd.spectral_density(op, probes=config.probes, steps=config.nodes, key=jax.random.key(seed))
@@ -58,26 +58,27 @@ def measure(config: Config, seed: int, operator: str) -> xr.Dataset:
             "exact": ("at", exact),
             "estimate": ("at", estimate),
             "error": ("at", error),
-        }
+        },
+        coords={"index": np.arange(len(spectrum))},
     )
 
 
 def differences(data: xr.Dataset) -> xr.DataArray:
-    """|estimate − exact| at every λ, over the largest value of the exact density."""
+    """Divide |estimate − exact| at every λ by the largest value of the exact density."""
     return abs(data.estimate - data.exact) / data.exact.max("at")
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
     rows, expected = [], 1 - 2 * float(scipy.stats.t.sf(2, config.probes - 1))
-    for name in OPERATORS:
+    for name in COMPARED:
         here = data.sel(operator=name)
         seen = here.exact > 1e-6 * here.exact.max("at")  # elsewhere both are zero
         inside = ((abs(here.estimate - here.exact) <= 2 * here.error) & seen).sum() / seen.sum()
         worst = f"{float(differences(here).max()):.2g}"
         rows += [
-            Row(f"density of {LABELS[name]}: quadrature − exact over the exact peak, largest", "–", worst, "–"),
+            Row(f"density of {PLAIN[name]}: quadrature − exact over the exact peak, largest", "–", worst, "–"),
             Row(
-                f"density of {LABELS[name]}: share of λ at which they are within two standard errors",
+                f"density of {PLAIN[name]}: share of λ at which they are within two standard errors",
                 f"{expected:.2f} (Student's t)",
                 f"{float(inside):.2f}",
                 "–",
@@ -87,10 +88,10 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    sizes = f"d = {config.width}, r = {config.rank}, seed 0"
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, seed 0"
     title = f"Density of eigenvalues: {config.probes} random vectors against all eigenvalues, {sizes}"
-    figure, axes = plotting.panels(len(OPERATORS), title, width=6.4)
-    for panel, letter, name in zip(axes, "ab", OPERATORS, strict=True):
+    figure, axes = plotting.panels(len(COMPARED), title, width=6.4)
+    for panel, letter, name in zip(axes, "ab", COMPARED, strict=True):
         here, color = data.isel(seed=0).sel(operator=name), plotting.COLOR[name]
         step = float(here.grid[1] - here.grid[0])
         edges = np.append(here.grid.values - step / 2, here.grid.values[-1] + step / 2)
@@ -104,7 +105,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
         panel.plot(here.grid, here.estimate, color=color, label="by quadrature")
         peak = float(here.exact.max())
         panel.set(yscale="log", ylim=(1e-6 * peak, 30 * peak), xlabel="eigenvalue λ", ylabel="share per unit of λ")
-        panel.set_title(f"({letter}) {NAMES[name]}" + (f", α = {config.alpha:g}" if name == "lora" else ""))
+        panel.set_title(f"({letter}) {SYMBOL[name]}" + (f", α = {config.alpha:g}" if name == "lora" else ""))
         panel.legend(loc="upper left", fontsize=9.5)
     return figure
 
@@ -112,12 +113,10 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 EXPERIMENT = Experiment(
     name="density_check",
     title="The density of eigenvalues by stochastic Lanczos quadrature against all eigenvalues.",
-    paper=Config(),
-    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, nodes=20),
+    configure=Config,
     points=points,
     measure=measure,
     report=report,
+    tiny={"nodes": 20},
+    refuses=dense_only,
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -1,6 +1,6 @@
 """F8c: H_LoRA is indefinite, and as α grows its spectrum converges to that of H_Signal."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 
 import jax
@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import certified
 from experiments.analysis.intervals import exponents, mean_interval
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
+from experiments.lab.problem import Setting
 from signal_drift import plotting
 
 
@@ -23,16 +24,13 @@ class Config(Setting):
     """Values of α."""
 
 
-def points(config: Config) -> list[dict]:
+def points(config: Config) -> list[Point]:
     return [{"seed": seed, "alpha": alpha} for seed in range(config.seeds) for alpha in config.alphas]
 
 
 def measure(config: Config, seed: int, alpha: float) -> xr.Dataset:
-    """All eigenvalues of H_LoRA and H_Signal at one α, the extremes of H_ℓ, and the identities they rest on."""
-    loss, base = problem(config, seed)
-    start = adapters(config, base, seed)
-    parts = sd.decompose(loss, base, start, config.scaling(alpha))
-    unit = sd.decompose(loss, base, start, config.scaling(1.0))
+    """Measure all eigenvalues of H_LoRA and H_Signal, the extremes of H_ℓ, and the identities they rest on."""
+    parts, unit = _parts(config, seed, alpha), _parts(config, seed, 1.0)
     probe = jax.random.normal(jax.random.fold_in(jax.random.key(seed), 3), (parts.lora.shape[0], 8))
     lora, signal, drift = parts.lora @ probe, parts.signal @ probe, parts.drift @ probe
     task = _task_extremes(config, seed)
@@ -40,7 +38,7 @@ def measure(config: Config, seed: int, alpha: float) -> xr.Dataset:
         {
             "lora": ("theta_index", sd.eigenvalues(parts.lora)),
             "signal": ("theta_index", alpha**2 * _unit_signal(config, seed)),
-            "drift_max": sd.extreme_eigenvalues(parts.drift).values[0],
+            "drift_max": certified(parts.drift).values[0],
             "task_extremes": ("end", task.values),
             "task_residuals": ("end", task.residuals),
             "sum_error": _relative(lora - signal - drift, lora),
@@ -50,18 +48,22 @@ def measure(config: Config, seed: int, alpha: float) -> xr.Dataset:
     )
 
 
+def _parts(config: Config, seed: int, alpha: float) -> sd.Decomposition:
+    """Decompose the Hessian at B = 0."""
+    drawn = config.problem.draw(seed)
+    return sd.decompose(drawn.loss, drawn.base, config.problem.adapters(seed), config.problem.scaling(alpha))
+
+
 @cache
 def _task_extremes(config: Config, seed: int) -> sd.ExtremeEigenvalues:
-    """λmin and λmax of H_ℓ, which do not depend on α while B = 0."""
-    loss, base = problem(config, seed)
-    return sd.extreme_eigenvalues(sd.decompose(loss, base, adapters(config, base, seed), 1.0).task, which="both")
+    """Find λmin and λmax of H_ℓ, which do not depend on α while B = 0."""
+    return certified(_parts(config, seed, 1.0).task, which="both")
 
 
 @cache
 def _unit_signal(config: Config, seed: int) -> np.ndarray:
-    """The spectrum of H_Signal at α = 1; at fixed weights and B = 0 every other one is α² times it (P4)."""
-    loss, base = problem(config, seed)
-    return sd.eigenvalues(sd.decompose(loss, base, adapters(config, base, seed), config.scaling(1.0)).signal)
+    """Compute the spectrum of H_Signal at α = 1; at B = 0 every other one is α² times it (P4)."""
+    return sd.eigenvalues(_parts(config, seed, 1.0).signal)
 
 
 def _relative(difference: jax.Array, reference: jax.Array) -> float:
@@ -69,7 +71,7 @@ def _relative(difference: jax.Array, reference: jax.Array) -> float:
 
 
 def distances(data: xr.Dataset) -> xr.Dataset:
-    """max_i and mean_i |λ_i[H_LoRA] − λ_i[H_Signal]| and Weyl's bound ‖H_Drift‖₂ on them, over λmax[H_Signal]."""
+    """Compute max_i, mean_i |λ_i[H_LoRA] − λ_i[H_Signal]| and Weyl's bound ‖H_Drift‖₂, over λmax[H_Signal]."""
     top = data.signal.max("theta_index")
     gap = abs(data.lora - data.signal)
     return xr.Dataset(
@@ -124,7 +126,7 @@ def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[s
     inside = bool((distance.largest <= distance.bound * (1 + 1e-9)).all())
     return [
         f"P2-premise: H_ℓ has a certified negative eigenvalue at {negative} of {config.seeds} seeds"
-        + (": it is not positive semi-definite on this MLP." if negative else "."),
+        + (": it is not positive semi-definite here." if negative else "."),
         f"H_Signal has an eigenvalue below −n·ε·‖H‖ at {signal} of {config.seeds} seeds"
         + (": the limit of purification is then not positive semi-definite." if signal else "."),
         f"λ_i[H_LoRA] lies within Weyl's bound ‖H_Drift‖₂ of λ_i[H_Signal] for every i: {'yes' if inside else 'NO'}.",
@@ -132,9 +134,8 @@ def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[s
 
 
 def _figure(config: Config, data: xr.Dataset, distance: xr.Dataset) -> plotting.Figure:
-    figure, (left, middle, right) = plotting.panels(
-        3, f"F8c  Spectral purification: d = {config.width}, r = {config.rank}, {config.seeds} seeds"
-    )
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    figure, (left, middle, right) = plotting.panels(3, f"F8c  Spectral purification: {sizes}")
     top = data.signal.max("theta_index")
     first = {"seed": data.seed.values[0]}
     threshold = 1e-9
@@ -187,12 +188,10 @@ def _figure(config: Config, data: xr.Dataset, distance: xr.Dataset) -> plotting.
 EXPERIMENT = Experiment(
     name="purification",
     title="F8c: the spectrum of H_LoRA over α, against that of H_Signal.",
-    paper=Config(),
-    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, seeds=2, alphas=(1.0, 16.0, 256.0)),
+    configure=Config,
     points=points,
     measure=measure,
     report=report,
+    tiny={"seeds": 2, "alphas": (1.0, 16.0, 256.0)},
+    refuses=dense_only,
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

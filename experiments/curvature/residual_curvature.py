@@ -1,25 +1,26 @@
 """P2-premise, taken apart: H_ℓ = G + R, the Gauss–Newton matrix and the residual term, and what is negative in each.
 
-G = J_fᵀ(∇²c)J_f is positive semi-definite for the squared error (X6); R = Σ_k (∂c/∂f_k) ∇²f_k weighs the curvature of
-the model with the residuals of the fit. By Weyl λmin[H_ℓ] ≥ λmin[R]: all negative curvature is R's, and G hides a part.
+G = J_fᵀ(∇²c)J_f is positive semi-definite for a criterion convex in the outputs, as all here are (X6);
+R = Σ_k (∂c/∂f_k) ∇²f_k weighs the curvature of the model with the residuals of the fit. By Weyl λmin[H_ℓ] ≥ λmin[R]:
+all negative curvature is R's, and G hides a part.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import PLAIN, STATES, SYMBOL, certified, lowest_over_highest
 from experiments.analysis.intervals import Interval, mean_interval
-from experiments.curvature.asymmetric_scaling import certified, trained_run
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.curvature.states import adapters_at
+from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
+from experiments.lab.problem import Setting
 from signal_drift import plotting
 
-STATES = ("initial", "trained")
-LABEL = {"task": "H_ℓ", "signal": "H_Signal", "G": "G", "G_signal": "JᵀGJ", "R": "R"}
-ENDS = ("min", "max")
+LABEL = {"task": PLAIN["task"], "signal": PLAIN["signal"], "G": "G", "G_signal": "JᵀGJ", "R": "R"}
+"""H_ℓ and H_Signal, G in the place of either, and R = H_ℓ − G."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,19 @@ class Config(Setting):
     """Random vectors of every density."""
     nodes: int = 80
     """Nodes of the quadrature for every vector."""
-
     tolerance: float = 1e-6
     """Residual of an eigenvalue over ‖H‖ at which the search stops."""
 
 
-def points(config: Config) -> list[dict]:
+def points(config: Config) -> list[Point]:
     return [{"seed": seed, "state": state} for seed in range(config.seeds) for state in STATES]
 
 
 def measure(config: Config, seed: int, state: str) -> xr.Dataset:
-    """The ends of all five spectra, the density of that of H_ℓ, and the loss."""
-    loss, base = problem(config, seed)
-    theta, s = adapters(config, base, seed), config.scaling(config.alpha)
-    if state == "trained":
-        theta = trained_run(loss, base, theta, s, config.learning_rate, config.steps).trained
+    """Measure the ends of all five spectra, the density of that of H_ℓ, and the loss."""
+    problem, s = config.problem, config.problem.scaling(config.alpha)
+    base, loss = problem.draw(seed)
+    theta = adapters_at(state, problem, seed, config.alpha, config.learning_rate, config.steps)
     parts, whole = sd.gauss_newton(loss, base, theta, s), sd.decompose(loss, base, theta, s)
     ends = {
         name: (("end",), certified(op, which="both", tolerance=config.tolerance).values)
@@ -70,18 +69,17 @@ def measure(config: Config, seed: int, state: str) -> xr.Dataset:
             **ends,
             "loss": float(loss(sd.effective_weights(base, theta, s))),
         },
-        coords={"end": list(ENDS)},
+        coords={"end": ["min", "max"]},
     )
 
 
-def lowest_over_highest(data: xr.Dataset, name: str, state: str) -> np.ndarray:
-    """λmin/λmax at every seed."""
-    ends = data[name].sel(state=state)
-    return (ends.sel(end="min") / ends.sel(end="max")).values
+def signs(data: xr.Dataset, name: str, state: str) -> np.ndarray:
+    """Return λmin/λmax of one of the matrices at every seed."""
+    return lowest_over_highest(data[name].sel(state=state)).values
 
 
 def negative_share(data: xr.Dataset, state: str) -> Interval:
-    """Σ_{λ<0}|λ| / Σ|λ| of H_ℓ, by quadrature."""
+    """Estimate Σ_{λ<0}|λ| / Σ|λ| of H_ℓ, by quadrature."""
     here = data.sel(state=state)
     curvature = abs(here.nodes) * here.weights
     return mean_interval(
@@ -90,13 +88,13 @@ def negative_share(data: xr.Dataset, state: str) -> Interval:
 
 
 def surviving(data: xr.Dataset, state: str) -> Interval:
-    """λmin[H_ℓ]/λmin[R]: what G leaves of the most negative curvature of R."""
+    """Divide λmin[H_ℓ] by λmin[R]: what G leaves of the most negative curvature of R."""
     low = data.sel(state=state, end="min")
     return mean_interval((low.task / low.R).values)
 
 
 def residual_size(data: xr.Dataset, state: str) -> Interval:
-    """‖R‖₂/‖G‖₂."""
+    """Compute ‖R‖₂/‖G‖₂."""
     here = data.sel(state=state)
     return mean_interval((abs(here.R).max("end") / abs(here.G).max("end")).values)
 
@@ -106,7 +104,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     for state in STATES:
         for name, label in LABEL.items():
             stated = {"G": "≥ 0 (X6)", "G_signal": "≥ 0 (X6)", "R": "–"}.get(name, "≥ 0 (P2)")
-            ratio = mean_interval(lowest_over_highest(data, name, state))
+            ratio = mean_interval(signs(data, name, state))
             rows.append(Row(f"P2   λmin/λmax of {label}, {state}", stated, str(ratio), ratio.interval()))
         for name, estimate in (
             ("negative share of the sum of absolute eigenvalues of H_ℓ", negative_share(data, state)),
@@ -116,7 +114,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
             rows.append(Row(f"P2   {name}, {state}", "–", str(estimate), estimate.interval()))
     sentences = [
         f"{state}: {negative_share(data, state).mean:.1%} of the curvature of H_ℓ is negative; λmin/λmax of G is at "
-        f"least {lowest_over_highest(data, 'G', state).min():.1e}, and of the most negative curvature of the residual "
+        f"least {signs(data, 'G', state).min():.1e}, and of the most negative curvature of the residual "
         f"term R {surviving(data, state).mean:.0%} survives in H_ℓ."
         for state in STATES
     ]
@@ -124,7 +122,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    size = f"d = {config.width}, r = {config.rank}, α = {config.alpha:g}, {config.seeds} seeds"
+    size = f"{config.problem.label}, r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seeds"
     figure, (left, right) = plotting.panels(2, rf"P2-premise  $H_\ell = G + R$: {size}")
     for state, color in zip(STATES, ("signal", "band"), strict=True):
         for k in range(config.seeds):
@@ -133,7 +131,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
             style = {"color": plotting.COLOR[color], "alpha": 0.5, "label": state if k == 0 else None}
             plotting.draw_quadrature(left, relative, here.weights.values, **style)
         for x, name in enumerate(LABEL):
-            y = lowest_over_highest(data, name, state)
+            y = signs(data, name, state)
             shift = -0.12 if state == "initial" else 0.12
             right.plot(np.full(config.seeds, x + shift), y, "o", color=plotting.COLOR[color], alpha=0.7, label=None)
         right.plot([], [], "o", color=plotting.COLOR[color], label=state)
@@ -150,7 +148,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
         ylabel=r"$\lambda_{min}/\lambda_{max}$ of the same matrix",
         title="(b) most negative eigenvalue, each seed",
     )
-    right.set_xticklabels([r"$H_\ell$", "$H_{Signal}$", "$G$", "$J^TGJ$", "$R$"])
+    right.set_xticklabels([SYMBOL["task"], SYMBOL["signal"], "$G$", "$J^TGJ$", "$R$"])
     left.legend()
     right.legend(loc="lower center")
     return figure
@@ -159,12 +157,10 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 EXPERIMENT = Experiment(
     name="residual_curvature",
     title="P2-premise: the negative curvature of H_ℓ and H_Signal, and the residual term that it comes from.",
-    paper=Config(),
-    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, seeds=2, steps=10, probes=3, nodes=20),
+    configure=Config,
     points=points,
     measure=measure,
     report=report,
+    tiny={"seeds": 2, "steps": 10, "probes": 3, "nodes": 20},
+    refuses=dense_only,
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -1,23 +1,28 @@
-"""Runs of Adam along (m·η₀, α₀) and along (η₀, m·α₀): what is measured of them and how it is drawn (F2)."""
+"""Runs of Adam along (m·η₀, α₀) and along (η₀, m·α₀): what is measured of them and how they are drawn (F2)."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
+import signal_drift as sd
 from experiments.analysis.divergence import final
 from experiments.analysis.intervals import Interval, exponents, mean_interval
-from experiments.curvature.asymmetric_scaling import trained_run
 from experiments.lab.experiment import Row
+from experiments.lab.problem import Setting
+from experiments.problems.adam_run import adam_run
 from signal_drift import plotting
 
 FAMILIES = ("η", "α")
+"""Which of the two is multiplied while the other is held."""
 MATCHED = ("64·η₀", "128·α₀")
 """The pair that App. E says to start alike."""
+STATED = {"64·η₀": "oscillates", "128·η₀": "diverges", "128·α₀": "stable", "256·α₀": "stable"}
+"""How App. E says that its runs end."""
 
 
 @dataclass(frozen=True)
-class Families:
+class Families(Setting):
     """Ten trajectories: α₀ and η₀, each multiplied with the other held, LoRA at both and full fine-tuning at η₀."""
 
     learning_rate: float = 1e-4
@@ -43,17 +48,20 @@ def labels(config: Families, family: str) -> list[str]:
     return [label(family, m) for m in config.multipliers(family)]
 
 
-def trajectories(config: Families, loss, base, start, s: float) -> xr.Dataset:
-    """Loss, ‖Δw_Signal‖ and ‖Δw_Drift‖ of every run, `s` the scaling at α₀."""
-    eta = config.learning_rate
-    runs = {
-        "LoRA": trained_run(loss, base, start, s, eta, config.steps),
-        "FFT": trained_run(loss, base, None, 1.0, eta, config.steps),
-    }
-    for m in config.eta_multipliers:
-        runs[label("η", m)] = trained_run(loss, base, start, s, m * eta, config.steps)
-    for m in config.alpha_multipliers:
-        runs[label("α", m)] = trained_run(loss, base, start, m * s, eta, config.steps)
+def trajectories(config: Families, seed: int) -> xr.Dataset:
+    """Record loss, ‖Δw_Signal‖ and ‖Δw_Drift‖ of every run of one seed, all from the same W₀, A and data.
+
+    On a problem with minibatches the loss of a step is that of its own batch.
+    """
+    problem, start = config.problem, config.problem.adapters(seed)
+    s, eta = problem.scaling(config.alpha), config.learning_rate
+
+    def run(m_eta: float = 1.0, m_alpha: float = 1.0) -> sd.Run:
+        return adam_run(problem, seed, start, m_alpha * s, m_eta * eta, config.steps)
+
+    runs = {"LoRA": run(), "FFT": adam_run(problem, seed, None, 1.0, eta, config.steps)}
+    runs |= {label("η", m): run(m_eta=m) for m in config.eta_multipliers}
+    runs |= {label("α", m): run(m_alpha=m) for m in config.alpha_multipliers}
     return xr.Dataset(
         {
             "loss": (("run", "time"), np.array([run.loss for run in runs.values()])),
@@ -65,26 +73,26 @@ def trajectories(config: Families, loss, base, start, s: float) -> xr.Dataset:
 
 
 def purity(data: xr.Dataset) -> xr.DataArray:
-    """Geometric mean of ‖Δw_Signal‖/‖Δw_Drift‖ from the second step on (at the first the drift is zero: X3)."""
+    """Return the geometric mean of ‖Δw_Signal‖/‖Δw_Drift‖ from the second step on: at the first the drift is 0 (X3)."""
     later = data.isel(step=slice(1, None))
     return np.exp(np.log(later.signal / later.drift).mean("step"))
 
 
 def slope(config: Families, values: xr.DataArray, family: str) -> Interval:
-    """The exponent of the multiplier along one family, per seed, then over seeds."""
+    """Fit the exponent of the multiplier along one family, per seed, then over seeds."""
     y = values.sel(run=labels(config, family)).transpose("seed", "run").values
     return mean_interval(exponents(config.multipliers(family), y))
 
 
 def pairs(config: Families, data: xr.Dataset) -> list[tuple[str, str]]:
-    """The runs (α-scaled, η-scaled) that are compared: the same multiplier, and the pair that starts alike."""
+    """Pair the runs (α-scaled, η-scaled) that are compared: the same multiplier, and the pair that starts alike."""
     same = [(label("α", m), label("η", m)) for m in config.eta_multipliers if m in config.alpha_multipliers]
     eta, alpha = MATCHED
     return same + [(alpha, eta)] * bool({alpha, eta} <= set(data.run.values))
 
 
 def deepest_ratio(config: Families, data: xr.Dataset) -> Interval:
-    """The deepest final loss of α-scaling over that of η-scaling."""
+    """Divide the deepest final loss of α-scaling by that of η-scaling."""
     level = final(data.loss)
     eta, alpha = (level.sel(run=labels(config, family)).min("run") for family in FAMILIES)
     return mean_interval((alpha / eta).values)
@@ -107,7 +115,7 @@ def purity_rows(config: Families, data: xr.Dataset) -> list[Row]:
 
 
 def share_above(data: xr.Dataset, upper: str, lower: str) -> xr.DataArray:
-    """At every seed the share of steps, from the second on, at which one run has the higher signal-to-drift ratio."""
+    """Return, by seed, the share of steps from the second on at which one run has the higher signal-to-drift ratio."""
     ratio = (data.signal / data.drift).isel(step=slice(1, None))
     return (ratio.sel(run=upper) > ratio.sel(run=lower)).mean("step")
 
@@ -117,9 +125,11 @@ POWERS = {"F2b": {"α": 0}, "F2c": {"η": -1, "α": 0}}
 """Stated exponents of the multiplier, drawn through the smallest one."""
 
 
-def draw_families(config, title: str, values: xr.DataArray, name: str, summary: xr.DataArray) -> plotting.Figure:
-    """The η family, the α family on the same axis, and one number for each run against its multiplier."""
-    size = f": Adam, d = {config.width}, r = {config.rank}, {config.seeds} seeds"
+def draw_families(
+    config: Families, title: str, values: xr.DataArray, name: str, summary: xr.DataArray
+) -> plotting.Figure:
+    """Draw the η family, the α family on the same axis, and one number for each run against its multiplier."""
+    size = f": Adam, {config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
     figure, axes = plotting.panels(3, title + size, height=4.6)
     for panel, family, letter in zip(axes, FAMILIES, "ab", strict=False):
         other = "α = α₀" if family == "η" else "η = η₀"
@@ -144,8 +154,8 @@ def draw_families(config, title: str, values: xr.DataArray, name: str, summary: 
     return figure
 
 
-def _draw_runs(panel: plotting.Axes, values: xr.DataArray, runs: list[str], colors: list, style: str) -> None:
-    """The median over seeds, and the band from the lowest to the highest seed."""
+def _draw_runs(panel: plotting.Axes, values: xr.DataArray, runs: list[str], colors: list[str], style: str) -> None:
+    """Draw the median over seeds, and the band from the lowest to the highest seed."""
     time = next(name for name in values.dims if name in ("time", "step"))
     for run, color in zip(runs, colors, strict=True):
         if run in values.run.values:

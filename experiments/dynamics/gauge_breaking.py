@@ -1,20 +1,19 @@
-"""What breaks X4: max_t ‖w_t − w'_t‖/‖w_t − w_0‖ between α×c and η_B×c under Adam's ε, weight decay and clipping.
+"""X4 broken: max_t ‖w_t − w'_t‖/‖w_t − w_0‖ between α×c and η_B×c under Adam's ε, weight decay and clipping.
 
 ε is compared to √v̂, which shrinks with 1/q. Decoupled decay shrinks B by η_B·λ a step, so that another η_B is another
 decay. Clipping scales ∇_A and ∇_B by one factor, which depends on the two of them together. Without any of the three
-the distance is exactly zero (experiments/optimizer_gauge.py).
+the distance is exactly zero (X4).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import exponents, mean_interval
-from experiments.dynamics import optimizer_gauge
-from experiments.dynamics.optimizer_gauge import FLOOR, Knobs, distance, run
-from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, run
+from experiments.lab.experiment import Experiment, Point, Report, Row
 from signal_drift import plotting
 
 NAMES = {"epsilon": "Adam's ε", "decay": "weight decay", "clip": "clipping threshold"}
@@ -26,7 +25,7 @@ DEFAULT_EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
-class Config(optimizer_gauge.Config):
+class Config(Runs):
     """α×c against η_B×c over the size of what breaks their equality."""
 
     epsilons: tuple[float, ...] = tuple(10.0**k for k in range(-16, -1, 2))
@@ -40,16 +39,16 @@ class Config(optimizer_gauge.Config):
         return {"epsilon": self.epsilons, "decay": self.decays, "clip": self.clips}
 
 
-def points(config: Config) -> list[dict]:
+def points(config: Config) -> list[Point]:
     return [{"seed": seed} for seed in range(config.seeds)]
 
 
 def measure(config: Config, seed: int) -> xr.Dataset:
-    """The largest distance along training for every value of the three."""
+    """Measure the largest distance along training for every value of the three."""
 
     def broken(**what: float) -> float:
         left, right = Knobs(alpha=config.factor, **what), Knobs(eta_b=config.factor, **what)
-        return float(distance(run(config, seed, left)[0], run(config, seed, right)[0]).max())
+        return float(distance(run(config, seed, left), run(config, seed, right)).max())
 
     return xr.Dataset(
         {kind: (f"{kind}_value", [broken(**{kind: x}) for x in values]) for kind, values in config.values().items()},
@@ -81,7 +80,7 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
 
 
 def _power(values: np.ndarray, far: np.ndarray) -> str:
-    """The exponent of the break in its parameter where every seed's lies in `SMALL`."""
+    """Say with what power of its parameter the break grows where every seed's lies in `SMALL`."""
     small = ((far > SMALL[0]) & (far < SMALL[1])).all(0)
     if small.sum() < 2:
         return ""
@@ -90,7 +89,8 @@ def _power(values: np.ndarray, far: np.ndarray) -> str:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    title = f"X4 broken: α×c against η_B×c, c = {config.factor:g}, {config.steps} steps, {config.seeds} seeds"
+    sizes = f"{config.problem.label}, {config.steps} steps, {config.seeds} seeds"
+    title = f"X4 broken: α×c against η_B×c, c = {config.factor:g}: {sizes}"
     figure, axes = plotting.panels(3, title)
     for panel, (kind, name), letter in zip(axes, NAMES.items(), "abc", strict=True):
         y = np.maximum(data[kind].transpose(f"{kind}_value", "seed").values, FLOOR)
@@ -110,23 +110,15 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 EXPERIMENT = Experiment(
     name="gauge_breaking",
     title="X4 broken: how far epsilon, weight decay and clipping drive alpha and the learning rate of B apart.",
-    paper=Config(),
-    quick=replace(
-        Config(),
-        width=6,
-        depth=3,
-        samples=20,
-        rank=3,
-        seeds=2,
-        steps=20,
-        epsilons=(1e-12, 1e-10, 1e-2),
-        decays=(1e-4, 1e-3, 10.0),
-        clips=(1e-6, 1e3),
-    ),
+    configure=Config,
     points=points,
     measure=measure,
     report=report,
+    tiny={
+        "seeds": 2,
+        "steps": 20,
+        "epsilons": (1e-12, 1e-10, 1e-2),
+        "decays": (1e-4, 1e-3, 10.0),
+        "clips": (1e-6, 1e3),
+    },
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -6,60 +6,27 @@ entry's gradient, so that ΔA' = p·ΔA and ΔB' = q·ΔB, step after step. At B
 
 If p and q are powers of two, every rounding is scaled exactly, and the two trajectories agree bit by bit: the tolerance
 is zero. Otherwise rounding differs and grows along training as any perturbation does; the yardstick is the same run
-with A₀ multiplied by 1 + 2⁻⁵². ε is not exactly 0 (0/0 at the exact zeros of ∇_A at B = 0) but `TINY`.
+with A₀ multiplied by 1 + 2⁻⁵². ε is not exactly 0 (0/0 at the exact zeros of ∇_A at B = 0) but vanishing beside any √v̂.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import xarray as xr
-from jax import Array
 
-import signal_drift as sd
 from experiments.analysis.intervals import mean_interval
-from experiments.dynamics.update_scaling import TINY
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, gauge, run
+from experiments.lab.experiment import Experiment, Point, Report, Row
 from signal_drift import plotting
 
 
-class Knobs(NamedTuple):
-    """Factors on α, A₀, η_A and η_B, and what is added to Adam: ε, weight decay, clipping of the global norm."""
-
-    alpha: float = 1.0
-    A: float = 1.0
-    eta_a: float = 1.0
-    eta_b: float = 1.0
-    epsilon: float = TINY
-    decay: float = 0.0
-    clip: float = float("inf")
-
-
-def gauge(p: float, q: float) -> Knobs:
-    """X4: what leaves the trajectory of w where it is."""
-    return Knobs(alpha=1 / (p * q), A=p, eta_a=p, eta_b=q)
-
-
 @dataclass(frozen=True)
-class Config(Setting):
+class Config(Runs):
     """Pairs of trajectories that must coincide, and pairs that must not."""
 
-    alpha: float = 16.0
-    """α."""
-    learning_rate: float = 1e-3
-    """η of A and of B."""
-    factor: float = 8.0
-    """c, a power of two, so that rounding is scaled exactly."""
-    steps: int = 100
-    """Training steps."""
-
     def pairs(self) -> dict[str, tuple[Knobs, Knobs]]:
-        """Statements of X4, each with the two runs it compares; the last four are false."""
+        """Return the statements of X4, each with the two runs it compares; the last four are false."""
         c = self.factor
         alpha, both = Knobs(alpha=c), Knobs(eta_a=c, eta_b=c)
         return {
@@ -78,64 +45,24 @@ class Config(Setting):
 EXACT, YARDSTICK = ("(p, q) = (4, 1/32)", "α×c ≡ η_B×c", "both η×c ≡ α×c², A₀/c"), "A₀ × (1 + 2⁻⁵²)"
 FALSE = ("α×c vs both η×c", "α×c vs η_A×c", "both η×c vs α×c²", "α×c vs nothing")
 INEXACT = "(p, q) = (3, 0.7)"
-FLOOR = 1e-18
-"""Where an exact zero is drawn on a logarithmic axis."""
 
 
-def points(config: Config) -> list[dict]:
+def points(config: Config) -> list[Point]:
     return [{"seed": seed} for seed in range(config.seeds)]
 
 
 def measure(config: Config, seed: int) -> xr.Dataset:
-    """How far apart the trajectories of w of every pair are, and their losses."""
-    pairs = {
-        name: (run(config, seed, left), run(config, seed, right)) for name, (left, right) in config.pairs().items()
-    }
+    """Measure how far apart the trajectories of w of every pair are, and their losses."""
+    pairs = config.pairs()
+    runs = {knobs: run(config, seed, knobs) for knobs in dict.fromkeys(sum(pairs.values(), ()))}
+    found = [(runs[left], runs[right]) for left, right in pairs.values()]
     return xr.Dataset(
         {
-            "distance": (("pair", "step"), np.array([distance(left[0], right[0]) for left, right in pairs.values()])),
-            "loss": (("pair", "side", "time"), np.array([[left[1], right[1]] for left, right in pairs.values()])),
+            "distance": (("pair", "step"), np.array([distance(left, right) for left, right in found])),
+            "loss": (("pair", "side", "time"), np.array([[left.loss, right.loss] for left, right in found])),
         },
         coords={"pair": list(pairs)},
     )
-
-
-def run(config: Config, seed: int, knobs: Knobs) -> tuple[Array, Array]:
-    """The trajectory of w − w₀ and of the loss with one setting of the knobs."""
-    loss, base = problem(config, seed)
-    rates = config.learning_rate * knobs.eta_a, config.learning_rate * knobs.eta_b
-    s = config.scaling(config.alpha) * knobs.alpha
-    return _trajectory(loss, base, adapters(config, base, seed), s, knobs.A, *rates, *knobs[4:], config.steps)
-
-
-def _optimizer(eta_a, eta_b, epsilon, decay, clip) -> optax.GradientTransformation:
-    for_A, for_B = (optax.adamw(eta, eps=epsilon, weight_decay=decay) for eta in (eta_a, eta_b))
-    return optax.chain(optax.clip_by_global_norm(clip), sd.separate_rates(for_A, for_B))
-
-
-@jax.jit(static_argnames="steps")
-def _trajectory(loss, base, start, s, scale_A, eta_a, eta_b, epsilon, decay, clip, steps: int) -> tuple[Array, Array]:
-    """s·BA, all layers in one vector, after every step, and the loss before the first and after every step."""
-    optimizer = _optimizer(eta_a, eta_b, epsilon, decay, clip)
-    theta: Any = {layer: sd.Adapter(scale_A * A, B) for layer, (A, B) in start.items()}
-
-    def value(theta) -> Array:
-        return loss(sd.effective_weights(base, theta, s))
-
-    def step(carry, _):
-        theta, state = carry
-        delta, state = optimizer.update(jax.grad(value)(theta), state, theta)
-        theta: Any = optax.apply_updates(theta, delta)
-        update = jnp.concatenate([(s * (B @ A)).ravel() for A, B in theta.values()])
-        return (theta, state), (update, value(theta))
-
-    _, (updates, losses) = jax.lax.scan(step, (theta, optimizer.init(theta)), length=steps)
-    return updates, jnp.insert(losses, 0, value(theta))
-
-
-def distance(left: Array, right: Array) -> np.ndarray:
-    """‖w_t − w'_t‖ / ‖w_t − w_0‖ at every step."""
-    return np.asarray(jnp.linalg.norm(left - right, axis=1) / jnp.linalg.norm(left, axis=1))
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
@@ -160,8 +87,9 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    """Losses that lie on one another, and the distance of w for every pair."""
-    title = f"X4  α is no tied learning rate: Adam, ε → 0, d = {config.width}, r = {config.rank}, c = {config.factor:g}"
+    """Draw losses that lie on one another, and the distance of w for every pair."""
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, c = {config.factor:g}"
+    title = f"X4  α is no tied learning rate: Adam, ε → 0, {sizes}"
     figure, (left, middle, right) = plotting.panels(3, title, height=5.0)
     loss = (data.loss / data.loss.isel(time=0)).isel(seed=0)
     for panel, pair, letter, controls in (
@@ -195,12 +123,9 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 EXPERIMENT = Experiment(
     name="optimizer_gauge",
     title="X4: what leaves Adam's trajectory of w unchanged: alpha is a learning rate of B, and no tied one.",
-    paper=Config(),
-    quick=replace(Config(), width=6, depth=3, samples=20, rank=3, seeds=2, steps=20),
+    configure=Config,
     points=points,
     measure=measure,
     report=report,
+    tiny={"seeds": 2, "steps": 20},
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -6,10 +6,11 @@ One choice is changed at a time, for both rules of s. A reading shows what the p
 three runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,32 +20,23 @@ import xarray as xr
 from jax import Array
 
 import signal_drift as sd
-from experiments.analysis.divergence import behaviour, final, per_run, words
+from experiments.analysis.divergence import classify, counted, final, per_run
 from experiments.analysis.intervals import mean_interval
-from experiments.dynamics.trajectories import STATED
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import Setting, adapters, regression
+from experiments.dynamics.eta_against_alpha import STATED
+from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.problem import Problem, Setting
+from experiments.problems.mlp import MLP
 from signal_drift import plotting
+from signal_drift.lora.adapters import Adapters
+from signal_drift.models.bridge import Forward
 from signal_drift.tasks.teacher import Reduction, Regression, squared_error
 
 RUNS = {"64·η₀": (64.0, 1.0), "128·η₀": (128.0, 1.0), "256·α₀": (1.0, 256.0)}
 """(η/η₀, α/α₀) of the runs of which App. E says what they do."""
 MARKS = {"stable": ("o", "signal"), "oscillates": ("^", "band"), "diverges": ("X", "drift")}
-"""How a behaviour is drawn: shape and colour."""
+"""How a word is drawn: shape and colour."""
 LIMIT = 1e6
 """Where the axis of the final loss over the initial loss ends."""
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "activated": {"activate_output": True},
-    "minibatch": {"batch": 10},
-    "targets-x10": {"target_scale": 10.0},
-    "targets-x0.1": {"target_scale": 0.1},
-    "summed": {"reduction": "sum"},
-    "A-std-1_d": {"a_scale": 256**-0.5},
-    "W0-and-A-std-1_d": {"a_scale": 256**-0.5, "w_scale": 256**-0.5},
-    "float64": {"double": True},
-}
-"""What each reading changes in the configuration."""
 RULES: dict[str, Literal["alpha/r", "alpha"]] = {"s = α/r": "alpha/r", "s = α": "alpha"}
 
 
@@ -52,8 +44,8 @@ RULES: dict[str, Literal["alpha/r", "alpha"]] = {"s = α/r": "alpha/r", "s = α"
 class Config(Setting):
     """The three runs of which App. E says what they do, in float32 and full batches unless the reading differs."""
 
-    width: int = 256
-    """d, inputs, outputs and hidden units of every layer."""
+    problem: MLP
+    """The MLP whose description is read."""
     learning_rate: float = 1e-4
     """η₀ of Adam."""
     alpha: float = 1.0
@@ -70,24 +62,58 @@ class Config(Setting):
     """Compute in float64, the project's precision, and not in float32, the usual one."""
 
 
-def points(config: Config) -> list[dict]:
+class Variant(NamedTuple):
+    """What a reading changes in the MLP, and what in the configuration beside it."""
+
+    problem: Mapping[str, Any] = MappingProxyType({})
+    run: Mapping[str, Any] = MappingProxyType({})
+
+    def of(self, config: Config) -> Config:
+        return replace(config, problem=replace(config.problem, **self.problem), **self.run)
+
+
+VARIANTS = {
+    "plain": Variant(),
+    "activated": Variant(problem={"activate_output": True}),
+    "minibatch": Variant(run={"batch": 10}),
+    "targets-x10": Variant(problem={"target_scale": 10.0}),
+    "targets-x0.1": Variant(problem={"target_scale": 0.1}),
+    "summed": Variant(problem={"reduction": "sum"}),
+    "A-std-1_d": Variant(run={"a_scale": 256**-0.5}),
+    "W0-and-A-std-1_d": Variant(run={"a_scale": 256**-0.5, "w_scale": 256**-0.5}),
+    "float64": Variant(run={"double": True}),
+}
+"""The readings."""
+
+
+def refuses(problem: Problem) -> str:
+    return "" if problem.name == "mlp" else "only the MLP of App. E is described there"
+
+
+def configure(problem: Problem) -> Config:
+    assert isinstance(problem, MLP), problem
+    return Config(problem.resized(256))
+
+
+def points(config: Config) -> list[Point]:
     return [{"seed": seed, "variant": variant} for seed in range(config.seeds) for variant in VARIANTS]
 
 
 def measure(config: Config, seed: int, variant: str) -> xr.Dataset:
-    """The full-batch loss at every step of the three runs under one reading, for both rules of s."""
-    reading = replace(config, **VARIANTS[variant])
-    base, forward, data = regression(reading, seed)
+    """Record the full-batch loss at every step of the three runs under one reading, for both rules of s."""
+    reading = VARIANTS[variant].of(config)
+    problem = reading.problem
+    base, forward, data = problem.regression(seed)
     base = {layer: reading.w_scale * W0 for layer, W0 in base.items()}
-    start = {k: sd.Adapter(reading.a_scale * A, B) for k, (A, B) in adapters(reading, base, seed).items()}
+    start = {k: sd.Adapter(reading.a_scale * A, B) for k, (A, B) in problem.adapters(seed).items()}
     dtype = jnp.float64 if reading.double else jnp.float32
     given = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float64 else x, (forward, data, base, start))
-    key, batch = jax.random.fold_in(jax.random.key(seed), 4), min(reading.batch, reading.samples)
+    key, batch = jax.random.fold_in(jax.random.key(seed), 4), min(reading.batch, problem.samples)
 
     def losses(rule: str, m_eta: float, m_alpha: float) -> Array:
-        s = replace(reading, scaling_rule=RULES[rule]).scaling(m_alpha * reading.alpha)
+        s = replace(problem, scaling_rule=RULES[rule]).scaling(m_alpha * reading.alpha)
         rate = dtype(m_eta * reading.learning_rate)
-        return _losses(*given, dtype(s), rate, key, config.steps, batch, reading.reduction)
+        return _losses(*given, dtype(s), rate, key, config.steps, batch, problem.reduction)
 
     return xr.Dataset(
         {"loss": (("rule", "run", "time"), np.array([[losses(k, *m) for m in RUNS.values()] for k in RULES], float))},
@@ -96,42 +122,41 @@ def measure(config: Config, seed: int, variant: str) -> xr.Dataset:
 
 
 @partial(jax.jit, static_argnames=("steps", "batch", "reduction"))
-def _losses(forward, data, base, start, s, learning_rate, key, steps: int, batch: int, reduction: Reduction) -> Array:
-    optimizer = optax.adam(learning_rate)
+def _losses(
+    forward: Forward,
+    data: Regression,
+    base: dict[str, Array],
+    start: Adapters,
+    s: Array,
+    learning_rate: Array,
+    key: Array,
+    steps: int,
+    batch: int,
+    reduction: Reduction,
+) -> Array:
+    """Return the loss on all samples before and after every step, each on a batch of them where there are batches."""
+    optimizer, on_all = optax.adam(learning_rate), squared_error(forward, data, reduction)
     if not batch:
-        return sd.train(squared_error(forward, data, reduction), base, start, s, optimizer, steps).loss
+        return sd.train(on_all, base, start, s, optimizer, steps).loss
 
-    def on(samples, theta) -> Array:
-        return squared_error(forward, samples, reduction)(sd.effective_weights(base, theta, s))
+    def on_batch(weights: dict[str, Array], rows: Array) -> Array:
+        return squared_error(forward, Regression(data.X[rows], data.Y[rows]), reduction)(weights)
 
-    return _minibatch_losses(on, data, start, optimizer, jax.random.split(key, steps), batch)
-
-
-def _minibatch_losses(on: Callable[..., Array], data: Regression, start, optimizer, keys: Array, batch: int) -> Array:
-    """The loss `on` all samples before and after every step on a batch of them.
-
-    `sd.train` records the loss of the batch; what is wanted here is that of all samples.
-    """
-
-    def step(carry, key):
-        theta, state = carry
-        rows = jax.random.permutation(key, len(data.X))[:batch]
-        gradient = jax.grad(partial(on, jax.tree.map(lambda x: x[rows], data)))(theta)
-        delta, state = optimizer.update(gradient, state, theta)
-        return (optax.apply_updates(theta, delta), state), on(data, theta)
-
-    (theta, _), losses = jax.lax.scan(step, (start, optimizer.init(start)), keys)
-    return jnp.append(losses, on(data, theta))
+    shuffled = jax.vmap(lambda key: jax.random.permutation(key, len(data.X)))(jax.random.split(key, steps))
+    run = sd.train(
+        on_batch, base, start, s, optimizer, steps, shuffled[:, :batch], record=lambda step: on_all(step.weights)
+    )
+    return jnp.append(run.recorded, on_all(sd.effective_weights(base, run.trained, s)))
 
 
 def agreement(names: xr.DataArray) -> xr.DataArray:
-    """The share of seeds at which each run does what App. E reports."""
+    """Return the share of seeds at which each run does what App. E reports."""
     same = [(names.sel(run=run) == STATED[run]).mean("seed") for run in RUNS]
     return xr.concat(same, xr.IndexVariable("run", list(RUNS)))
 
 
 def nearest(names: xr.DataArray) -> tuple[int, list[str]]:
-    """The largest number of runs that do, at most seeds, what App. E reports, and the readings that reach it."""
+    """Return the largest number of runs that do, at most seeds, what App. E reports, and the readings that reach it."""
     count = (agreement(names) > 0.5).sum("run")
     most = int(count.max())
     return most, [
@@ -140,17 +165,17 @@ def nearest(names: xr.DataArray) -> tuple[int, list[str]]:
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
-    names = per_run(behaviour, data.loss)
+    names = per_run(classify, data.loss)
     rows = [_row(data, names, rule, variant) for rule in RULES for variant in VARIANTS]
     return Report(rows, _sentences(config, data, names), {"readings": partial(_figure, config, data, names)})
 
 
 def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
-    """What the three runs do under one reading, and how much deeper α goes than η."""
+    """Say what the three runs do under one reading, and how much deeper α goes than η."""
     here = {"rule": rule, "variant": variant}
     level = final(data.loss).sel(here)
     ratio = mean_interval((level.sel(run="256·α₀") / level.sel(run="128·η₀")).values)
-    found = "; ".join(words(names.sel(here).sel(run=run)) for run in RUNS)
+    found = "; ".join(counted(names.sel(here).sel(run=run)) for run in RUNS)
     quantity = f"F2a  {rule}, {variant}: {', '.join(RUNS)}; final loss of the last over the second"
     return Row(quantity, f"{'; '.join(STATED[run] for run in RUNS)}; < 1", f"{found}; {ratio}", ratio.interval())
 
@@ -174,10 +199,9 @@ def _sentences(config: Config, data: xr.Dataset, names: xr.DataArray) -> list[st
 
 
 def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> plotting.Figure:
-    """One panel for each run: final loss against the reading; the mark says what the run does."""
-    figure, axes = plotting.panels(
-        3, f"F2a  Readings of App. E: Adam, d = {config.width}, r = {config.rank}, {config.seeds} seeds", height=5.6
-    )
+    """Draw one panel for each run: final loss against the reading; the mark says what the run does."""
+    sizes = f"d = {config.problem.width}, r = {config.problem.rank}, {config.seeds} seeds"
+    figure, axes = plotting.panels(3, f"F2a  Readings of App. E: Adam, {sizes}", height=5.6)
     level = final(data.loss)
     ticks = [(rule, variant) for rule in RULES for variant in VARIANTS]
     for panel, run, letter in zip(axes, RUNS, "abc", strict=True):
@@ -195,22 +219,20 @@ def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> plotting.F
     return figure
 
 
-def _draw_word(panel: plotting.Axes, x: float, y: float, word: str, **style) -> None:
-    """A mark for the behaviour; what has left the axis or is not finite sits at its end."""
+def _draw_word(panel: plotting.Axes, x: float, y: float, word: str, label: str | None = None) -> None:
+    """Draw the mark of a word; what has left the axis or is not finite sits at its end."""
     shape, color = MARKS[word]
     x = np.nan if np.isnan(y) else min(x, LIMIT) if np.isfinite(x) else LIMIT
-    panel.plot(x, y, shape, color=plotting.COLOR[color], alpha=0.7, ms=7, ls="", **style)
+    panel.plot(x, y, shape, color=plotting.COLOR[color], alpha=0.7, ms=7, ls="", label=label)
 
 
 EXPERIMENT = Experiment(
     name="readings",
     title="F2a, readings: what the largest learning rates and the largest scaling factor do under every reading.",
-    paper=Config(),
-    quick=replace(Config(), width=8, depth=3, samples=20, rank=3, seeds=2, steps=30),
+    configure=configure,
     points=points,
     measure=measure,
     report=report,
+    tiny={"seeds": 2, "steps": 30},
+    refuses=refuses,
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -4,30 +4,31 @@
 is a sum of squares; with momentum Δθ remembers older gradients, and the sign is an empirical question.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 import xarray as xr
 from jax import Array
+from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.analysis.intervals import mean_interval
-from experiments.dynamics.update_scaling import FAMILIES
-from experiments.dynamics.update_scaling import Config as Steps
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import adapters, problem
+from experiments.dynamics.eta_against_alpha import FAMILIES
+from experiments.dynamics.one_step import Grid
+from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.problem import Problem, Setting
 from signal_drift import plotting
+from signal_drift.lora.adapters import Adapters
 
 
 @dataclass(frozen=True)
-class Config(Steps):
+class Config(Grid, Setting):
     """Trajectories of Adam over η and over α, with momentum and without."""
 
-    width: int = 64
-    """d; smaller than on the trajectories of App. E, so that more steps are affordable."""
     multipliers: tuple[float, ...] = (16.0, 64.0, 256.0, 1024.0)
     """η/η₀ at α₀ and α/α₀ at η₀."""
     steps: int = 300
@@ -36,18 +37,26 @@ class Config(Steps):
     """β₁ of Adam; the last is the control."""
 
 
-def points(config: Config) -> list[dict]:
+def configure(problem: Problem) -> Config:
+    """Take the MLP smaller than on the trajectories of App. E, so that more steps are affordable."""
+    steps = problem.tuning.steps if problem.tuning else Config.steps
+    return Config(problem.resized(64), steps=steps)
+
+
+def points(config: Config) -> list[Point]:
     return [{"seed": seed, "momentum": b1} for seed in range(config.seeds) for b1 in config.momenta]
 
 
 def measure(config: Config, seed: int, momentum: float) -> xr.Dataset:
-    """⟨Δw_Signal, −g⟩ at every step, over η and over α."""
-    loss, base = problem(config, seed)
-    start = adapters(config, base, seed)
-    values = [
-        [_alignment(loss, base, start, config.scaling(a), e, momentum, config.steps) for e, a in config.along(family)]
-        for family in FAMILIES
-    ]
+    """Measure ⟨Δw_Signal, −g⟩ at every step, over η and over α."""
+    problem = config.problem
+    base, training, start = problem.draw(seed).base, problem.training(seed, config.steps), problem.adapters(seed)
+
+    def aligned(eta: float, alpha: float) -> Array:
+        s = problem.scaling(alpha)
+        return _alignment(training.loss, base, start, s, eta, momentum, training.batches, steps=config.steps)
+
+    values = [[aligned(eta, alpha) for eta, alpha in config.along(family)] for family in FAMILIES]
     return xr.Dataset(
         {"alignment": (("family", "multiplier", "step"), np.array(values))},
         coords={"family": list(FAMILIES), "multiplier": list(config.multipliers)},
@@ -55,12 +64,22 @@ def measure(config: Config, seed: int, momentum: float) -> xr.Dataset:
 
 
 @partial(jax.jit, static_argnames="steps")
-def _alignment(loss, base, start, s, learning_rate, momentum, steps: int) -> Array:
-    return sd.train(loss, base, start, s, optax.adam(learning_rate, b1=momentum), steps).signal_alignment
+def _alignment(
+    loss: Partial,
+    base: dict[str, Array],
+    start: Adapters,
+    s: float,
+    learning_rate: float,
+    momentum: float,
+    batches: Any,
+    *,
+    steps: int,
+) -> Array:
+    return sd.train(loss, base, start, s, optax.adam(learning_rate, b1=momentum), steps, batches).signal_alignment
 
 
 def ascending(data: xr.Dataset) -> xr.DataArray:
-    """The share of steps whose signal points uphill, ⟨Δw_Signal, −g⟩ < 0."""
+    """Return the share of steps whose signal points uphill, ⟨Δw_Signal, −g⟩ < 0."""
     return (data.alignment < 0).mean("step")
 
 
@@ -86,9 +105,8 @@ def _sentences(config: Config, share: xr.DataArray) -> list[str]:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    title = (
-        f"P2  Is the signal a descent direction? Adam, d = {config.width}, {config.steps} steps, {config.seeds} seeds"
-    )
+    sizes = f"{config.problem.label}, {config.steps} steps, {config.seeds} seeds"
+    title = f"P2  Is the signal a descent direction? Adam, {sizes}"
     figure, (left, right) = plotting.panels(2, title)
     share, (b1, control) = ascending(data), (config.momenta[0], config.momenta[-1])
     for family, color in zip(FAMILIES, ("drift", "signal"), strict=True):
@@ -119,12 +137,9 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 EXPERIMENT = Experiment(
     name="signal_descent",
     title="P2-descent: how often the signal of Adam with momentum is not a descent direction.",
-    paper=Config(),
-    quick=replace(Config(), width=8, depth=3, samples=20, rank=3, seeds=2, multipliers=(16.0, 1024.0), steps=60),
+    configure=configure,
     points=points,
     measure=measure,
     report=report,
+    tiny={"seeds": 2, "multipliers": (16.0, 1024.0), "steps": 30},
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -10,7 +10,7 @@ statement about λ_max alone, and "unstable" has the three meanings of `unstable
 - exceeds: the loss passes its initial value or is no longer finite, the plain meaning of instability.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -25,9 +25,10 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.analysis.divergence import CRITERIA, critical_rate, unstable
 from experiments.analysis.intervals import exponents, mean_interval
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.problem import Drawn, Problem, Setting
 from signal_drift import plotting
+from signal_drift.lora.adapters import Adapters
 from signal_drift.propositions import closed_forms
 
 PRODUCTS = 200
@@ -54,55 +55,54 @@ class Config(Setting):
     """Steps of gradient descent on the quadratic."""
 
 
-def points(config: Config) -> list[dict]:
+def points(config: Config) -> list[Point]:
     return [{"seed": seed} for seed in range(config.seeds)]
 
 
 def measure(config: Config, seed: int) -> xr.Dataset:
-    """Measured critical rates by the three criteria, and the eigenvalues they are compared to."""
-    loss, base = problem(config, seed)
-    start = adapters(config, base, seed)
-    lora = [_lora(config, loss, base, start, config.scaling(alpha)) for alpha in config.alphas]
-    task = sd.extreme_eigenvalues(sd.decompose(loss, base, start, 1.0).task).values[0]
+    """Measure critical rates by the three criteria, on a fixed sample, and the eigenvalues they are compared to."""
+    drawn, start = config.problem.draw(seed), config.problem.adapters(seed)
+    lora = [_lora(config, drawn, start, config.problem.scaling(alpha)) for alpha in config.alphas]
+    task = sd.extreme_eigenvalues(sd.decompose(drawn.loss, drawn.base, start, 1.0).task).values[0]
     quadratic, bound = _quadratic(config, jax.random.fold_in(jax.random.key(seed), 6))
     return xr.concat(lora, xr.IndexVariable("alpha", list(config.alphas))).assign(
         task=task,
-        full=("criterion", _critical(config, loss, base, None, 1.0, 2 / task)),
+        full=("criterion", _critical(config, drawn, None, 1.0, 2 / task)),
         quadratic=quadratic,
         quadratic_bound=bound,
     )
 
 
-def _lora(config: Config, loss, base, start, s: float) -> xr.Dataset:
-    parts = sd.decompose(loss, base, start, s)
+def _lora(config: Config, drawn: Drawn, start: Adapters, s: float) -> xr.Dataset:
+    parts = sd.decompose(drawn.loss, drawn.base, start, s)
     top = sd.extreme_eigenvalues(parts.lora, max_products=PRODUCTS)
     largest = float(top.values[0])
-    gradient = _gradient(loss, base, start, s)
+    gradient = _gradient(drawn, start, s)
     return xr.Dataset(
         {
             "signal": sd.extreme_eigenvalues(parts.signal, max_products=PRODUCTS).values[0],
             "lora": largest,
             "residual": top.residuals[0] / largest,
             "rayleigh": float(gradient @ (parts.lora @ gradient) / (gradient @ gradient)),
-            "measured": ("criterion", _critical(config, loss, base, start, s, 2 / largest)),
+            "measured": ("criterion", _critical(config, drawn, start, s, 2 / largest)),
         },
         coords={"criterion": list(CRITERIA)},
     )
 
 
 @jax.jit
-def _gradient(loss, base, start, s) -> Array:
-    return ravel_pytree(jax.grad(lambda theta: loss(sd.effective_weights(base, theta, s)))(start))[0]
+def _gradient(drawn: Drawn, start: Adapters, s: float) -> Array:
+    return ravel_pytree(jax.grad(lambda theta: drawn.loss(sd.effective_weights(drawn.base, theta, s)))(start))[0]
 
 
-def _critical(config: Config, loss, base, start, s: float, unit: float) -> list[float]:
-    """The critical rate by every criterion, bracketed in units of 2/λ_max."""
+def _critical(config: Config, drawn: Drawn, start: Adapters | None, s: float, unit: float) -> list[float]:
+    """Find the critical rate by every criterion, bracketed in units of 2/λ_max."""
     low, high = (unit * end for end in config.bracket)
 
     def rate(criterion: str) -> float:
         def is_unstable(eta: float) -> bool:
             steps = 1 if criterion == "first" else config.steps
-            return unstable(criterion, np.asarray(_descend(loss, base, start, s, eta, steps).loss))
+            return unstable(criterion, np.asarray(_descend(drawn.loss, drawn.base, start, s, eta, steps).loss))
 
         return critical_rate(is_unstable, low, high, config.halvings)
 
@@ -110,12 +110,12 @@ def _critical(config: Config, loss, base, start, s: float, unit: float) -> list[
 
 
 @partial(jax.jit, static_argnames="steps")
-def _descend(loss, base, start, s, eta, steps: int) -> sd.Run:
+def _descend(loss: Partial, base: dict[str, Array], start: Adapters | None, s: float, eta: float, steps: int) -> sd.Run:
     return sd.train(loss, base, start, s, optax.sgd(eta), steps)
 
 
 def _quadratic(config: Config, key: Array) -> tuple[float, float]:
-    """(critical η · λ_max/2, its upper bound) on ½⟨w, Hw⟩, λ_i = 1/i, "unstable" being a gradient that has grown.
+    """Find (critical η · λ_max/2, its upper bound) on ½⟨w, Hw⟩, λ_i = 1/i, unstable where the gradient has grown.
 
     The gradient grows at the latest when the part of it along the top eigenvector does, by a factor |1 − ηλ|^T
     that has to make up for its share of ‖∇‖: so η λ/2 is between 1 and (1 + (‖∇‖/top)^(1/T))/2.
@@ -136,8 +136,8 @@ def _quadratic(config: Config, key: Array) -> tuple[float, float]:
     return rate / 2, float(bound)
 
 
-def _half_square(H: Array, w) -> Array:
-    """½⟨w, Hw⟩."""
+def _half_square(H: Array, w: dict[str, Array]) -> Array:
+    """Return ½⟨w, Hw⟩."""
     return jnp.vdot(w["w"], w["w"] @ H) / 2
 
 
@@ -161,7 +161,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 
 def _lora_rows(alpha: float, data: xr.Dataset) -> list[Row]:
-    """One α: the critical rates against L1, the first step against its own curvature, and against full fine-tuning."""
+    """Compare the critical rates at one α with L1, the curvature along the first step, and full fine-tuning."""
     here, ratio = f"LoRA at α = {alpha:g}", data.measured * data.lora / 2
     first = data.measured.sel(criterion="first") * data.rayleigh / 2
     tolerated = (data.measured / data.full).sel(criterion="exceeds")
@@ -191,9 +191,15 @@ def _sentences(data: xr.Dataset) -> list[str]:
     ]
 
 
+def _tolerance_by_trace(problem: Problem, alpha: float) -> float:
+    """Return 1/(r s² σ_A²), σ_A² averaged over layers: by how much the trace of H_Signal is below that of H_ℓ (P3)."""
+    factors = [closed_forms.suppression(problem.rank, problem.scaling(alpha), x) for x in problem.sigma_a().values()]
+    return 1 / float(np.mean(factors))
+
+
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    title = f"L1  Critical η of gradient descent: d = {config.width}, r = {config.rank}, {config.seeds} seeds"
-    figure, axes = plotting.panels(3, title, height=4.8)
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    figure, axes = plotting.panels(3, f"L1  Critical η of gradient descent: {sizes}", height=4.8)
     measured = data.measured.transpose("alpha", "seed", "criterion")
     against = (measured, measured * data.lora / 2, measured / data.full)
     for criterion, color in zip(CRITERIA, ("other", "lora", "drift"), strict=True):
@@ -201,7 +207,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
             y = values.sel(criterion=criterion).transpose("alpha", "seed")
             panel.plot(data.alpha, y, "o", color=plotting.COLOR[color], alpha=0.4)
             panel.plot(data.alpha, y.mean("seed"), color=plotting.COLOR[color], label=f'"{criterion}"')
-    trace_law = [1 / closed_forms.suppression(config.rank, config.scaling(a), config.sigma_a) for a in config.alphas]
+    trace_law = [_tolerance_by_trace(config.problem, alpha) for alpha in config.alphas]
     one = xr.ones_like(data.lora)
     for panel, y, style, color, label in (
         (axes[0], 2 / data.lora, "--", "prediction", "2/λmax[H_LoRA]"),
@@ -224,22 +230,9 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 EXPERIMENT = Experiment(
     name="stability",
     title="L1: the critical learning rate of gradient descent against 2/λmax, for full fine-tuning and for LoRA.",
-    paper=Config(),
-    quick=replace(
-        Config(),
-        width=6,
-        depth=3,
-        samples=20,
-        rank=3,
-        seeds=2,
-        alphas=(1.0, 16.0, 256.0),
-        steps=30,
-        quadratic_steps=200,
-    ),
+    configure=Config,
     points=points,
     measure=measure,
     report=report,
+    tiny={"seeds": 2, "alphas": (1.0, 16.0, 256.0), "steps": 30, "quadratic_steps": 200},
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -3,16 +3,16 @@
 Two base runs stand beside the eight: LoRA at (η₀, α₀) and full fine-tuning at η₀.
 """
 
-from dataclasses import dataclass, replace
 from functools import partial
 
 import xarray as xr
 
-from experiments.analysis.divergence import LAST, RISE, behaviour, final, jitter, largest_rise, per_run, words
+from experiments.analysis.divergence import LAST, RISE, classify, counted, final, jitter, largest_rise, per_run
 from experiments.analysis.intervals import Interval, mean_interval
 from experiments.dynamics.eta_against_alpha import (
     FAMILIES,
     MATCHED,
+    STATED,
     Families,
     deepest_ratio,
     draw_families,
@@ -21,46 +21,41 @@ from experiments.dynamics.eta_against_alpha import (
     slope,
     trajectories,
 )
-from experiments.lab import figure_files
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.figure_files import Drawing
+from experiments.lab.problem import Problem, Tuning
 
 EARLY = 10
 """Steps that count as the beginning, the first tenth."""
-STATED = {"64·η₀": "oscillates", "128·η₀": "diverges", "128·α₀": "stable", "256·α₀": "stable"}
-"""What App. E reports."""
 
 
-@dataclass(frozen=True)
-class Config(Families, Setting):
-    """The ten trajectories of Fig. 2."""
+def configure(problem: Problem) -> Families:
+    """Start where the problem's trajectories start, for as many steps and seeds as it is tuned with."""
+    eta, alpha = problem.start_of_trajectories
+    sizes = problem.tuning or Tuning()
+    return Families(problem.resized(256), sizes.seeds, learning_rate=eta, alpha=alpha, steps=sizes.steps)
 
-    width: int = 256
-    """d, inputs, outputs and hidden units of every layer."""
 
-
-def points(config: Config) -> list[dict]:
+def points(config: Families) -> list[Point]:
     return [{"seed": seed} for seed in range(config.seeds)]
 
 
-def measure(config: Config, seed: int) -> xr.Dataset:
-    """The ten runs of one seed, all from the same W₀, A and data."""
-    loss, base = problem(config, seed)
-    return trajectories(config, loss, base, adapters(config, base, seed), config.scaling(config.alpha))
+def measure(config: Families, seed: int) -> xr.Dataset:
+    return trajectories(config, seed)
 
 
-def report(config: Config, data: xr.Dataset) -> Report:
+def report(config: Families, data: xr.Dataset) -> Report:
     lora = data.drop_sel(run="FFT")
     rows = [*_descent_rows(config, data), *_noise_rows(config, lora), *purity_rows(config, lora)]
     return Report(rows, _sentences(config, data), _figures(config, data))
 
 
-def _descent_rows(config: Config, data: xr.Dataset) -> list[Row]:
-    rows, names, level = [], per_run(behaviour, data.loss), final(data.loss)
+def _descent_rows(config: Families, data: xr.Dataset) -> list[Row]:
+    rows, names, level = [], per_run(classify, data.loss), final(data.loss)
     for run in data.run.values:
         ratio = mean_interval(level.sel(run=run).values)
         quantity = f"F2a  {run}: behaviour; final / initial loss"
-        rows.append(Row(quantity, STATED.get(run, "–"), f"{words(names.sel(run=run))}; {ratio}", ratio.interval()))
+        rows.append(Row(quantity, STATED.get(run, "–"), f"{counted(names.sel(run=run))}; {ratio}", ratio.interval()))
     if set(MATCHED) <= set(data.run.values):
         quotient = early_ratio(data)
         name = f"F2a  loss of {MATCHED[0]} over loss of {MATCHED[1]}, mean of the first {EARLY} steps"
@@ -70,12 +65,12 @@ def _descent_rows(config: Config, data: xr.Dataset) -> list[Row]:
 
 
 def early_ratio(data: xr.Dataset) -> Interval:
-    """The losses of the pair that is said to start alike, one over the other, over the first steps."""
+    """Divide the losses of the pair that is said to start alike, one by the other, over the first steps."""
     early = (data.loss.sel(run=MATCHED[0]) / data.loss.sel(run=MATCHED[1])).isel(time=slice(1, EARLY + 1))
     return mean_interval(early.mean("time").values)
 
 
-def _noise_rows(config: Config, data: xr.Dataset) -> list[Row]:
+def _noise_rows(config: Families, data: xr.Dataset) -> list[Row]:
     quantities = {
         "jitter of ‖Δw_Drift‖": (per_run(jitter, data.drift), {"η": "> 0", "α": "≤ 0"}),
         "mean ‖Δw_Drift‖": (data.drift.mean("step"), {"η": "2 (P4)", "α": "1 (P4)"}),
@@ -88,11 +83,11 @@ def _noise_rows(config: Config, data: xr.Dataset) -> list[Row]:
     ]
 
 
-def _sentences(config: Config, data: xr.Dataset) -> list[str]:
-    names, rise = per_run(behaviour, data.loss), per_run(largest_rise, data.loss)
+def _sentences(config: Families, data: xr.Dataset) -> list[str]:
+    names, rise = per_run(classify, data.loss), per_run(largest_rise, data.loss)
     judged = [run for run in STATED if run in data.run.values]
     parts = [
-        f"{run} is reported to be: {STATED[run]}; measured: {words(names.sel(run=run))} "
+        f"{run} is reported to be: {STATED[run]}; measured: {counted(names.sel(run=run))} "
         f"(largest climb ×{float(rise.sel(run=run).max()):.3g})"
         for run in judged
     ]
@@ -103,7 +98,7 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
     ]
 
 
-def _figures(config: Config, data: xr.Dataset) -> dict[str, figure_files.Drawing]:
+def _figures(config: Families, data: xr.Dataset) -> dict[str, Drawing]:
     ratio = (data.signal / data.drift).isel(step=slice(1, None)).drop_sel(run="FFT")
     drift = data.drift.isel(step=slice(1, None)).drop_sel(run="FFT")
     relative = data.loss / data.loss.isel(time=0)
@@ -126,12 +121,9 @@ def _figures(config: Config, data: xr.Dataset) -> dict[str, figure_files.Drawing
 EXPERIMENT = Experiment(
     name="dynamics",
     title="F2: loss, drift norm and signal-to-drift ratio along training, learning rate against scaling factor.",
-    paper=Config(),
-    quick=replace(Config(), width=8, depth=3, samples=20, rank=3, seeds=2, steps=30),
+    configure=configure,
     points=points,
     measure=measure,
     report=report,
+    tiny={"seeds": 2, "steps": 30},
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

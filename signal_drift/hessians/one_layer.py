@@ -1,5 +1,6 @@
-"""The curvature in one layer alone, matrix-free."""
+"""Gives the curvature in one layer alone, matrix-free."""
 
+import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
@@ -10,17 +11,22 @@ from signal_drift.losses.arguments import Loss, traceable
 
 
 def decompose_layer(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling, layer: str) -> Decomposition:
-    """The diagonal blocks of one layer: the decomposition of ℓ as a function of that layer's weights alone.
+    """Decompose ℓ as a function of one layer's weights alone (Eq. 4): the diagonal blocks of that layer.
 
-    Matrix-free like `decompose`, at any size; the other layers are held at their effective weights.
+    Matrix-free like `decompose`, at any size; the other layers are held at their effective weights. Which layer it is
+    is a value and no part of the code, so that layers of one shape and rank share what is compiled.
+    Raises `InputError` for an unknown layer, and where `decompose` does.
     """
     fixed = effective_weights(base, adapters, scaling)
     if layer not in fixed:
         raise InputError(f"layer: unknown layer {layer!r}; the layers are {sorted(fixed)}")
-    alone = Partial(_with_fixed, traceable("loss", loss), fixed)
+    alike = {k: jnp.asarray(k == layer) for k, W in fixed.items() if W.shape == fixed[layer].shape}
+    alone = Partial(_with_one, traceable("loss", loss), fixed, alike)
     s = per_layer("scaling", scaling, base)
-    return decompose(alone, {layer: base[layer]}, {layer: adapters[layer]}, {layer: s[layer]})
+    return decompose(alone, {"layer": base[layer]}, {"layer": adapters[layer]}, {"layer": s[layer]})
 
 
-def _with_fixed(loss: Loss, fixed: Weights, weights: Weights) -> Float[Array, ""]:
-    return loss({**fixed, **weights})
+def _with_one(loss: Loss, fixed: Weights, chosen: dict[str, Array], weights: Weights) -> Float[Array, ""]:
+    """The loss at the fixed weights, with the weights given in the place of the layer chosen."""
+    one = {k: jnp.where(here, weights["layer"], fixed[k]) for k, here in chosen.items()}
+    return loss({**fixed, **one})

@@ -8,9 +8,9 @@ from flax import nnx
 from problems import EPS
 
 import signal_drift as sd
-from signal_drift.losses.composite import split
+from signal_drift.losses.composite import outputs_and_criterion
 from signal_drift.models.bert import Bert, BertConfig
-from signal_drift.tasks.rating_head import PENALTIES, Examples, Head, batch_error, embeddings, ridge_head, squared_error
+from signal_drift.tasks.rating_head import PENALTIES, Examples, Head, batch_error, embeddings, rating_error, ridge_head
 
 DRAWS = np.random.default_rng(0)
 TEXTS = Examples(
@@ -74,9 +74,9 @@ def test_ridge_head_solves_the_normal_equations_of_the_best_penalty():
 def test_loss_is_the_mean_squared_error_of_the_ratings(encoder):
     model, base, forward = encoder
     rest = pooled(model) @ np.asarray(HEAD.weight) + 0.3 - np.asarray(TEXTS.ratings)
-    loss = squared_error(forward, HEAD, TEXTS)
+    loss = rating_error(forward, HEAD, TEXTS)
     assert float(loss(base)) == pytest.approx(np.mean(rest**2), rel=1e3 * EPS)
-    outputs, _ = split(loss) or pytest.fail("not composite: it has no Gauss–Newton matrix")
+    outputs, _ = outputs_and_criterion(loss) or pytest.fail("not composite: it has no Gauss–Newton matrix")
     assert np.allclose(outputs(base), rest + np.asarray(TEXTS.ratings), rtol=0, atol=1e3 * EPS)
 
 
@@ -87,5 +87,5 @@ def test_loss_on_a_batch_is_that_of_its_texts(encoder):
     assert batches.ids.shape == (2, 2, 5)
     for k, pair in enumerate(rows):
         batch = jax.tree.map(lambda x, k=k: x[k], batches)
-        alone = squared_error(forward, HEAD, Examples(*(x[pair] for x in TEXTS)))(base)
+        alone = rating_error(forward, HEAD, Examples(*(x[pair] for x in TEXTS)))(base)
         assert float(batch_error(forward, HEAD)(base, batch)) == pytest.approx(float(alone), rel=1e3 * EPS)

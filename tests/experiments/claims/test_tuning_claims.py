@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from experiments.claims import protocol, tuning
-from experiments.claims.verdict import above, below, power, verdict
+from experiments.ledger.verdict import above, below, power, verdict
 from experiments.problems import PROBLEMS
 from experiments.tuning import magnitudes, protocol_comparison, rank_law
 from experiments.tuning.methods import FULL, PLAIN, TENFOLD, V1, V2, methods

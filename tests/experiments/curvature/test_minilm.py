@@ -14,18 +14,18 @@ from problems import problem, rounding
 import signal_drift as sd
 from experiments import reproduce_minilm as minilm
 from experiments.claims import minilm as claims
-from experiments.claims.verdict import verdict
 from experiments.curvature import layers as minilm_layers
 from experiments.curvature import minilm_curvature
 from experiments.lab import store
 from experiments.lab.experiment import Experiment, main, results
+from experiments.ledger.verdict import verdict
 from experiments.problems.minilm import HELD_OUT, SETS, TINY, TRAINING, Setting
 from experiments.tuning import minilm_paths, minilm_protocol
 from experiments.tuning import rates as minilm_rates
 from experiments.tuning.methods import FULL, PLAIN, Recipe, recipes
 from experiments.tuning.runs import outcome
 from signal_drift.models.bert import mean_pooled
-from signal_drift.tasks.rating_head import batch_error, squared_error
+from signal_drift.tasks.rating_head import batch_error, rating_error
 
 QUICK = {module: module.EXPERIMENT.quick for module in (minilm_rates, minilm_protocol, minilm_paths)}
 
@@ -296,7 +296,7 @@ def test_head_starts_from_what_the_encoder_knows(rates):
     assert list(rates.set.values) == list(SETS)
     encoder = Setting(**TINY).encoder("float64")
     first = jax.tree.map(lambda x: x[:40], encoder.training)
-    loss = float(squared_error(encoder.forward, encoder.head, first)(encoder.base))
+    loss = float(rating_error(encoder.forward, encoder.head, first)(encoder.base))
     assert loss < float(jnp.var(first.ratings))
     assert not np.array_equal(encoder.judged[HELD_OUT].ids[:20], encoder.training.ids[:20])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.analysis.intervals import Interval, point
-from experiments.claims.verdict import (
+from experiments.ledger.verdict import (
     Band,
     Finding,
     above,
