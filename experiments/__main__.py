@@ -12,6 +12,8 @@ from experiments.lab.experiment import Experiment
 from experiments.problems import PROBLEMS, fetch_minilm
 from experiments.reproduce import Options as Reproduction
 from experiments.reproduce import reproduce
+from experiments.rerun import Options as Rerun
+from experiments.rerun import show
 from experiments.verify import Options as Verification
 from experiments.verify import verify
 
@@ -35,6 +37,10 @@ def _verify(arguments: Sequence[str]) -> None:
     verify(tyro.cli(Verification, args=arguments, prog="python -m experiments verify"))
 
 
+def _ledger(arguments: Sequence[str]) -> None:
+    show(tyro.cli(Rerun, args=arguments, prog="python -m experiments ledger"))
+
+
 def _fetch(arguments: Sequence[str]) -> None:
     folder = fetch_minilm.cache()
     if fetch_minilm.missing(folder):
@@ -44,6 +50,7 @@ def _fetch(arguments: Sequence[str]) -> None:
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "reproduce": ("every experiment in turn, then the ledger and its report", _reproduce),
+    "ledger": ("every claim and its verdict (--list), or one claim measured again", _ledger),
     "verify": ("the claims on your own model: path/to/file.py:problem", _verify),
     "fetch": ("MiniLM and VADER's rated text, once, into the cache folder", _fetch),
 }

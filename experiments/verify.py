@@ -17,13 +17,13 @@ from tqdm import tqdm
 import signal_drift as sd
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS
-from experiments.claims.claim import Claim
 from experiments.lab.command_line import Device, prepare
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
 from experiments.lab.runner import measured, run, stored
 from experiments.ledger import ledger
+from experiments.ledger.claim import Claim
 from experiments.ledger.pages import Page, counts, write_pages
 from experiments.ledger.table import Entries, Entry
 

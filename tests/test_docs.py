@@ -11,16 +11,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import experiments.ledger.__main__ as ledger_door
 import pytest
 from pages_of_docs import GUIDES, PAGES, ROOT, blocks, commands, links, read, rows, spoken
 
-import experiments.ledger.__main__ as ledger_door
 from experiments import __main__ as door
 from experiments import reproduce, verify
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS
-from experiments.claims.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
 from experiments.lab import command_line
+from experiments.ledger.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
 from experiments.problems import PROBLEMS
 from signal_drift.__main__ import main as audit_door
 from signal_drift.propositions import PROPOSITIONS, random_instance

@@ -11,15 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import psutil
 import xarray as xr
 
+from experiments.benchmark.config import ANSWERS, Config
 from experiments.benchmark.report import report
-from experiments.lab.experiment import Experiment, main
-from experiments.problems.mlp import Setting
+from experiments.lab.experiment import Experiment, Point
+from experiments.lab.problem import Problem
+from experiments.problems.mlp import MLP
 
 WAYS = {
     "gradient": ("ours", "merged", "torch"),
@@ -34,44 +37,23 @@ WAYS = {
 """Kernels and the ways of computing each; a way that ends in -1 holds the BLAS to one thread."""
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
 """Of glibc: memory freed by one thread among several could not be given back, and a peak below it not be seen."""
-ANSWERS = 16
-"""Numbers of a result that are kept, to see that all ways computed the same."""
 
 
-@dataclass(frozen=True)
-class Config(Setting):
-    """Widths up to that of F2, and what ends the search for how far a tool gets."""
-
-    widths: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
-    """Values of d; the rank is `rank`, or d/2 where that is less."""
-    pipeline_widths: tuple[int, ...] = (32,)
-    """Values of d at which all spectra are computed at every α."""
-    alphas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0, 256.0)
-    """Values of α of the pipeline."""
-    steps: int = 100
-    """Steps of a trajectory."""
-    tolerance: float = 1e-8
-    """Residual bound of an extreme eigenvalue over the norm."""
-    probes: int = 60
-    """Products for a trace."""
-    repeats: int = 5
-    """Timed calls after the first: fewer where they take over ten seconds in all, more where less than one."""
-    seconds: float = 300.0
-    """A way that takes longer, for all its widths, is ended."""
-    gigabytes: float = 16.0
-    """A process that grows larger is ended."""
-
-    def at(self, width: int) -> "Config":
-        """The same at one width."""
-        return replace(self, width=width, rank=min(self.rank, width // 2))
+def refuses(problem: Problem) -> str:
+    return "" if problem.name == "mlp" else "it times the MLP, which has every width"
 
 
-def points(config: Config) -> list[dict]:
+def configure(problem: Problem) -> Config:
+    assert isinstance(problem, MLP), problem
+    return Config(problem)
+
+
+def points(config: Config) -> list[Point]:
     return [{"kernel": kernel, "way": way} for kernel, ways in WAYS.items() for way in ways]
 
 
 def measure(config: Config, kernel: str, way: str) -> xr.Dataset:
-    """One way of one kernel, as far as it gets; every point has all widths."""
+    """Measure one way of one kernel, as far as it gets; every point has all widths."""
     asked = config.pipeline_widths if kernel == "pipeline" else config.widths
     found = process(replace(config, widths=asked), kernel, way)
     rows, reason = [], ""
@@ -92,9 +74,13 @@ EMPTY: dict[str, Any] = dict.fromkeys(
 
 
 def process(config: Config, kernel: str, way: str) -> dict[int, Mapping[str, Any]]:
-    """What a fresh process prints of each width; why it printed no more, at the width after the last."""
-    imports = "from experiments.benchmark import Config; from experiments.benchmark_worker import work"
-    call = f"{imports}; work({kernel!r}, {way!r}, Config(**{asdict(config)}))"
+    """Return what a fresh process prints of each width; why it printed no more, at the width after the last."""
+    imports = (
+        "from experiments.benchmark.config import Config",
+        "from experiments.benchmark.worker import work",
+        "from experiments.problems.mlp import MLP",
+    )
+    call = f"{'; '.join(imports)}; work({kernel!r}, {way!r}, {config!r})"
     threads = {"OPENBLAS_NUM_THREADS": "1"} if way.endswith("-1") else {}
     output, reason = _watched([sys.executable, "-c", call], os.environ | ALLOCATOR | threads, config)
     found: dict[int, Mapping[str, Any]] = {row.pop("width"): row for row in map(json.loads, output.splitlines())}
@@ -103,7 +89,7 @@ def process(config: Config, kernel: str, way: str) -> dict[int, Mapping[str, Any
 
 
 def _watched(command: list[str], environment: Mapping[str, str], config: Config) -> tuple[str, str]:
-    """The command's output, and why it was ended if it exceeded the time or the memory (Linux)."""
+    """Return the command's output, and why it was ended if it exceeded the time or the memory."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe) as process:
         start, reason = time.monotonic(), ""
@@ -122,35 +108,28 @@ def _watched(command: list[str], environment: Mapping[str, str], config: Config)
 
 
 def _resident(pid: int) -> int:
-    """Bytes of memory of a process; 0 once it has ended."""
+    """Return the bytes of memory of a process; 0 once it has ended."""
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii") as status:
-            return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS")), 0)
-    except FileNotFoundError:
+        return psutil.Process(pid).memory_info().rss
+    except psutil.NoSuchProcess:
         return 0
 
 
 EXPERIMENT = Experiment(
     name="benchmark",
     title="Time and memory of every kernel over d, beside other tools on the same weights in the same run.",
-    paper=Config(),
-    quick=replace(
-        Config(),
-        widths=(6, 8),
-        pipeline_widths=(6,),
-        depth=3,
-        samples=20,
-        rank=3,
-        seeds=1,
-        alphas=(1.0, 16.0),
-        repeats=2,
-        steps=5,
-        probes=12,
-    ),
+    configure=configure,
     points=points,
     measure=measure,
     report=report,
+    tiny={
+        "seeds": 1,
+        "widths": (6, 8),
+        "pipeline_widths": (6,),
+        "alphas": (1.0, 16.0),
+        "repeats": 2,
+        "steps": 5,
+        "probes": 12,
+    },
+    refuses=refuses,
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

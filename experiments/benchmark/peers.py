@@ -1,4 +1,4 @@
-"""What `benchmark.py` times, as PyTorch's tools do it, on the weights and data of `benchmark_cases`.
+"""The kernels as PyTorch's tools compute them, on the weights and data of `cases`.
 
 Needs the `peers` extra: torch, curvlinops and hessian-eigenthings.
 """
@@ -13,8 +13,8 @@ import torch
 from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from experiments.benchmark.cases import Call, point
-from experiments.problems.mlp import regression
+from experiments.benchmark.cases import Call, Case, point
+from experiments.benchmark.config import Config
 from signal_drift.lora.adapters import effective_weights
 
 CHUNK = 128
@@ -26,14 +26,14 @@ def tensor(x: Any) -> torch.Tensor:
 
 
 class SiLU(torch.nn.Module):
-    """x·σ(x), written out: forward-mode differentiation of PyTorch's own SiLU stops at its derivative."""
+    """Compute x·σ(x), written out: forward-mode differentiation of PyTorch's own SiLU stops at its derivative."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * torch.sigmoid(x)
 
 
 class Linear(torch.nn.Module):
-    """y = W x."""
+    """Compute y = W x."""
 
     def __init__(self, weight: Any) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Linear(torch.nn.Module):
 
 
 class LoRALinear(torch.nn.Module):
-    """y = (W₀ + BA) x; the parameters in the order of θ."""
+    """Compute y = (W₀ + BA) x; the parameters in the order of θ."""
 
     W0: torch.Tensor
 
@@ -67,13 +67,13 @@ class Peer(NamedTuple):
     direction: torch.Tensor
 
 
-def _peer(config: Any, *, whole: bool) -> Peer:
-    """The adapters of the point as parameters, or the `whole` of its effective weights."""
+def _peer(config: Config, *, whole: bool) -> Peer:
+    """Take the adapters of the point as parameters, or the `whole` of its effective weights."""
     at = point(config)
     merged = effective_weights(at.base, at.adapters, at.scaling)
     layers = [Linear(merged[k]) if whole else LoRALinear(at.base[k], at.adapters[k]) for k in sorted(at.base)]
     model = torch.nn.Sequential(*[m for layer in layers for m in (layer, SiLU())][:-1])
-    X, Y = (tensor(x) for x in regression(config, 0)[2])
+    X, Y = (tensor(x) for x in config.problem.regression(0)[2])
     parameters = dict(model.named_parameters())
     sizes, shapes = [p.numel() for p in parameters.values()], [p.shape for p in parameters.values()]
 
@@ -86,43 +86,43 @@ def _peer(config: Any, *, whole: bool) -> Peer:
     return Peer(model, (X, Y), loss, theta, tensor(at.direction))
 
 
-def gradient_torch(config: Any) -> Call:
-    """`torch.func.grad`."""
+def gradient_torch(config: Config) -> Call:
+    """Compute the gradient by `torch.func.grad`."""
     peer = _peer(config, whole=False)
     gradient = torch.func.grad(peer.loss)
     return lambda: gradient(peer.theta)
 
 
-def product_torch(config: Any) -> Call:
-    """`torch.func.jvp` of `torch.func.grad`."""
+def product_torch(config: Config) -> Call:
+    """Compute `torch.func.jvp` of `torch.func.grad`."""
     peer = _peer(config, whole=False)
     gradient = torch.func.grad(peer.loss)
     return lambda: torch.func.jvp(gradient, (peer.theta,), (peer.direction,))[1]
 
 
-def product_curvlinops(config: Any) -> Call:
-    """`HessianLinearOperator @ v`."""
+def product_curvlinops(config: Config) -> Call:
+    """Compute `HessianLinearOperator @ v`."""
     peer = _peer(config, whole=False)
     hessian = _curvlinops(peer)
     return lambda: hessian @ peer.direction
 
 
-def product_eigenthings(config: Any) -> Call:
-    """`HessianOperator.matvec`."""
+def product_eigenthings(config: Config) -> Call:
+    """Compute `HessianOperator.matvec`."""
     peer = _peer(config, whole=False)
     hessian = _eigenthings(peer)
     return lambda: hessian.matvec(peer.direction)
 
 
-def dense_torch(config: Any) -> Call:
-    """`torch.func.hessian`."""
+def dense_torch(config: Config) -> Call:
+    """Compute `torch.func.hessian`."""
     peer = _peer(config, whole=True)
     hessian = torch.func.hessian(peer.loss)
     return lambda: hessian(peer.theta)
 
 
-def dense_chunked(config: Any) -> Call:
-    """`torch.func`'s Hessian-vector product under vmap over chunks of basis vectors."""
+def dense_chunked(config: Config) -> Call:
+    """Compute `torch.func`'s Hessian-vector product under vmap over chunks of basis vectors."""
     peer = _peer(config, whole=True)
     gradient, n = torch.func.grad(peer.loss), len(peer.theta)
     columns = torch.func.vmap(lambda v: torch.func.jvp(gradient, (peer.theta,), (v,))[1])
@@ -134,17 +134,18 @@ def dense_chunked(config: Any) -> Call:
     return dense
 
 
-def dense_curvlinops(config: Any) -> Call:
-    """`HessianLinearOperator @ eye`."""
+def dense_curvlinops(config: Config) -> Call:
+    """Compute `HessianLinearOperator @ eye`."""
     peer = _peer(config, whole=True)
     hessian = _curvlinops(peer)
     return lambda: hessian @ torch.eye(len(peer.theta), dtype=torch.float64)
 
 
-def extremes_curvlinops(config: Any) -> Call:
-    """SciPy's `eigsh` on curvlinops' operator, one call for each end."""
+def extremes_curvlinops(config: Config) -> Call:
+    """Find the ends by SciPy's `eigsh` on curvlinops' operator, one call for each end."""
     peer = _peer(config, whole=False)
     hessian, count = _curvlinops(peer), [0]
+    options: dict[str, Any] = {"tol": config.tolerance}
 
     def product(v: np.ndarray) -> np.ndarray:
         count[0] += 1
@@ -153,14 +154,14 @@ def extremes_curvlinops(config: Any) -> Call:
     def extremes() -> dict[str, Any]:
         count[0] = 0
         op = LinearOperator(hessian.shape, matvec=product, dtype=float)  # pyright: ignore[reportCallIssue]
-        ends = [eigsh(op, 1, which=end, tol=config.tolerance, return_eigenvectors=False) for end in ("SA", "LA")]
+        ends = [eigsh(op, 1, which=end, return_eigenvectors=False, **options) for end in ("SA", "LA")]
         return {"answer": np.concatenate(ends), "products": count[0]}
 
     return extremes
 
 
-def extremes_eigenthings(config: Any) -> Call:
-    """`lanczos` for each end, by its own rule for the number of steps: twice as many until it says converged."""
+def extremes_eigenthings(config: Config) -> Call:
+    """Find each end by `lanczos`, by its own rule for the number of steps: twice as many until it says converged."""
     from hessian_eigenthings import lanczos
 
     operator = _eigenthings(_peer(config, whole=False))
@@ -181,8 +182,8 @@ def extremes_eigenthings(config: Any) -> Call:
     return extremes
 
 
-def trace_curvlinops(config: Any) -> Call:
-    """`hutchpp_trace`."""
+def trace_curvlinops(config: Config) -> Call:
+    """Estimate the trace by `hutchpp_trace`."""
     from curvlinops import hutchpp_trace
 
     hessian = _curvlinops(_peer(config, whole=False))
@@ -193,8 +194,8 @@ def trace_curvlinops(config: Any) -> Call:
     return trace
 
 
-def trace_eigenthings(config: Any) -> Call:
-    """`trace`, by Hutch++ as well."""
+def trace_eigenthings(config: Config) -> Call:
+    """Estimate the trace by `trace`, Hutch++ as well."""
     import hessian_eigenthings as eigenthings
 
     operator = _eigenthings(_peer(config, whole=False))
@@ -217,3 +218,19 @@ def _eigenthings(peer: Peer) -> Any:
     from hessian_eigenthings import HessianOperator, supervised_loss
 
     return HessianOperator(peer.model, [peer.data], supervised_loss(torch.nn.MSELoss()))
+
+
+KERNELS: dict[tuple[str, str], Case] = {
+    ("gradient", "torch"): gradient_torch,
+    ("product", "torch"): product_torch,
+    ("product", "curvlinops"): product_curvlinops,
+    ("product", "eigenthings"): product_eigenthings,
+    ("dense", "torch"): dense_torch,
+    ("dense", "chunked"): dense_chunked,
+    ("dense", "curvlinops"): dense_curvlinops,
+    ("extremes", "curvlinops"): extremes_curvlinops,
+    ("extremes", "eigenthings"): extremes_eigenthings,
+    ("trace", "curvlinops"): trace_curvlinops,
+    ("trace", "eigenthings"): trace_eigenthings,
+}
+"""What sets up the call, by kernel and way."""

@@ -1,11 +1,12 @@
-"""The table and the figure of `benchmark.py`, from its stored results."""
+"""The table and the figure of the benchmark, from its stored results."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
+from experiments.benchmark.config import Config
 from experiments.benchmark.floors import floor_seconds, product_flops
 from experiments.lab.experiment import Report, Row
 from signal_drift import plotting
@@ -77,7 +78,7 @@ FITTED = 3
 """Largest widths over which a growth exponent is fitted."""
 
 
-def report(config: Any, data: xr.Dataset) -> Report:
+def report(config: Config, data: xr.Dataset) -> Report:
     widths = set(data.width.values.tolist())
     rows = [_aim(data, aim) for aim in AIMS if aim.width in widths]
     rows += [_growth(data), *(row for kernel in KERNEL for row in _kernel(config, data, kernel))]
@@ -108,7 +109,7 @@ def _quantity(name: str) -> str:
 
 
 def exponent(data: xr.Dataset, kernel: str, way: str) -> float:
-    """The slope of log time over log d at the largest widths that were reached; NaN with fewer than two."""
+    """Fit the slope of log time over log d at the largest widths that were reached; NaN with fewer than two."""
     seconds = data.seconds.sel(kernel=kernel, way=way).dropna("width")[-FITTED:]
     if len(seconds) < 2:
         return np.nan
@@ -122,8 +123,8 @@ def _growth(data: xr.Dataset) -> Row:
     return Row(quantity, "at most +0.2", measured, f"not one: {extremes:.2f} and {gradient:.2f}")
 
 
-def _kernel(config: Any, data: xr.Dataset, kernel: str) -> list[Row]:
-    """One line for each way, at the largest width that it reached."""
+def _kernel(config: Config, data: xr.Dataset, kernel: str) -> list[Row]:
+    """Give one line for each way, at the largest width that it reached."""
     found = []
     for way in data.way.values:
         seconds = data.seconds.sel(kernel=kernel, way=way).dropna("width")
@@ -142,7 +143,7 @@ def _kernel(config: Any, data: xr.Dataset, kernel: str) -> list[Row]:
     return found
 
 
-def _reached(config: Any, data: xr.Dataset, kernel: str, way: str, width: int) -> str:
+def _reached(config: Config, data: xr.Dataset, kernel: str, way: str, width: int) -> str:
     if kernel == "pipeline":
         return ""
     fraction = floors(config, data, kernel, way)[width] / _number(data, "seconds", kernel, way, width)
@@ -150,12 +151,12 @@ def _reached(config: Any, data: xr.Dataset, kernel: str, way: str, width: int) -
 
 
 def rates(data: xr.Dataset) -> dict[str, float]:
-    """The best that was measured anywhere in the run, of arithmetic and of memory."""
+    """Return the best that was measured anywhere in the run, of arithmetic and of memory."""
     return {name: float(data[name].max()) for name in ("float64", "float32", "bytes")}
 
 
-def floors(config: Any, data: xr.Dataset, kernel: str, way: str) -> dict[int, float]:
-    """Seconds below which no way of the kernel can get, at the products that this one took, for every width reached."""
+def floors(config: Config, data: xr.Dataset, kernel: str, way: str) -> dict[int, float]:
+    """Return, by width reached, the seconds below which no way of the kernel can get at the products this one took."""
     known = data.sel(kernel=kernel, way=way).dropna("width", subset=["seconds"])
     products = known.products.fillna(1)
     return {
@@ -165,7 +166,7 @@ def floors(config: Any, data: xr.Dataset, kernel: str, way: str) -> dict[int, fl
 
 
 def difference(data: xr.Dataset, kernel: str, way: str, width: int) -> float:
-    """The largest difference from our answer, over the largest number of that."""
+    """Return the largest difference from our answer, over the largest number of that."""
     ours, other = (data.answer.sel(kernel=kernel, way=name, width=width) for name in ("ours", way))
     return float(abs(ours - other).max() / abs(ours).max())
 
@@ -181,7 +182,7 @@ def _rates(data: xr.Dataset) -> str:
     )
 
 
-def _arithmetic(config: Any) -> str:
+def _arithmetic(config: Config) -> str:
     width = max(config.widths)
     flops = product_flops(config.at(width))
     return (
@@ -191,7 +192,7 @@ def _arithmetic(config: Any) -> str:
 
 
 def _stopped(data: xr.Dataset) -> list[str]:
-    """Where and why a way got no further."""
+    """Say where and why a way got no further."""
     found = []
     for kernel, name in KERNEL.items():
         for way in data.way.values:
@@ -203,8 +204,8 @@ def _stopped(data: xr.Dataset) -> list[str]:
     return found
 
 
-def _figure(config: Any, data: xr.Dataset) -> plotting.Figure:
-    """Time over d for each kernel, and the memory that ours take."""
+def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
+    """Draw time over d for each kernel, and the memory that ours take."""
     kernels = [kernel for kernel in KERNEL if kernel != "pipeline"]
     title = "Time over d, on the same weights in the same run, and the memory of this project"
     figure, [*axes, memory] = plotting.panels(4, title, rows=2, width=4.6)

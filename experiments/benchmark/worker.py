@@ -1,8 +1,7 @@
-"""The process in which `benchmark.py` measures one kernel, one way, one width."""
+"""The process in which one kernel is measured, one way, at every width in turn."""
 
 import ctypes
 import gc
-import importlib
 import json
 import time
 from collections.abc import Callable
@@ -11,13 +10,14 @@ from typing import Any
 
 import jax
 import numpy as np
+import psutil
 
-from experiments.benchmark.experiment import ANSWERS, Config
+from experiments.benchmark import cases, trajectories
+from experiments.benchmark.cases import Case
+from experiments.benchmark.config import ANSWERS, Config
 from experiments.benchmark.floors import measured_rates
-from experiments.lab.experiment import prepare
+from experiments.lab.command_line import prepare
 from signal_drift import InputError
-
-Case = Callable[[Config], Callable[[], Any]]
 
 ENOUGH = 10.0
 """Seconds after which a call is not repeated."""
@@ -44,7 +44,7 @@ def work(kernel: str, way: str, config: Config) -> None:
 
 
 def _measured(case: Case, kernel: str, config: Config, times: list[float]) -> str:
-    """Print what one width gives and note the seconds of its first call; the reason if there is no room for it."""
+    """Print what one width gives and note the seconds of its first call; return the reason if there is no room."""
     try:
         call = case(config)
         first, result = _timed(call)
@@ -59,9 +59,9 @@ def _measured(case: Case, kernel: str, config: Config, times: list[float]) -> st
     answer = np.ravel(_array(details.pop("answer")))
     size, picked = answer.nbytes, answer[np.linspace(0, answer.size - 1, ANSWERS).astype(int)].tolist()
     del result, answer
-    found = {"width": config.width, "first": first, "answer": picked}
+    found = {"width": config.problem.width, "first": first, "answer": picked}
     if kernel == "pipeline":  # once, as a user would; its memory is that of the whole process
-        found |= {"seconds": first, "memory": _status("VmHWM")}
+        found |= {"seconds": first, "memory": _high_water()}
     else:
         found |= {"memory": _peak_beyond(call) - size, "seconds": _median(call, config.repeats)}
     print(json.dumps(found | {name: float(x) for name, x in details.items()} | measured_rates()), flush=True)
@@ -69,15 +69,27 @@ def _measured(case: Case, kernel: str, config: Config, times: list[float]) -> st
 
 
 def find(kernel: str, way: str) -> Case:
-    """The function that sets up the call. Raises `ImportError` for a tool that is not installed."""
-    modules = (
-        importlib.import_module(f"experiments.benchmark_{part}") for part in ("cases", "trajectories", "peers", "peft")
-    )
-    return next(getattr(module, f"{kernel}_{way}") for module in modules if hasattr(module, f"{kernel}_{way}"))
+    """Return the function that sets up the call. Raises `ImportError` for a tool that is not installed."""
+    known = cases.KERNELS | trajectories.KERNELS
+    if (kernel, way) not in known:
+        known = _of_peft() if way == "peft" else _of_peers()
+    return known[kernel, way]
+
+
+def _of_peers() -> dict[tuple[str, str], Case]:
+    from experiments.benchmark.peers import KERNELS
+
+    return KERNELS
+
+
+def _of_peft() -> dict[tuple[str, str], Case]:
+    from experiments.benchmark.peft_loop import KERNELS
+
+    return KERNELS
 
 
 def _case(kernel: str, way: str) -> Case | str:
-    """The function that sets up the call, or what is missing."""
+    """Return the function that sets up the call, or what is missing."""
     try:
         return find(kernel, way)
     except ImportError as missing:
@@ -102,16 +114,18 @@ def _median(call: Callable[[], Any], repeats: int) -> float:
 
 
 def _peak_beyond(call: Callable[[], object]) -> int:
-    """Bytes by which the resident memory rose at its highest during the call (Linux)."""
+    """Return the bytes by which the resident memory rose at its highest during the call (Linux)."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that taking it again is seen
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the high-water mark
+    before = psutil.Process().memory_info().rss
     jax.block_until_ready(call())
-    return _status("VmHWM") - before
+    return _high_water() - before
 
 
-def _status(field: str) -> int:
-    """A memory figure of this process in bytes, from /proc (Linux)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+def _high_water() -> int:
+    """Return the largest resident memory since it was last reset, in bytes (Linux).
+
+    Neither psutil nor getrusage has it: the latter also counts the process that this one was started from.
+    """
+    return int(Path("/proc/self/status").read_text(encoding="ascii").split("VmHWM:")[1].split()[0]) * 1024

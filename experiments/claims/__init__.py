@@ -9,7 +9,7 @@ They stand in the order of the theory, then of the experiments.
 from dataclasses import replace
 
 from experiments.claims import algebra, curvature, dynamics, protocol, steps, traces, tuning
-from experiments.claims.claim import Claim
+from experiments.ledger.claim import Claim
 
 ORDER = (
     *("P1-update", "P1-hessian", "P2-descent", "P2-psd", "P2-premise", "P2-drift-indefinite", "P2-drift-alignment"),

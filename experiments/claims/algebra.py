@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import point
-from experiments.claims.claim import Claim, Evidence, Reading
 from experiments.claims.curvature import asymmetric, definite
 from experiments.claims.steps import ascends_never
-from experiments.claims.verdict import Band, Finding
 from experiments.curvature import algebra, asymmetric_scaling, residual_curvature
 from experiments.dynamics import signal_descent
+from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.verdict import Band, Finding
 
 ALGEBRA, DESCENT = algebra.EXPERIMENT, signal_descent.EXPERIMENT
 

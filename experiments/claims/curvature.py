@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from experiments.analysis.ends import PLAIN, STATES, lowest_over_highest
 from experiments.analysis.intervals import Interval, exponents, extent, mean_interval
-from experiments.claims.claim import Claim, Evidence, Reading
-from experiments.claims.verdict import FRACTION, Finding, above, at_least, at_most, below, equal, power
 from experiments.curvature import asymmetric_scaling, at_scale, purification, residual_curvature
-from experiments.curvature.ends import PLAIN, STATES, lowest_over_highest
 from experiments.curvature.residual_curvature import LABEL
+from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.verdict import FRACTION, Finding, above, at_least, at_most, below, equal, power
 
 EPS = float(np.finfo(float).eps)
 

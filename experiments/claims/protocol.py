@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import Interval, point
-from experiments.claims.claim import Claim, Evidence, Reading
 from experiments.claims.tuning import RANKS, TRAINED, coefficient, root_of_rank
-from experiments.claims.verdict import Finding, above, at_least, exactly, magnitude, near, power
+from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.verdict import Finding, above, at_least, exactly, magnitude, near, power
 from experiments.tuning import magnitudes, protocol_comparison
 from experiments.tuning.gap import ahead_of_tenfold, diverged, fraction, gap, rate_name
 from experiments.tuning.methods import PLAIN, V1, V2

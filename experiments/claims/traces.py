@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import Interval, bootstrap, exponents, extent, mean_interval, point
-from experiments.claims.claim import Claim, Evidence, Reading
-from experiments.claims.verdict import FRACTION, Band, Finding, below, equal, magnitude, power
 from experiments.curvature import layers, suppression
 from experiments.curvature.trace_law import Traces, largest_normal
+from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.verdict import FRACTION, Band, Finding, below, equal, magnitude, power
 
 AT_START = ("B = 0", "the entries of A independent, of mean 0 and variance σ_A²")
 

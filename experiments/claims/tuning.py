@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import bootstrap
-from experiments.claims.claim import Claim, Evidence, Reading
-from experiments.claims.verdict import Band, Finding, above, at_least, below, exactly, magnitude, power
+from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.verdict import Band, Finding, above, at_least, below, exactly, magnitude, power
 from experiments.problems import find
 from experiments.tuning import rank_law
 from experiments.tuning import rank_sweeps as sweeps

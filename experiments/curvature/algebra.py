@@ -184,7 +184,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
         1,
         f"Every algebraic statement on {data.applicable.isel(check=0).size} instances, and its control{on}",
         height=1.8 + 0.33 * count,
-        width=11,
+        width=11.0,
     )
     panel.axvspan(FLOOR / 30, 1, color=plotting.COLOR["other"], alpha=0.18, lw=0, label="holds")
     panel.axvline(1, ls="--", color=plotting.COLOR["prediction"], label="tolerance")

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import OPERATORS, PLAIN, STATES, SYMBOL, certificate_rows, extremes
 from experiments.analysis.intervals import Interval, extent
-from experiments.curvature.ends import OPERATORS, PLAIN, STATES, SYMBOL, certificate_rows, extremes
 from experiments.curvature.states import adapters_at
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row

@@ -9,7 +9,7 @@ import scipy.stats
 import xarray as xr
 
 import signal_drift as sd
-from experiments.curvature.ends import PLAIN, SYMBOL
+from experiments.analysis.ends import PLAIN, SYMBOL
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Setting
 from signal_drift import plotting

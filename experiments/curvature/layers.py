@@ -17,8 +17,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Key
 
 import signal_drift as sd
+from experiments.analysis.ends import PLAIN, STATES, SYMBOL, certified
 from experiments.analysis.intervals import Interval, extent, mean_interval
-from experiments.curvature.ends import PLAIN, STATES, SYMBOL, certified
 from experiments.curvature.states import adapters_at
 from experiments.curvature.trace_law import largest_normal
 from experiments.lab.errors import OptionError, check_positive

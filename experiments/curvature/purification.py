@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import certified
 from experiments.analysis.intervals import exponents, mean_interval
-from experiments.curvature.ends import certified
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Setting
 from signal_drift import plotting

@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import SYMBOL
 from experiments.analysis.intervals import mean_interval
-from experiments.curvature.ends import SYMBOL
 from experiments.curvature.trace_law import Traces, largest_normal, stands_out, trace_draws
 from experiments.lab.errors import check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only

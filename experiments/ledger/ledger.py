@@ -8,15 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.claims.claim import Claim, Evidence, Reading
-from experiments.claims.verdict import VERDICTS, Finding, Verdict, deciding, verdict
 from experiments.lab.errors import ControlError
 from experiments.lab.experiment import Experiment
 from experiments.lab.files import replacing
 from experiments.lab.problem import Problem
 from experiments.lab.runner import Stored, from_store, results
 from experiments.lab.store import MARK, figure_name
+from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.table import Entries, Entry
+from experiments.ledger.verdict import VERDICTS, Finding, Verdict, deciding, verdict
 
 Store = Callable[[Experiment[Any], Problem], Stored]
 """From an experiment and a problem to what is stored of it."""
@@ -74,7 +74,7 @@ def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) ->
         "assumptions": list(claim.assumptions),
         "source": claim.source,
         "command": "\n".join(dict.fromkeys(filter(None, (cells[name]["command"] for name in homes)))),
-        "rerun": f"python -m experiments.ledger {claim.id}",
+        "rerun": f"python -m experiments ledger {claim.id}",
         **{k: decisive[k] if decisive else None for k in ("predicted", "measured", "interval", "tolerance")},
         "verdict": decided,
         "reason": next((cells[name]["reason"] for name in homes if cells[name]["reason"]), None),

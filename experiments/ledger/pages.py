@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from experiments.claims.verdict import VERDICTS
 from experiments.lab.experiment import Report
 from experiments.lab.files import replacing
 from experiments.ledger.strips import WIDTH, strip
 from experiments.ledger.svg import inline
 from experiments.ledger.text import Entry, digits, duration, interval, number, plain, subscripts
+from experiments.ledger.verdict import VERDICTS
 
 TITLE = "What holds of the theory of LoRA’s scaling factor"
 

@@ -14,16 +14,22 @@ from experiments.benchmark import cases as benchmark_cases
 from experiments.benchmark import experiment as benchmark
 from experiments.benchmark import floors as benchmark_floors
 from experiments.benchmark import worker as benchmark_worker
+from experiments.benchmark.config import ANSWERS, Config
 from experiments.benchmark.report import AIMS, KERNEL, LABEL, difference, exponent, report
 from experiments.benchmark.worker import find
-from experiments.lab.experiment import _combined
+from experiments.lab.runner import combined, labelled
+from experiments.problems import PROBLEMS
 from signal_drift.hessians.factored import composed_loss
 from signal_drift.operators import linearised as linear
 
-QUICK = benchmark.EXPERIMENT.quick
+PAPER, QUICK = (benchmark.EXPERIMENT.at(PROBLEMS["mlp"], quick) for quick in (False, True))
 CONFIG = QUICK.at(8)
 SAME = {(kernel, way) for kernel, ways in benchmark.WAYS.items() for way in ways if way not in {"ours", "curvlinops-1"}}
 STOCHASTIC = {"trace"}
+
+
+def _sized(width: int, rank: int) -> Config:
+    return replace(PAPER, problem=replace(PAPER.problem, width=width, rank=rank))
 
 
 def answer(kernel: str, way: str) -> np.ndarray:
@@ -49,7 +55,7 @@ def test_every_way_computes_the_same(kernel: str, way: str) -> None:
 @pytest.mark.parametrize(("width", "rank"), [(256, 16), (32, 16)])
 def test_floor_of_the_gradient_is_just_below_what_the_compiler_counts(width: int, rank: int) -> None:
     """It counts the elementwise operations as well, a few per cent; the rank decides whether to merge."""
-    config = replace(benchmark.EXPERIMENT.paper, width=width, rank=rank)
+    config = _sized(width, rank)
     counted = benchmark_cases._gradient.lower(composed_loss, benchmark_cases.point(config)).compile().cost_analysis()
     assert counted is not None
     assert 1 <= counted["flops"] / benchmark_floors.flops("gradient", config, 1) < 1.1
@@ -57,7 +63,7 @@ def test_floor_of_the_gradient_is_just_below_what_the_compiler_counts(width: int
 
 @pytest.mark.parametrize(("width", "rank"), [(256, 16), (32, 16)])
 def test_floor_of_a_product_is_just_below_what_the_compiler_counts(width: int, rank: int) -> None:
-    config = replace(benchmark.EXPERIMENT.paper, width=width, rank=rank)
+    config = _sized(width, rank)
     parts, v = benchmark_cases._decomposition(config)
     _ = parts.lora @ v
     counted = linear._applied.lower(vars(parts.lora)["_linear"], v).compile().cost_analysis()
@@ -67,7 +73,7 @@ def test_floor_of_a_product_is_just_below_what_the_compiler_counts(width: int, r
 
 def test_operations_through_merged_weights_are_just_below_what_the_compiler_counts() -> None:
     """At a width where they are not the fewer, so that no floor has them."""
-    config = replace(benchmark.EXPERIMENT.paper, width=256, rank=16)
+    config = _sized(256, 16)
     at, flops = benchmark_cases.point(config), benchmark_floors.product_flops(config)
     linear = jax.jit(benchmark_cases._merged_map)(at)
     counted = jax.jit(lambda linear, v: linear(v)).lower(linear, at.direction).compile().cost_analysis()
@@ -126,12 +132,10 @@ def test_a_matrix_that_does_not_fit_ends_the_way_with_the_reason() -> None:
 
 def test_every_point_has_all_widths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the paper's configuration, in which one kernel is asked for at one width in the middle."""
-    config = benchmark.EXPERIMENT.paper
+    config = PAPER
     monkeypatch.setattr(benchmark, "process", lambda *_: {32: {"seconds": 1.0}, 64: {"reason": "too large"}})
-    measured = [
-        benchmark.measure(config, **p).expand_dims({k: [v] for k, v in p.items()}) for p in benchmark.points(config)
-    ]
-    data = _combined(measured)
+    measured = [labelled(benchmark.measure(config, **p), p) for p in benchmark.points(config)]
+    data = combined(measured)
     assert data.width.values.tolist() == list(config.widths)
     assert data.sel(kernel="dense", way="ours").reason.values.tolist() == ["", "", "", *["too large"] * 3]
     assert data.sel(kernel="pipeline", way="ours").seconds.notnull().values.tolist() == [w == 32 for w in config.widths]
@@ -139,12 +143,12 @@ def test_every_point_has_all_widths(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def invented(slope: dict[str, float]) -> xr.Dataset:
     """Every way takes d^slope seconds, ours half of that, and gets as far as d = 128 but for the dense kernels."""
-    config, points = benchmark.EXPERIMENT.paper, []
+    config, points = PAPER, []
     for kernel, ways in benchmark.WAYS.items():
         for way in ways:
             found = {
                 width: {"first": 9.0, "seconds": float(width) ** slope.get(kernel, 1.0) / (2 if way == "ours" else 1)}
-                | {"memory": 1e6 * (1 if way == "ours" else 2), "answer": [1.0] * benchmark.ANSWERS}
+                | {"memory": 1e6 * (1 if way == "ours" else 2), "answer": [1.0] * ANSWERS}
                 | {"float64": 1e11, "float32": 2e11, "bytes": 1e10}
                 for width in (8, 16, 32, 256)
             }
@@ -162,7 +166,7 @@ def test_report_has_each_aim_and_way_and_the_true_exponents() -> None:
     data = invented({"gradient": 2.0, "extremes": 2.5})
     assert exponent(data, "gradient", "ours") == pytest.approx(2.0)
     assert difference(data, "dense", "torch", 32) == 0
-    told = report(benchmark.EXPERIMENT.paper, data)
+    told = report(PAPER, data)
     ways = sum(len(ways) for ways in benchmark.WAYS.values())
     assert len(told.rows) == len(AIMS) + 1 + ways
     assert told.rows[len(AIMS)].measured == "+0.50"
@@ -175,5 +179,5 @@ def test_report_has_each_aim_and_way_and_the_true_exponents() -> None:
 def test_report_of_a_tool_that_is_not_installed_says_so() -> None:
     data = invented({})
     data["seconds"] = data.seconds.where(data.way != "peft")
-    row = next(r for r in report(benchmark.EXPERIMENT.paper, data).rows if "PEFT" in r.quantity)
+    row = next(r for r in report(PAPER, data).rows if "PEFT" in r.quantity)
     assert row.measured == "–"

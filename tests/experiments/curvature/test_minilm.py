@@ -14,11 +14,11 @@ from problems import problem, rounding
 import signal_drift as sd
 from experiments import reproduce_minilm as minilm
 from experiments.claims import minilm as claims
-from experiments.claims.verdict import verdict
 from experiments.curvature import layers as minilm_layers
 from experiments.curvature import minilm_curvature
 from experiments.lab import store
 from experiments.lab.experiment import Experiment, main, results
+from experiments.ledger.verdict import verdict
 from experiments.problems.minilm import HELD_OUT, SETS, TINY, TRAINING, Setting
 from experiments.tuning import minilm_paths, minilm_protocol
 from experiments.tuning import rates as minilm_rates

@@ -9,12 +9,13 @@ import pytest
 
 import signal_drift as sd
 from experiments.dynamics import gauge_breaking, optimizer_gauge
-from experiments.dynamics.optimizer_gauge import EXACT, FALSE, INEXACT, YARDSTICK, Knobs, distance, gauge
-from experiments.dynamics.optimizer_gauge import run as trajectory
-from experiments.lab.experiment import results
-from experiments.problems.mlp import adapters, problem
+from experiments.dynamics.gauge_runs import Knobs, distance, gauge
+from experiments.dynamics.gauge_runs import run as trajectory
+from experiments.dynamics.optimizer_gauge import EXACT, FALSE, INEXACT, YARDSTICK
+from experiments.lab.runner import results
+from experiments.problems import PROBLEMS
 
-QUICK = optimizer_gauge.EXPERIMENT.quick
+QUICK = optimizer_gauge.EXPERIMENT.at(PROBLEMS["mlp"], quick=True)
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +43,18 @@ def test_other_factors_leave_no_more_than_rounding(data):
 
 @pytest.mark.parametrize(("p", "q"), [(2.0, 1.0), (1.0, 0.25), (0.125, 16.0)])
 def test_every_gauge_holds_and_a_forgotten_factor_is_noticed(p, q):
-    plain = trajectory(QUICK, 0, Knobs())[0]
-    assert distance(plain, trajectory(QUICK, 0, gauge(p, q))[0]).max() == 0
+    plain = trajectory(QUICK, 0, Knobs())
+    assert distance(plain, trajectory(QUICK, 0, gauge(p, q))).max() == 0
     for forgotten in ("alpha", "A", "eta_a", "eta_b"):
         if getattr(gauge(p, q), forgotten) != 1 and (forgotten, q) != ("alpha", 1 / p):
-            other = trajectory(QUICK, 0, gauge(p, q)._replace(**{forgotten: 1.0}))[0]
+            other = trajectory(QUICK, 0, gauge(p, q)._replace(**{forgotten: 1.0}))
             assert distance(plain, other).max() > 1e-3
 
 
 def test_gradient_descent_needs_the_square():
     """∇_B' = ∇_B/q and ΔB' = q·ΔB ask for η_B·q²: α×c equals η_B×c² there, and η_B×c as under Adam is refuted."""
-    loss, base = problem(QUICK, 0)
-    start, c, eta = adapters(QUICK, base, 0), 4.0, 1e-2
+    base, loss = QUICK.problem.draw(0)
+    start, c, eta = QUICK.problem.adapters(0), 4.0, 1e-2
 
     @jax.jit
     def losses(s, eta_B):
@@ -66,7 +67,11 @@ def test_gradient_descent_needs_the_square():
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    return results(gauge_breaking.EXPERIMENT, gauge_breaking.EXPERIMENT.quick, tmp_path_factory.mktemp("broken"))
+    return results(
+        gauge_breaking.EXPERIMENT,
+        gauge_breaking.EXPERIMENT.at(PROBLEMS["mlp"], quick=True),
+        tmp_path_factory.mktemp("broken"),
+    )
 
 
 def test_small_breaks_grow_in_proportion(broken):
@@ -93,7 +98,7 @@ def test_the_report_says_when_x4_fails(data):
 
 def test_a_yardstick_of_one_unit_of_rounding_grows_with_the_steps():
     short, long = (
-        distance(*(trajectory(replace(QUICK, steps=n), 0, k)[0] for k in (Knobs(), Knobs(A=1 + 2.0**-52)))).max()
+        distance(*(trajectory(replace(QUICK, steps=n), 0, k) for k in (Knobs(), Knobs(A=1 + 2.0**-52)))).max()
         for n in (2, QUICK.steps)
     )
     assert 0 < short <= long < 1e-10

@@ -7,9 +7,10 @@ import pytest
 from experiments.analysis.divergence import critical_rate, unstable
 from experiments.analysis.intervals import exponents
 from experiments.dynamics import stability
-from experiments.lab.experiment import results
+from experiments.lab.runner import results
+from experiments.problems import PROBLEMS
 
-QUICK = stability.EXPERIMENT.quick
+QUICK = stability.EXPERIMENT.at(PROBLEMS["mlp"], quick=True)
 
 
 @pytest.mark.parametrize(

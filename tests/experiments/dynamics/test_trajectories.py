@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.analysis.divergence import behaviour, jitter, largest_rise, per_run, words
+from experiments.analysis.divergence import classify, counted, jitter, largest_rise, per_run
 from experiments.dynamics import readings
 from experiments.dynamics import trajectories as dynamics
-from experiments.lab.experiment import results, run
+from experiments.dynamics.eta_against_alpha import FAMILIES, STATED, slope
+from experiments.lab.runner import results, run
+from experiments.problems import PROBLEMS
 
 T = np.arange(101)
 DESCENT = np.exp(-T / 20)
+QUICK = {e: e.EXPERIMENT.at(PROBLEMS["mlp"], quick=True) for e in (dynamics, readings)}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +31,7 @@ DESCENT = np.exp(-T / 20)
     ],
 )
 def test_the_word_for_a_trajectory(loss, word):
-    assert behaviour(loss) == word
+    assert classify(loss) == word
 
 
 def test_largest_rise_is_one_for_a_descent_and_the_height_of_a_spike_otherwise():
@@ -45,7 +48,7 @@ def test_jitter_sees_fluctuation_and_not_level():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return results(dynamics.EXPERIMENT, dynamics.EXPERIMENT.quick, tmp_path_factory.mktemp("dynamics"))
+    return results(dynamics.EXPERIMENT, QUICK[dynamics], tmp_path_factory.mktemp("dynamics"))
 
 
 def test_all_runs_start_from_the_same_weights(data):
@@ -60,43 +63,48 @@ def test_drift_is_absent_from_full_fine_tuning_and_from_the_first_step_only(data
     assert float(data.drift.drop_sel(run="FFT").isel(step=1).min()) > 0
 
 
-def test_at_the_second_step_the_ratio_falls_with_eta_and_not_with_alpha(data):
-    """P4: exponents −1 and 0. Each prediction must refute the other family's measurement."""
+@pytest.mark.parametrize("name", ["mlp", "transformer", "minilm"])
+def test_at_the_second_step_the_ratio_falls_with_eta_and_not_with_alpha(name, tmp_path):
+    """P4: exponents −1 and 0. Each prediction must refute the other family's measurement; the report has every pair."""
+    config = dynamics.EXPERIMENT.at(PROBLEMS[name], quick=True)
+    data = results(dynamics.EXPERIMENT, config, tmp_path)
     second = (data.signal / data.drift).drop_sel(run="FFT").isel(step=1)
-    eta, alpha = (dynamics.slope(dynamics.EXPERIMENT.quick, second, family).mean for family in dynamics.FAMILIES)
+    eta, alpha = (slope(config, second, family).mean for family in FAMILIES)
     assert abs(eta + 1) < 0.15 < abs(alpha + 1)
     assert abs(alpha) < 0.15 < abs(eta)
+    told = [row.quantity for row in dynamics.report(config, data).rows]
+    assert any("128·α₀ over 64·η₀" in quantity for quantity in told)
 
 
 def test_the_report_follows_the_store(data):
     """An exploding trajectory put in the place of a measured one changes the word in the report."""
-    config = dynamics.EXPERIMENT.quick
+    config = QUICK[dynamics]
     exploding = data.copy(deep=True)
     exploding.loss.loc[{"run": "128·η₀"}] = np.exp(np.arange(config.steps + 1) / 5.0)
-    for stored, word in ((data, words(per_run(behaviour, data.loss).sel(run="128·η₀"))), (exploding, "diverges 2/2")):
+    for stored, word in ((data, counted(per_run(classify, data.loss).sel(run="128·η₀"))), (exploding, "diverges 2/2")):
         report = dynamics.report(config, stored)
         (row,) = [row for row in report.rows if "128·η₀: behaviour" in row.quantity]
         assert word in row.measured
         assert any(f"128·η₀ is reported to be: diverges; measured: {word}" in line for line in report.sentences)
-    assert "diverges" not in words(per_run(behaviour, data.loss).sel(run="128·η₀"))
+    assert "diverges" not in counted(per_run(classify, data.loss).sel(run="128·η₀"))
 
 
 def test_a_full_batch_is_the_plain_reading_and_a_part_of_it_is_not(monkeypatch):
-    config = replace(readings.EXPERIMENT.quick, seeds=1, steps=10)
+    config = replace(QUICK[readings], seeds=1, steps=10)
     plain = readings.measure(config, 0, "plain").loss
-    for batch, same in ((config.samples, True), (config.samples // 2, False)):
-        monkeypatch.setitem(readings.VARIANTS, "minibatch", {"batch": batch})
+    for batch, same in ((config.problem.samples, True), (config.problem.samples // 2, False)):
+        monkeypatch.setitem(readings.VARIANTS, "minibatch", readings.Variant(run={"batch": batch}))
         other = readings.measure(config, 0, "minibatch").loss
         assert np.allclose(plain, other, rtol=1e-4) is same  # float32, in another order
 
 
 def test_readings_are_judged_by_all_three_runs(tmp_path):
-    report = run(readings.EXPERIMENT, readings.EXPERIMENT.quick, tmp_path)
+    report = run(readings.EXPERIMENT, QUICK[readings], tmp_path)
     assert len(report.rows) == len(readings.RULES) * len(readings.VARIANTS)
-    data = results(readings.EXPERIMENT, readings.EXPERIMENT.quick, tmp_path)
-    names = per_run(behaviour, data.loss)
+    data = results(readings.EXPERIMENT, QUICK[readings], tmp_path)
+    names = per_run(classify, data.loss)
     assert readings.nearest(names)[0] < len(readings.RUNS)  # nothing diverges at this size
-    for name, word in dynamics.STATED.items():
+    for name, word in STATED.items():
         if name in readings.RUNS:
             names.loc[{"rule": "s = α", "variant": "summed", "run": name}] = word
     assert readings.nearest(names) == (3, ["s = α, summed"])

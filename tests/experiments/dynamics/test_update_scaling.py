@@ -9,14 +9,17 @@ import scipy.linalg
 
 import signal_drift as sd
 from experiments.dynamics import signal_descent, update_scaling
-from experiments.dynamics.update_scaling import OPTIMIZERS, distance, expected, polar_descent
-from experiments.lab.experiment import results
+from experiments.dynamics.eta_against_alpha import FAMILIES
+from experiments.dynamics.one_step import FORGETFUL, OPTIMIZERS, expected, polar_descent
+from experiments.dynamics.update_scaling import distance, fitted
+from experiments.lab.runner import results
+from experiments.problems import PROBLEMS
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     experiment = update_scaling.EXPERIMENT
-    return results(experiment, experiment.quick, tmp_path_factory.mktemp("update_scaling"))
+    return results(experiment, experiment.at(PROBLEMS["mlp"], quick=True), tmp_path_factory.mktemp("update_scaling"))
 
 
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "Adam-1e-8"])
@@ -43,6 +46,19 @@ def test_the_first_step_from_zero_has_no_drift(data):
     first = data.norm.sel(step=1, part="drift")
     assert float(first.sel(state="second").max()) == 0
     assert float(first.sel(state="generic").min()) > 0
+
+
+@pytest.mark.parametrize("name", ["transformer", "minilm"])
+def test_elsewhere_the_exponents_of_adam_are_those_stated_and_those_of_gradient_descent_are_not(name, tmp_path):
+    experiment = update_scaling.EXPERIMENT
+    data = results(experiment, experiment.at(PROBLEMS[name], quick=True), tmp_path)
+
+    def furthest(optimizer):
+        powers = [(part, family, e[i]) for part, e in FORGETFUL.items() for i, family in enumerate(FAMILIES)]
+        return max(abs(fitted(data, optimizer, "generic", part, family).mean - e) for part, family, e in powers)
+
+    assert furthest("Adam") < 1e-9
+    assert furthest("GD") > 0.9
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4)])
@@ -76,7 +92,7 @@ def test_without_momentum_adam_never_ascends_and_with_it_it_can():
 
 
 def test_the_share_of_ascending_steps_counts_signs(tmp_path):
-    config = signal_descent.EXPERIMENT.quick
+    config = signal_descent.EXPERIMENT.at(PROBLEMS["mlp"], quick=True)
     data = results(signal_descent.EXPERIMENT, config, tmp_path)
     assert float(signal_descent.ascending(data).sel(momentum=0.0).max()) == 0
     assert "always a descent direction" in signal_descent.report(config, data).sentences[1]

@@ -1,4 +1,4 @@
-"""Every experiment at its tiny size: results, figures and table; a second run computes nothing; bad input is one line."""
+"""Every experiment at its tiny size: results, figures, table; a second run computes nothing; bad input is one line."""
 
 import json
 import re

@@ -64,7 +64,7 @@ def entry(claim: str, statement: str, *findings: dict, source: str = "Eq. 34–4
         "assumptions": ["B = 0", "A_ij independent, mean 0, variance σ_A²"],
         "source": source,
         "command": "python -m experiments spectral_suppression",
-        "rerun": f"python -m experiments.ledger {claim}",
+        "rerun": f"python -m experiments ledger {claim}",
         **quotes,
         "verdict": whole(list(findings)),
         "findings": list(findings),

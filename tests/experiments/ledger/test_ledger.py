@@ -10,16 +10,16 @@ import xarray as xr
 from experiments.analysis.intervals import point
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS, ORDER
-from experiments.claims.claim import Claim, Evidence, Reading
-from experiments.claims.verdict import Finding, above
 from experiments.lab.command_line import exit_on_bad_input
 from experiments.lab.errors import ControlError
 from experiments.lab.experiment import Experiment
 from experiments.lab.runner import Stored
 from experiments.ledger import ledger
-from experiments.ledger.__main__ import Options, find, main
+from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.ledger import check_controls, entry, store
+from experiments.ledger.verdict import Finding, above
 from experiments.problems import PROBLEMS
+from experiments.rerun import Options, find, show
 
 FIELDS = {
     *("id", "statement", "assumptions", "source", "command", "predicted", "measured", "interval", "tolerance"),
@@ -168,7 +168,7 @@ def test_a_problem_that_cannot_answer_is_not_testable_and_says_why() -> None:
 
 def test_unknown_claim_lists_the_known_ones(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
-        exit_on_bad_input(lambda: main(Options("P9-magic")))
+        exit_on_bad_input(lambda: show(Options("P9-magic")))
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: claim: unknown 'P9-magic'; the claims are P1-update, ")
@@ -177,7 +177,7 @@ def test_unknown_claim_lists_the_known_ones(capsys: pytest.CaptureFixture) -> No
 
 
 def test_claim_is_measured_again_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    main(Options("T6-magnitudes", quick=True, out=tmp_path))
+    show(Options("T6-magnitudes", quick=True, out=tmp_path))
     printed = capsys.readouterr().out
     assert printed.startswith("T6-magnitudes: supported")
     assert "control: refuted" in printed
@@ -186,6 +186,6 @@ def test_claim_is_measured_again_and_printed(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_list_shows_every_claim(out: Path, capsys: pytest.CaptureFixture) -> None:
-    main(Options(list=True, quick=True, out=out))
+    show(Options(list=True, quick=True, out=out))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(ORDER)

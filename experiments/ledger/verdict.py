@@ -1,8 +1,9 @@
-"""What decides a claim: an interval that was measured against a band that the statement allows.
+"""A verdict is decided by an interval that was measured, against a band that the statement allows.
 
 Supported: every interval lies within its band. Refuted: some interval is disjoint from its band. Inconclusive:
-anything else. Not run: a record is missing. Not testable here: the problem cannot answer the question. One set of margins serves all claims. Intervals are 95% each: a claim of many quantities is refuted by
-one of them, and their number is not corrected for.
+anything else. Not run: a record is missing. Not testable here: the problem cannot answer the question. One set of
+margins serves all claims. Intervals are 95% each: a claim of many quantities is refuted by one of them, and their
+number is not corrected for.
 """
 
 from collections.abc import Sequence

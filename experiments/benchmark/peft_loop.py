@@ -1,4 +1,4 @@
-"""The trajectories of `benchmark.py` in a training loop of PyTorch and PEFT; needs the `peers` extra."""
+"""The runs of F2 in a training loop of PyTorch and PEFT; needs the `peers` extra."""
 
 # pyright: reportMissingImports=false
 
@@ -8,16 +8,16 @@ import numpy as np
 import peft
 import torch
 
-from experiments.benchmark.cases import Call
+from experiments.benchmark.cases import Call, Case
+from experiments.benchmark.config import Config
 from experiments.benchmark.peers import tensor
 from experiments.benchmark.trajectories import grid
-from experiments.problems.mlp import adapters, regression
 
 
-def trajectories_peft(config: Any) -> Call:
-    """The runs of F2 in a training loop of PyTorch and PEFT, float32, the loss alone recorded."""
-    problems = [regression(config, seed) for seed in range(config.seeds)]
-    starts = [adapters(config, base, seed) for seed, (base, *_) in enumerate(problems)]
+def trajectories_peft(config: Config) -> Call:
+    """Train in a loop of PyTorch and PEFT, float32, the loss alone recorded."""
+    problems = [config.problem.regression(seed) for seed in range(config.seeds)]
+    starts = [config.problem.adapters(seed) for seed in range(config.seeds)]
 
     def run(seed: int, alpha: float, eta: float) -> list[float]:
         base, _, data = problems[seed]
@@ -30,7 +30,7 @@ def trajectories_peft(config: Any) -> Call:
 
 
 def _peft(base: Any, start: Any, alpha: float) -> torch.nn.Module:
-    """PEFT's model at the base weights and adapters of this project."""
+    """Build PEFT's model at the base weights and adapters of this project."""
     layers = [torch.nn.Linear(*reversed(base[k].shape), bias=False) for k in sorted(base)]
     modules = [m for layer in layers for m in (layer, torch.nn.SiLU())][:-1]
     names, rank = [str(2 * i) for i in range(len(layers))], len(start[min(start)].A)
@@ -45,7 +45,7 @@ def _peft(base: Any, start: Any, alpha: float) -> torch.nn.Module:
 
 
 def _trained(model: torch.nn.Module, data: Any, eta: float, steps: int) -> list[float]:
-    """The losses of a plain loop of Adam."""
+    """Return the losses of a plain loop of Adam."""
     X, Y = (tensor(x).float() for x in data)
     optimizer, losses = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=eta), []
     for _ in range(steps):
@@ -55,3 +55,9 @@ def _trained(model: torch.nn.Module, data: Any, eta: float, steps: int) -> list[
         optimizer.step()
         losses.append(value.item())
     return losses
+
+
+KERNELS: dict[tuple[str, str], Case] = {
+    ("trajectories", "peft"): trajectories_peft,
+}
+"""What sets up the call, by kernel and way."""

@@ -1,8 +1,4 @@
-"""Look at the ledger, or measure one claim again.
-
-python -m experiments.ledger --list          the claims
-python -m experiments.ledger P3-trace        measure one claim again and print it
-"""
+"""Look at the ledger, or measure one claim again: `python -m experiments ledger --list`, `… ledger P3-trace`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +8,9 @@ from typing import Any
 import tyro
 
 from experiments.claims import CLAIMS
-from experiments.claims.claim import Claim
-from experiments.lab.command_line import Device, default_out, exit_on_bad_input, prepare
+from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.errors import OptionError
+from experiments.ledger.claim import Claim
 from experiments.ledger.ledger import ledger, rerun
 from experiments.problems import PROBLEMS
 
@@ -35,7 +31,7 @@ class Options:
     """Where JAX computes; auto takes an accelerator where there is one."""
 
 
-def main(options: Options) -> None:
+def show(options: Options) -> None:
     """Do what the options say."""
     out = options.out or default_out(options.quick)
     if options.claim is None and not options.list:
@@ -73,7 +69,3 @@ def _line(f: Mapping[str, Any]) -> str:
     low, high = ("unbounded" if x is None else f"{x:.4g}" for x in f["interval"])
     measured = "–" if f["measured"] is None else f"{f['measured']:.4g}"
     return f"  {f['verdict']}: {f['quantity']}: {measured} [{low}, {high}], predicted {f['predicted']}"
-
-
-if __name__ == "__main__":
-    exit_on_bad_input(lambda: main(tyro.cli(Options)))

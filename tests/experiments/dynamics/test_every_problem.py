@@ -1,0 +1,44 @@
+"""Every experiment on runs and steps, at the size used in tests, on every kind of problem that it does not refuse."""
+
+import pytest
+
+from experiments.dynamics import (
+    along_training,
+    gauge_breaking,
+    optimizer_gauge,
+    readings,
+    signal_descent,
+    stability,
+    trajectories,
+    update_scaling,
+)
+from experiments.lab.experiment import table
+from experiments.lab.runner import run
+from experiments.problems import PROBLEMS
+
+EXPERIMENTS = [
+    x.EXPERIMENT
+    for x in (
+        *(along_training, gauge_breaking, optimizer_gauge, readings),
+        *(signal_descent, stability, trajectories, update_scaling),
+    )
+]
+ASKED = [
+    pytest.param(experiment, name, id=f"{experiment.name}-{name}")
+    for experiment in EXPERIMENTS
+    for name in ("mlp", "transformer", "minilm")
+    if not experiment.refuses(PROBLEMS[name])
+]
+
+
+@pytest.mark.parametrize(("experiment", "name"), ASKED)
+def test_it_runs_and_every_number_is_one(experiment, name, tmp_path):
+    report = run(experiment, experiment.at(PROBLEMS[name], quick=True), tmp_path)
+    assert report.rows
+    assert not any(word in line for line in [table(report.rows), *report.sentences] for word in ("nan", "{"))
+    assert all((tmp_path / "figures").glob("*.png"))
+
+
+def test_only_the_mlp_has_readings():
+    refused = {name for name, problem in PROBLEMS.items() if readings.EXPERIMENT.refuses(problem)}
+    assert refused == set(PROBLEMS) - {"mlp"}
