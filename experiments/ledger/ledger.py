@@ -25,6 +25,7 @@ Problems = Mapping[str, Problem]
 HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
 """Attributes of a record that say nothing about where and with what it was computed."""
 TINY_SIZE = {"size": "tiny (--quick): shows that everything runs, and is evidence of nothing"}
+NOTHING = "nothing was measured there that could decide it"
 SPOILED = {"supported", "inconclusive"}
 """Verdicts that a control must not have."""
 
@@ -48,12 +49,15 @@ class Judged(NamedTuple):
 
 
 def judge(reading: Reading, problem: Problem, read: Store, quick: bool) -> Judged:
-    """Give the verdict of a reading on a problem and what it rests on; "not run" without the records."""
+    """Give the verdict of a reading on a problem and what it rests on.
+
+    "Not run" without the records; "not testable here" where they have nothing that could decide.
+    """
     found = read(reading.experiment, problem)
     if found.data is None:
         return Judged("not run", [])
     findings = reading.findings(reading.experiment.at(problem, quick), found.data)
-    return Judged(verdict(findings), findings)
+    return Judged(verdict(findings) if findings else "not testable here", findings)
 
 
 def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) -> Entry:
@@ -110,7 +114,7 @@ def cell(claim: Claim, problem: Problem, read: Store, quick: bool) -> Entry:
         "interval": _ends(decisive.estimate[1:]) if decisive else None,
         "tolerance": decisive.band.why if decisive else None,
         "verdict": decided,
-        "reason": found.reason or None,
+        "reason": found.reason or (NOTHING if decided == "not testable here" else None),
         "findings": [_finding(finding) for finding in findings],
         "control": _reading(evidence.control, problem, read, quick),
         "readings": readings,
