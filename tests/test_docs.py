@@ -11,12 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import experiments.ledger.__main__ as ledger_door
 import pytest
 from pages_of_docs import GUIDES, PAGES, ROOT, blocks, commands, links, read, rows, spoken
 
 from experiments import __main__ as door
-from experiments import reproduce, verify
+from experiments import reproduce, rerun, verify
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS
 from experiments.lab import command_line
@@ -74,7 +73,7 @@ def audit_help(command: str) -> str:
 @each_page
 def test_options_within_the_text_exist(page: Path) -> None:
     asked = [e.at(p) for e in EXPERIMENTS for p in PROBLEMS.values() if not e.refuses(p)]
-    known = {"--problem", *options(*asked, command_line.Run, reproduce.Options, verify.Options, ledger_door.Options)}
+    known = {"--problem", *options(*asked, command_line.Run, reproduce.Options, verify.Options, rerun.Options)}
     known |= set(re.findall(r"--[\w-]+", audit_help("audit") + audit_help("config")))
     elsewhere = {"--gpus-per-task"}  # of srun
     for text in spoken(page):
@@ -85,8 +84,9 @@ def test_options_within_the_text_exist(page: Path) -> None:
 @each_page
 def test_commands_can_be_given(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsed to their end, and not run."""
-    for module, name in ((command_line, "_run"), (door, "reproduce"), (door, "verify"), (ledger_door, "main")):
+    for module, name in ((command_line, "_run"), (door, "reproduce"), (door, "verify")):
         monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(door, "show", lambda options: rerun.find(options.claim) if options.claim else None)
     for words in commands(page):
         check_command(words)
 
@@ -101,9 +101,6 @@ def check_command(words: list[str]) -> None:
         check_make(words[1:])
     elif words[:3] == ["python", "-m", "experiments"]:
         parsed(lambda: door.door(words[3:]), "--help" in words)
-    elif words[:3] == ["python", "-m", "experiments.ledger"]:
-        for claim in words[3:]:
-            assert claim in {"--list", *(claim.id for claim in CLAIMS)}
     elif words[:3] == ["python", "-m", "signal_drift"]:
         text = audit_help(words[3])
         assert all(word in text for word in words[4:] if word.startswith("--"))
