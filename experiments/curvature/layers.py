@@ -152,8 +152,8 @@ def _product(op: sd.SymmetricOperator, z: Array) -> Array:
 
 def traces(data: xr.Dataset) -> xr.DataArray:
     """Return the samples of both sides before training, those of the whole as one more layer."""
-    samples = data.trace.sel(state="initial")
-    return xr.concat([samples, samples.sum("layer").expand_dims(layer=[WHOLE])], "layer")
+    samples = data[["trace"]].sel(state="initial")
+    return xr.concat([samples, samples.sum("layer").expand_dims(layer=[WHOLE])], "layer").trace
 
 
 def trace_scores(data: xr.Dataset, factor: float = 1.0) -> xr.DataArray:

@@ -133,6 +133,19 @@ def test_purification(lowest: float, approach: float, wanted: str) -> None:
     assert verdict(hessians.purified(config, data)) == wanted
 
 
+@pytest.mark.parametrize(("lowest", "wanted"), [(-0.3, "refuted"), (0.0, "supported"), (-2.0, "refuted")])
+def test_premise_and_its_control(lowest: float, wanted: str) -> None:
+    """λmin at so many times λmax at every seed: only as far below 0 as above is the control supported."""
+    config, tops = purification.Config(MLP), 1.0 + np.arange(5.0)
+    ends = np.stack([lowest * tops, tops], 1)[:, None]
+    dims = ("seed", "alpha", "end")
+    data = xr.Dataset({"task_extremes": (dims, ends), "lora": ("theta_index", np.zeros(9))})
+    (found,) = hessians.premise(config, data)
+    assert found.estimate.mean == pytest.approx(lowest)
+    assert found.verdict == wanted
+    assert verdict(hessians.mostly_negative(config, data)) == ("supported" if lowest <= -1 else "refuted")
+
+
 @pytest.mark.parametrize("claim", [*traces.CLAIMS, *hessians.CLAIMS], ids=lambda claim: claim.id)
 def test_a_problem_without_matrices_is_decided_by_its_own_evidence(claim) -> None:
     """P3, F8a, F8c, F8d and the premise of P2 are, K1 and F8b need the traces of the matrices."""

@@ -7,6 +7,7 @@ import xarray as xr
 from experiments.curvature import algebra
 from experiments.curvature.algebra import Margin, margin, margins, ratios
 from experiments.problems import PROBLEMS
+from experiments.problems.mlp import MLP
 from signal_drift.propositions import MATRIX_FREE, PROPOSITIONS
 from signal_drift.propositions.random_problems import KINDS
 
@@ -33,7 +34,7 @@ def test_every_claim_is_tried_supported_and_told_from_its_control(data):
 def test_default_has_every_kind_and_the_mlp_at_a_small_width():
     config = algebra.EXPERIMENT.at(PROBLEMS["mlp"])
     assert {point["kind"] for point in algebra.points(config)} == {*KINDS, algebra.OWN}
-    assert (config.problem.width, config.problem.depth, config.problem.rank) == (6, 5, 3)
+    assert config.problem == MLP(width=6, depth=5, samples=20, rank=3)
 
 
 def test_another_problem_is_asked_alone_and_without_matrices_where_they_do_not_fit():

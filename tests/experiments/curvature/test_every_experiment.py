@@ -23,7 +23,7 @@ ANY = [algebra, at_scale, layers]
     [
         *((module, "mlp") for module in (*ANY, *DENSE)),
         *((module, "transformer") for module in DENSE),
-        *((module, "digits") for module in ANY),
+        *((module, "digits") for module in (algebra, layers)),
         (at_scale, "minilm"),
     ],
     ids=lambda x: x if isinstance(x, str) else x.EXPERIMENT.name,
