@@ -4,7 +4,9 @@
 #   make test                   ruff, pyright, pytest
 #   make reproduce EXTRA=cuda13 the same on a GPU (or EXTRA=cuda12)
 #   make notebooks              JupyterLab on notebooks/
-#   make minilm                 fetch MiniLM and VADER's rated text for python -m experiments reproduce --problem minilm
+#   make notebooks-run          run them all and store what they show
+#   make minilm                 fetch MiniLM and its texts, for python -m experiments reproduce --problem minilm
+#   make reference              reproduce, then renew what docs/ shows; the tests say what README.md has to follow
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRA ?=
@@ -39,7 +41,7 @@ lab: $(READY)
 notebooks-run: $(READY)  # run them and store their outputs
 	$(BIN)/python notebooks/execute.py
 
-reference: reproduce  # what README.md shows, from the results of this checkout
+reference: reproduce  # what README.md and docs/ show, from the results of this checkout
 	mkdir -p docs/figures
 	cp results/report.md results/ledger.json results/costs.json docs/
 	cp results/figures/*.png docs/figures/
