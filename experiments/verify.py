@@ -45,7 +45,7 @@ class Options:
 
 
 class Estimate(NamedTuple):
-    """An experiment whose first point has been measured, and what the rest would take at that pace."""
+    """An experiment whose first points have been measured, and what the rest would take at that pace."""
 
     experiment: Experiment[Any]
     seconds: float
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
 
 def verify(options: Options) -> None:
-    """Measure a first point of every experiment needed, run those that fit the budget, and write the report."""
+    """Measure the first points of every experiment needed, run those that fit the budget, and write the report."""
     prepare(options.device)
     claims = _chosen(options.claims)
     if not (options.budget > 0 and math.isfinite(options.budget)):
@@ -149,10 +149,11 @@ def _planned(experiments: Sequence[Experiment[Any]], problem: Problem, out: Path
             if time.perf_counter() - start > seconds / 2:
                 plan.left_out[experiment.name] = "not tried, half of the budget went into first points"
                 continue
-            found.append(_first_point(experiment, problem, out, progress))
+            found.append(_paced(experiment, problem, out, progress))
     left = seconds - (time.perf_counter() - start)
     for estimate in sorted(found, key=lambda x: x.seconds):
-        words = f"{estimate.points} points, about {_minutes(estimate.seconds)} more"
+        count = "1 point" if estimate.points == 1 else f"{estimate.points} points"
+        words = f"{count}, about {_minutes(estimate.seconds)} more"
         if estimate.seconds <= left:
             left -= estimate.seconds
             plan.fitting.append(estimate)
@@ -182,12 +183,13 @@ def _commanded(item: Any, line: str) -> Any:
     return {key: line if key == "command" and value else _commanded(value, line) for key, value in item.items()}
 
 
-def _first_point(experiment: Experiment[Any], problem: Problem, out: Path, progress: "tqdm[Any]") -> Estimate:
+def _paced(experiment: Experiment[Any], problem: Problem, out: Path, progress: "tqdm[Any]") -> Estimate:
+    """Measure two points: the first compiles what all others use, and the second gives their pace."""
     config = experiment.at(problem)
     points = experiment.points(config)
-    first = measured(experiment, config, points[0], out, progress)
+    *_, last = (measured(experiment, config, point, out, progress) for point in points[:2])
     missing = len(points) - stored(experiment, config, out)
-    return Estimate(experiment, missing * float(first.attrs.get("seconds", 0.0)), len(points))
+    return Estimate(experiment, missing * float(last.attrs.get("seconds", 0.0)), len(points))
 
 
 def _minutes(seconds: float) -> str:

@@ -1,12 +1,12 @@
 """The runs of F2 in a training loop of PyTorch and PEFT; needs the `peers` extra."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from typing import Any
 
 import numpy as np
-import peft
 import torch
+from peft import LoraConfig, get_peft_model
 
 from experiments.benchmark.cases import Call, Case
 from experiments.benchmark.config import Config
@@ -34,8 +34,8 @@ def _peft(base: Any, start: Any, alpha: float) -> torch.nn.Module:
     layers = [torch.nn.Linear(*reversed(base[k].shape), bias=False) for k in sorted(base)]
     modules = [m for layer in layers for m in (layer, torch.nn.SiLU())][:-1]
     names, rank = [str(2 * i) for i in range(len(layers))], len(start[min(start)].A)
-    lora = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)  # pyright: ignore[reportArgumentType]
-    model = peft.get_peft_model(torch.nn.Sequential(*modules), lora)  # pyright: ignore[reportArgumentType]
+    lora = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)  # pyright: ignore[reportArgumentType]
+    model = get_peft_model(torch.nn.Sequential(*modules), lora)  # pyright: ignore[reportArgumentType]
     values = dict(model.named_parameters())
     with torch.no_grad():
         for name, k in zip(names, sorted(base), strict=True):

@@ -25,7 +25,7 @@ MAGNITUDE = 10**0.5
 
 
 class Band(NamedTuple):
-    """The values a statement allows, both ends included, and why it ends there."""
+    """Hold the values a statement allows, both ends included, and why it ends there."""
 
     low: float
     high: float
@@ -43,7 +43,7 @@ class Band(NamedTuple):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The ends as one writes them, whether they belong to the band or not."""
+        """Give the ends as one writes them, whether they belong to the band or not."""
         low = round(self.low, 12) if _open(self.low, np.inf) else self.low
         return low, round(self.high, 12) + 0.0 if _open(self.high, -np.inf) else self.high
 
@@ -67,7 +67,7 @@ def power(exponent: float) -> Band:
 
 
 def equal(value: float) -> Band:
-    """An average that a law gives exactly, measured to a few percent."""
+    """Allow an average that a law gives exactly, measured to a few percent."""
     return near(value, FRACTION * value, f"an equality of averages: ±{FRACTION:.0%}")
 
 
@@ -76,12 +76,12 @@ def magnitude(value: float) -> Band:
 
 
 def above(value: float, why: str = "an inequality has no margin") -> Band:
-    """> value."""
+    """Allow what is > value."""
     return Band(float(np.nextafter(value, np.inf)), np.inf, why)
 
 
 def below(value: float, why: str = "an inequality has no margin") -> Band:
-    """< value."""
+    """Allow what is < value."""
     return Band(-np.inf, float(np.nextafter(value, -np.inf)), why)
 
 
@@ -97,7 +97,7 @@ MOST = Band(0.5, 1.0, "at the majority of seeds: half of them or more")
 
 
 class Finding(NamedTuple):
-    """One measured quantity of a claim."""
+    """Hold one measured quantity of a claim beside what is allowed."""
 
     quantity: str
     band: Band
@@ -114,7 +114,7 @@ class Finding(NamedTuple):
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
-    """Refuted if one finding is, supported if all are."""
+    """Return refuted if one finding is, supported if all are."""
     found = {finding.verdict for finding in findings}
     if not found:
         return "inconclusive"
@@ -122,6 +122,6 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
 
 
 def deciding(findings: Sequence[Finding]) -> Finding:
-    """The finding that the verdict rests on: the first that has it."""
+    """Return the finding that the verdict rests on: the first that has it."""
     decided = verdict(findings)
     return next(finding for finding in findings if finding.verdict == decided)

@@ -43,12 +43,12 @@ class Config(Tuned):
 
     @property
     def path_ranks(self) -> tuple[int, ...]:
-        """Ranks of the paths and of the grid: those of `grid_ranks` that are swept at all."""
+        """Return the ranks of the paths and of the grid: those of `grid_ranks` that are swept at all."""
         return tuple(rank for rank in self.grid_ranks if rank in self.ranks)
 
     @property
     def multipliers(self) -> np.ndarray:
-        """The m of Eq. 2: both paths are sampled alike."""
+        """Return the m of Eq. 2: both paths are sampled alike."""
         return np.array(self.alphas) / self.alpha_0
 
 

@@ -92,7 +92,7 @@ def load_bert(folder: str | Path, dtype: DTypeLike = jnp.float32) -> Bert:
     """
     folder = Path(folder)
     config = _config(folder)
-    model = Bert(config, rngs=nnx.Rngs(0), dtype=dtype)
+    model = nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0), dtype=dtype))
     try:
         with safe_open(folder / WEIGHTS, framework="flax") as file:
             _fill(model, file)

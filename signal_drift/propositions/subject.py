@@ -6,7 +6,6 @@ from functools import cached_property
 
 import jax
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from signal_drift.display import LAYER, Table, displayed_as, layer_rows
@@ -41,9 +40,9 @@ class Instance:
         return decompose(self.loss, self.base, self.adapters, self.scaling)
 
     @cached_property
-    def dense(self) -> dict[str, Float[np.ndarray, "_m _n"]]:
-        """Return the five matrices, by the names of `Decomposition`."""
-        return {name: np.asarray(op.dense()) for name, op in self.parts._asdict().items()}
+    def dense(self) -> Mapping[str, Float[np.ndarray, "_m _n"]]:
+        """Return the five matrices, by the names of `Decomposition`; each is built when it is first asked for."""
+        return _Matrices(self.parts)
 
     @cached_property
     def gradient(self) -> dict[str, Array]:
@@ -55,28 +54,28 @@ class Instance:
         """Return s of every layer."""
         return {k: float(v) for k, v in per_layer("scaling", self.scaling, self.base).items()}
 
-    @property
+    @cached_property
     def begins(self) -> Mapping[str, bool]:
         """Return the assumption B = 0."""
         return {"B = 0": not any(np.any(np.asarray(B)) for _, B in self.adapters.values())}
 
-    @property
+    @cached_property
     def sloped(self) -> Mapping[str, bool]:
         """Return the assumption g ≠ 0."""
         return {"g ≠ 0": largest(flat(self.gradient)) > 0}
 
-    @property
+    @cached_property
     def curved(self) -> Mapping[str, bool]:
         """Return the assumption H_ℓ ≠ 0."""
         return {"H_ℓ ≠ 0": largest(self.dense["task"]) > 0}
 
-    @property
+    @cached_property
     def convex(self) -> Mapping[str, bool]:
         """Return the assumption H_ℓ ⪰ 0, to the rounding of its eigenvalues."""
         spectrum = eigenvalues(self.dense["task"])
         return {"H_ℓ ⪰ 0": bool(spectrum[0] >= -rounding(len(spectrum), largest(self.dense["task"])).value)}
 
-    @property
+    @cached_property
     def descending(self) -> Mapping[str, bool]:
         """Return the assumption ∇_θℓ ≠ 0."""
         return {"∇_θℓ ≠ 0": largest(flat(adjoint_product(self.adapters, self.gradient, self.scaling))) > 0}
@@ -85,7 +84,7 @@ class Instance:
         """Put other s in its place, all else fixed."""
         return replace(self, scaling=scaling)
 
-    @property
+    @cached_property
     def hessian_scale(self) -> float:
         """Bound the entries of JᵀH_ℓJ, sums over D weights, by max|H_ℓ|·D·max|J|² + max|H_Drift|."""
         J, H = self.dense["jacobian"], self.dense["task"]
@@ -97,6 +96,15 @@ class Instance:
         return rounding(len(self.dense["task"]), self.hessian_scale)
 
 
+class _Matrices(dict[str, np.ndarray]):
+    def __init__(self, parts: Decomposition) -> None:
+        self.parts = parts
+
+    def __missing__(self, name: str) -> np.ndarray:
+        self[name] = matrix = np.asarray(getattr(self.parts, name).dense())
+        return matrix
+
+
 @jax.jit
 def _gradient(point: Point) -> dict[str, Array]:
     return jax.grad(point.loss)(point.weights())
@@ -104,4 +112,4 @@ def _gradient(point: Point) -> dict[str, Array]:
 
 def flat(tree: object) -> np.ndarray:
     """Flatten a tree of arrays into one vector, in the order of `ravel_pytree`."""
-    return np.asarray(ravel_pytree(tree)[0])
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])

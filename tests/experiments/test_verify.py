@@ -1,6 +1,7 @@
 """A problem of the reader's own: bad input ends in one line, and a good one in a report about that model."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -163,12 +164,24 @@ def test_verify_writes_a_report_about_the_readers_model(tmp_path: Path) -> None:
     assert [list(entry["problems"]) for entry in entries] == [["my-classifier"]] * 2
     assert [entry["verdict"] for entry in entries] == ["supported"] * 2
     assert [entry["control"]["verdict"] for entry in entries] == ["refuted"] * 2
-    for page in ("report.md", "report.html"):
-        text = (tmp_path / page).read_text(encoding="utf-8")
-        assert "my-classifier" in text
-        assert "nan" not in text.split("<script")[0].lower().replace("finance", "")
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "# LoRA’s theory on my-classifier" in report
+    assert "my-classifier" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"\bnan\b", report)
     for line in ("| hidden | 4 | 362 |", "| out | 5.657 | 362 |"):  # √2/√(1/8), √2/√(1/16) and 256√2
         assert line in report
     assert "runs      algebra" in done.stdout
     assert done.stdout.index("runs      algebra") < done.stdout.index("P1-hessian")
+
+
+def test_what_the_budget_leaves_out_is_said_with_its_reason_and_how_to_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(ROOT)
+    door(["verify", EXAMPLE, "--claims", "P1-hessian", "T6-magnitudes", "--budget", "1e-9", "--out", str(tmp_path)])
+    assert "left out  algebra: not tried, half of the budget went into first points\n" in capsys.readouterr().out
+    hessian, magnitudes = json.loads((tmp_path / "ledger.json").read_text(encoding="utf-8"))
+    assert (hessian["verdict"], magnitudes["verdict"]) == ("not run", "not testable here")
+    assert hessian["reason"] == "not tried, half of the budget went into first points"
+    assert hessian["rerun"] == f"python -m experiments verify {EXAMPLE} --claims P1-hessian"
+    assert hessian["problems"]["my-classifier"]["command"] == hessian["rerun"]

@@ -19,8 +19,8 @@ QUICK = optimizer_gauge.EXPERIMENT.at(PROBLEMS["mlp"], quick=True)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return results(optimizer_gauge.EXPERIMENT, QUICK, tmp_path_factory.mktemp("optimizer_gauge"))
+def data(stored):
+    return results(optimizer_gauge.EXPERIMENT, QUICK, stored)
 
 
 @pytest.mark.parametrize("pair", EXACT)
@@ -66,11 +66,11 @@ def test_gradient_descent_needs_the_square():
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory):
+def broken(stored):
     return results(
         gauge_breaking.EXPERIMENT,
         gauge_breaking.EXPERIMENT.at(PROBLEMS["mlp"], quick=True),
-        tmp_path_factory.mktemp("broken"),
+        stored,
     )
 
 

@@ -46,8 +46,8 @@ def test_on_a_quadratic_the_critical_rate_is_two_over_lambda_max(seed):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return results(stability.EXPERIMENT, QUICK, tmp_path_factory.mktemp("stability"))
+def data(stored):
+    return results(stability.EXPERIMENT, QUICK, stored)
 
 
 def test_the_first_step_tolerates_a_rate_that_falls_as_alpha_squared(data):

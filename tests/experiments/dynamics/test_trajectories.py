@@ -9,7 +9,7 @@ from experiments.analysis.divergence import classify, counted, jitter, largest_r
 from experiments.dynamics import readings
 from experiments.dynamics import trajectories as dynamics
 from experiments.dynamics.eta_against_alpha import FAMILIES, STATED, slope
-from experiments.lab.runner import results, run
+from experiments.lab.runner import results
 from experiments.problems import PROBLEMS
 
 T = np.arange(101)
@@ -47,8 +47,8 @@ def test_jitter_sees_fluctuation_and_not_level():
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return results(dynamics.EXPERIMENT, QUICK[dynamics], tmp_path_factory.mktemp("dynamics"))
+def data(stored):
+    return results(dynamics.EXPERIMENT, QUICK[dynamics], stored)
 
 
 def test_all_runs_start_from_the_same_weights(data):
@@ -64,10 +64,10 @@ def test_drift_is_absent_from_full_fine_tuning_and_from_the_first_step_only(data
 
 
 @pytest.mark.parametrize("name", ["mlp", "transformer", "minilm"])
-def test_at_the_second_step_the_ratio_falls_with_eta_and_not_with_alpha(name, tmp_path):
+def test_at_the_second_step_the_ratio_falls_with_eta_and_not_with_alpha(name, stored):
     """P4: exponents −1 and 0. Each prediction must refute the other family's measurement; the report has every pair."""
     config = dynamics.EXPERIMENT.at(PROBLEMS[name], quick=True)
-    data = results(dynamics.EXPERIMENT, config, tmp_path)
+    data = results(dynamics.EXPERIMENT, config, stored)
     second = (data.signal / data.drift).drop_sel(run="FFT").isel(step=1)
     eta, alpha = (slope(config, second, family).mean for family in FAMILIES)
     assert abs(eta + 1) < 0.15 < abs(alpha + 1)
@@ -98,10 +98,9 @@ def test_a_full_batch_is_the_plain_reading_and_a_part_of_it_is_not(monkeypatch):
         assert np.allclose(plain, other, rtol=1e-4) is same  # float32, in another order
 
 
-def test_readings_are_judged_by_all_three_runs(tmp_path):
-    report = run(readings.EXPERIMENT, QUICK[readings], tmp_path)
-    assert len(report.rows) == len(readings.RULES) * len(readings.VARIANTS)
-    data = results(readings.EXPERIMENT, QUICK[readings], tmp_path)
+def test_readings_are_judged_by_all_three_runs(stored):
+    data = results(readings.EXPERIMENT, QUICK[readings], stored)
+    assert len(readings.report(QUICK[readings], data).rows) == len(readings.RULES) * len(readings.VARIANTS)
     names = per_run(classify, data.loss)
     assert readings.nearest(names)[0] < len(readings.RUNS)  # nothing diverges at this size
     for name, word in STATED.items():

@@ -17,9 +17,9 @@ from experiments.problems import PROBLEMS
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(stored):
     experiment = update_scaling.EXPERIMENT
-    return results(experiment, experiment.at(PROBLEMS["mlp"], quick=True), tmp_path_factory.mktemp("update_scaling"))
+    return results(experiment, experiment.at(PROBLEMS["mlp"], quick=True), stored)
 
 
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "Adam-1e-8"])
@@ -49,9 +49,9 @@ def test_the_first_step_from_zero_has_no_drift(data):
 
 
 @pytest.mark.parametrize("name", ["transformer", "minilm"])
-def test_elsewhere_the_exponents_of_adam_are_those_stated_and_those_of_gradient_descent_are_not(name, tmp_path):
+def test_elsewhere_the_exponents_of_adam_are_those_stated_and_those_of_gradient_descent_are_not(name, stored):
     experiment = update_scaling.EXPERIMENT
-    data = results(experiment, experiment.at(PROBLEMS[name], quick=True), tmp_path)
+    data = results(experiment, experiment.at(PROBLEMS[name], quick=True), stored)
 
     def furthest(optimizer):
         powers = [(part, family, e[i]) for part, e in FORGETFUL.items() for i, family in enumerate(FAMILIES)]
@@ -91,9 +91,9 @@ def test_without_momentum_adam_never_ascends_and_with_it_it_can():
     assert np.any(alignment(0.9) < 0)
 
 
-def test_the_share_of_ascending_steps_counts_signs(tmp_path):
+def test_the_share_of_ascending_steps_counts_signs(stored):
     config = signal_descent.EXPERIMENT.at(PROBLEMS["mlp"], quick=True)
-    data = results(signal_descent.EXPERIMENT, config, tmp_path)
+    data = results(signal_descent.EXPERIMENT, config, stored)
     assert float(signal_descent.ascending(data).sel(momentum=0.0).max()) == 0
     assert "always a descent direction" in signal_descent.report(config, data).sentences[1]
     uphill = data.assign(alignment=-abs(data.alignment))
