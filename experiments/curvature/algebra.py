@@ -53,7 +53,7 @@ class Config(Setting):
 
 
 def configure(problem: Problem) -> Config:
-    """Take the MLP at a width where dense matrices cost nothing, beside all drawn problems; any other alone, at α = 1."""
+    """Take the MLP at a width where matrices cost nothing, beside all drawn problems; any other alone, at α = 1."""
     if type(problem) is MLP:
         return Config(replace(problem.resized(6), samples=20), kinds=(*KINDS, OWN))
     return Config(problem, seeds=1, alphas=(1.0,))

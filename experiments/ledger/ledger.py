@@ -154,10 +154,11 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
     asked = [v for v in verdicts if v != "not testable here"]
     if not asked:
         return "not testable here"
-    for verdict_, decides in (("not run", any), ("refuted", any), ("supported", all)):
-        if decides(v == verdict_ for v in asked):
-            return verdict_
-    return "inconclusive"
+    if "not run" in asked:
+        return "not run"
+    if "refuted" in asked:
+        return "refuted"
+    return "supported" if set(asked) == {"supported"} else "inconclusive"
 
 
 def _controls(controls: Sequence[Entry]) -> Entry:

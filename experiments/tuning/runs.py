@@ -140,7 +140,7 @@ def _scores(judges: Mapping[str, Partial], weights: dict[str, Array]) -> dict[st
 
 
 class Sweep(NamedTuple):
-    """Hold runs from one start at the first `count` of the pairs (s, η).
+    """Hold runs from one start at the first `runs` of the pairs (s, η).
 
     What differs is traced: ranks, seeds and any number of pairs share one compilation per (model, steps, capacity).
     """
@@ -150,7 +150,7 @@ class Sweep(NamedTuple):
     start: Adapters
     scalings: Array
     rates: Array
-    count: int | Array
+    runs: int | Array
 
 
 def sweep_of(
@@ -167,13 +167,13 @@ def sweep_of(
 
 def swept_losses(config: Tuned, sweep: Sweep) -> np.ndarray:
     """Return ln ℓ after training at every pair."""
-    return log_loss(np.asarray(final_losses(sweep, steps=config.steps))[: sweep.count])
+    return log_loss(np.asarray(final_losses(sweep, steps=config.steps))[: sweep.runs])
 
 
 def swept_losses_and_purity(config: Tuned, sweep: Sweep) -> tuple[np.ndarray, np.ndarray]:
     """Return ln ℓ after training and the purity at every pair; on a small model it costs twice the losses alone."""
     losses, pure = final_losses_and_purity(sweep, steps=config.steps)
-    return log_loss(np.asarray(losses)[: sweep.count]), np.asarray(pure, float)[: sweep.count]
+    return log_loss(np.asarray(losses)[: sweep.runs]), np.asarray(pure, float)[: sweep.runs]
 
 
 @partial(jax.jit, static_argnames="steps")
@@ -202,7 +202,7 @@ def _swept(sweep: Sweep, steps: int) -> tuple[Array, Array]:
         return losses.at[i].set(loss), pure.at[i].set(purity(run.signal_norm, run.drift_norm))
 
     nothing = jnp.full(sweep.scalings.shape, jnp.nan, sweep.scalings.dtype)
-    return jax.lax.fori_loop(0, sweep.count, one, (nothing, nothing))
+    return jax.lax.fori_loop(0, sweep.runs, one, (nothing, nothing))
 
 
 def padded_adapters(problem: Problem, seed: int, rank: int, padded: int, dtype: Dtype) -> Adapters:

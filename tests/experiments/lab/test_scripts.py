@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -68,7 +69,7 @@ def test_figure_of_other_numbers_or_of_a_broken_file_is_drawn_again(out: Path, t
     drawn = figure_files.fingerprint(data, draw)
     assert drawn == figure_files.fingerprint(data.copy(deep=True), draw)
     assert drawn != figure_files.fingerprint(data.assign(V1=data.V1 * (1 + 1e-15)), draw)
-    assert drawn != figure_files.fingerprint(data, figure_files.save_figure)
+    assert drawn != figure_files.fingerprint(data, lambda: draw())
     stem, mark = tmp_path / "magnitudes", {"Drawn": drawn}
     figure_files.save_figure(draw(), stem, mark)
     assert figure_files.is_drawn(stem, mark)
@@ -89,10 +90,10 @@ def test_suppression_supports_the_paper_and_refutes_a_missing_rank(out: Path) ->
     """The z-scores of the trace law, and the control: without 1/r every mean is tens of standard errors off."""
     config = suppression.EXPERIMENT.at(PROBLEMS["mlp"], quick=True)
     data = results(suppression.EXPERIMENT, config, out)
-    z = suppression.z_scores(config, data)
-    assert abs(z).max() < 4
-    wrong = suppression.z_scores(config, data, lambda config, r: r * suppression.factor(config, r))
-    assert abs(wrong[:, 1:]).min() > 4  # at r = 1 the two agree
+    traces = suppression.traces(data)
+    assert abs(traces.scores).max() < 4
+    wrong = traces._replace(stated=traces.stated * np.array(config.ranks))
+    assert abs(wrong.scores[:, 1:]).min() > 4  # at r = 1 the two agree
 
 
 def test_door_runs_from_the_command_line(tmp_path: Path) -> None:

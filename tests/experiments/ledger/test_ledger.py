@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -12,7 +13,7 @@ from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS, ORDER
 from experiments.lab.command_line import exit_on_bad_input
 from experiments.lab.errors import ControlError
-from experiments.lab.experiment import Experiment
+from experiments.lab.experiment import Experiment, Report
 from experiments.lab.runner import Stored
 from experiments.ledger import ledger
 from experiments.ledger.claim import Claim, Evidence, Reading
@@ -120,12 +121,12 @@ def _claim(values: dict[str, float | None], homes: tuple[str, ...], refused: str
         configure=lambda problem: problem.name,
         points=lambda config: [],
         measure=pytest.fail,
-        report=pytest.fail,
+        report=lambda config, data: Report([], [], {}),
         homes=homes,
         refuses=lambda problem: "it has no number" if problem.name == refused else "",
     )
-    plain = Reading("as stated", "x > 0.", experiment, lambda name, _: [Finding("x", above(0.0), point(values[name]))])
-    wrong = Reading("control", "x > 1.", experiment, lambda name, _: [Finding("x", above(1.0), point(values[name]))])
+    plain = Reading("as stated", "x > 0.", experiment, lambda name, _: [Finding("x", above(0.0), point(values[name] or np.nan))])
+    wrong = Reading("control", "x > 1.", experiment, lambda name, _: [Finding("x", above(1.0), point(values[name] or np.nan))])
 
     def read(_: Experiment, problem: object) -> Stored:
         missing = values[getattr(problem, "name", "")] is None

@@ -62,11 +62,11 @@ def test_numbers_that_differ_are_written_differently() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pair", "text"),
+    ("pair", "shown"),
     [([0.99, 1.01], "[0.99, 1.01]"), ([None, 1], "(−∞, 1]"), ([-1e-13, None], "[-1e-13, ∞)"), (None, "–")],
 )
-def test_interval_shows_which_end_is_bounded(pair: list | None, text: str) -> None:
-    assert text.interval(pair) == text
+def test_interval_shows_which_end_is_bounded(pair: list | None, shown: str) -> None:
+    assert text.interval(pair) == shown
 
 
 def test_durations_have_a_unit_a_reader_can_picture() -> None:
