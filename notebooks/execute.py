@@ -23,7 +23,7 @@ METADATA = {
 
 
 def digest(notebook: nbformat.NotebookNode) -> str:
-    """What identifies the code of a notebook."""
+    """Identify the code of a notebook."""
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return hashlib.sha256("\0".join(code).encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""What the tests of sharding compare, run by them as a program of its own: on four devices, or on two processes.
+"""Computes what the tests of sharding compare, as a program of its own: on four devices, or on two processes.
 
 python tests/many_devices.py NUMBERS.npz [ADDRESS PROCESSES PROCESS]
 """
@@ -56,7 +56,7 @@ def from_columns(parts):
 
 
 def from_batch(data, base, adapters):
-    """What a loss of sharded data is for: an operator, its extremes, training."""
+    """Use a loss of sharded data for what it is for: an operator, its extremes, training."""
     lora = parts_of(data, base, adapters).lora
     run = sd.train(loss_of(data), base, adapters, SCALING, optax.sgd(RATE), STEPS)
     ends = sd.extreme_eigenvalues(lora, k=2, which="both")

@@ -88,7 +88,7 @@ def update_parts(scale_drift: Callable[..., Any], adapters, delta, scaling) -> U
 
 
 class Mutant(NamedTuple):
-    """What is replaced (module, name, by what), where it is tried, and which claims must notice."""
+    """Says what is replaced (module, name, by what), where it is tried, and which claims must notice."""
 
     module: str
     name: str

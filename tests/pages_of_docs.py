@@ -39,7 +39,7 @@ def links(page: Path) -> list[Path]:
 
 
 def spoken(page: Path) -> list[str]:
-    """What stands in backticks within the prose."""
+    """Return what stands in backticks within the prose."""
     return re.findall(r"`([^`\n]+)`", prose(page))
 
 

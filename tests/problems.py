@@ -148,7 +148,7 @@ def decomposition(name: str) -> sd.Decomposition:
 
 @cache
 def dense(name: str, part: str) -> np.ndarray:
-    """What the package says the matrix is."""
+    """Build the matrix that the package says it is."""
     return np.asarray(getattr(decomposition(name), part).dense())
 
 

@@ -1,4 +1,4 @@
-"""What results show of themselves: their numbers, in a few lines, whatever they hold."""
+"""Results show themselves: their numbers, in a few lines, whatever they hold."""
 
 import html
 import re

@@ -399,7 +399,7 @@ def test_a_run_is_the_scan_written_out_bit_for_bit(name, optimizer, low_rank):
 
 @pytest.mark.parametrize("low_rank", [True, False])
 def test_a_recorder_sees_every_step_whole(low_rank):
-    """What it sees fits together and follows Adam's own moments; the run is the one that is recorded by default."""
+    """The quantities it sees fit together and follow Adam's own moments; the run is the one recorded by default."""
     P, optimizer = problem("indefinite"), OPTIMIZERS["adam"][0]
     start = P.adapters if low_rank else None
     found = sd.train(P.loss, P.base, start, P.scaling, optimizer, STEPS, record=lambda step: step)

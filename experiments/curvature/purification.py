@@ -118,7 +118,7 @@ def _extremes_row(name: str, predicted: str, ends: xr.DataArray) -> Row:
 
 
 def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[str]:
-    """What the store says of the two premises, in words."""
+    """Say in words what the store has of the two premises."""
     task = data.task_extremes.isel(alpha=0) + data.task_residuals.isel(alpha=0)
     negative = int((task.sel(end="min") < 0).sum())
     threshold = [plotting.zero_threshold(x) for x in data.signal.isel(alpha=0).transpose("seed", ...).values]

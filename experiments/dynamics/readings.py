@@ -63,7 +63,7 @@ class Config(Setting):
 
 
 class Variant(NamedTuple):
-    """What a reading changes in the MLP, and what in the configuration beside it."""
+    """Holds what a reading changes in the MLP, and what in the configuration beside it."""
 
     problem: Mapping[str, Any] = MappingProxyType({})
     run: Mapping[str, Any] = MappingProxyType({})

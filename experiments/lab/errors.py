@@ -1,4 +1,4 @@
-"""What ends a script with one line and exit status 2, besides the library's own `InputError`."""
+"""These errors end a command with one line and exit status 2, as the library's own `InputError` does."""
 
 from typing import Any
 

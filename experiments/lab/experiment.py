@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What an experiment says of its stored results."""
+    """Holds what an experiment says of its stored results."""
 
     rows: list[Row]
     sentences: list[str]

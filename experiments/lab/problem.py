@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What a run sees and what it is judged by.
+    """Holds what a run sees and what it is judged by.
 
     `loss` is a function of the weights where `batches` is None (full batch), and of (weights, batch) otherwise, with
     `batches` a tree of arrays whose first axis is the step. `fit` gives the training loss of a run from its weights;

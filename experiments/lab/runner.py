@@ -40,7 +40,7 @@ def combined(found: list[xr.Dataset]) -> xr.Dataset:
 
 
 class Stored(NamedTuple):
-    """What the store has of an experiment: all of it and the seconds it took, or why it cannot be used."""
+    """Holds what is stored of an experiment: all of it and the seconds it took, or why it cannot be used."""
 
     data: xr.Dataset | None
     seconds: float | None
@@ -82,7 +82,7 @@ def measured(experiment: Experiment[C], config: C, point: Point, out: Path, prog
 
 
 def _first(experiment: Experiment[Any], config: Any, out: Path) -> xr.Dataset:
-    """What another experiment builds on, measured where the store does not have it all."""
+    """Measure another experiment, on which this one builds, where the store does not have it all."""
     found = from_store(experiment, config, out).data
     return results(experiment, config, out) if found is None else found
 

@@ -21,7 +21,7 @@ TITLE = "What holds of the theory of LoRA’s scaling factor"
 
 
 class Page(NamedTuple):
-    """What a report shows beside the entries of the ledger."""
+    """Holds what a report shows beside the entries of the ledger."""
 
     figures: Path
     """The folder with <name>.svg for the names that the entries mention."""

@@ -26,7 +26,7 @@ class Segment(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """What is drawn, in pixels of a frame of width `WIDTH`; None where nothing is known."""
+    """Holds what is drawn, in pixels of a frame of width `WIDTH`; None where nothing is known."""
 
     band: Segment
     edges: list[tuple[float, float]]

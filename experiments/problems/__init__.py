@@ -1,4 +1,4 @@
-"""What statements are tested on: open this package to see the problems there are, or to add one.
+"""Statements are tested on problems: open this package to see those there are, or to add one.
 
 Every module here that defines `PROBLEM` or `PROBLEMS` is found by itself.
 

@@ -1,4 +1,4 @@
-"""What practitioners set: the scaling and the learning rates of each method of the protocol comparison (Eq. 5)."""
+"""Methods say what practitioners set: the scaling and the learning rates of each in the comparison (Eq. 5)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -100,7 +100,7 @@ def read_config(folder: Path) -> LoraConfig:
 
 
 def _of_layer(pattern: Mapping[str, V], layer: str, default: V) -> V:
-    """As PEFT looks a layer up: the first pattern that matches its whole name or the end of it after a dot."""
+    """Look a layer up as PEFT does: the first pattern that matches its whole name or the end of it after a dot."""
     return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", layer)), default)
 
 

@@ -68,7 +68,7 @@ def hidden(model: Bert, tokens: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def error(folder: Path, weights: dict[str, np.ndarray]) -> float:
-    """Of the stored encoder against one with these weights, over a rounding of ten thousand operations."""
+    """Compare the stored encoder with one of these weights, over a rounding of ten thousand operations."""
     model, wanted = load_bert(folder, jnp.float64), by_hand(weights)
     found = hidden(model, jnp.asarray(TOKENS), jnp.asarray(MASK))
     return np.abs(found[MASK] - wanted[MASK]).max() / (1e4 * np.finfo(float).eps * np.abs(wanted).max())

@@ -28,7 +28,7 @@ def vector(n, seed=0):
 
 
 def error_of(name, part, v):
-    """Of a product: the chain J, H_ℓ, J of inner length at most D."""
+    """Bound a product: the chain J, H_ℓ, J of inner length at most D."""
     J, H = dense(name, "jacobian"), dense(name, "task")
     return rounding(max(dense(name, part).shape), J, H, J, v) + rounding(problem(name).D, dense(name, part), v)
 
@@ -137,7 +137,7 @@ def test_product_equals_that_through_merged_weights(part):
 
 
 def test_kept_map_is_no_larger_than_through_merged_weights():
-    """What JAX itself keeps of the linearised gradient of ℓ(W₀ + s·BA), W and its derivatives among it."""
+    """Count what JAX itself keeps of the linearised gradient of ℓ(W₀ + s·BA), W and its derivatives among it."""
     d, n, r, layers = 64, 40, 4, 3
     rng = np.random.default_rng(0)
     base = {str(i): jnp.asarray(rng.standard_normal((d, d)) / 8) for i in range(layers)}

@@ -1,4 +1,4 @@
-"""The same numbers on one device, on four, and on two processes of two.
+"""Sharding gives the same numbers on one device, on four, and on two processes of two.
 
 A sum over samples or columns that is taken in another order differs by at most 10·n·ε of its size, n the length of the
 longest chain of products (at most D = 41); data, weights and second derivatives of the loss are of order one. The
@@ -124,7 +124,7 @@ def test_unknown_axis_is_named():
 
 
 class Four(MeshAxis):
-    """What four devices would say, without having them."""
+    """Say what four devices would, without having them."""
 
     @property
     def size(self) -> int:

@@ -1,4 +1,4 @@
-"""What a check says: its tolerance and where that is from, its ratio, and what it does not claim."""
+"""A check says its tolerance and where that is from, its ratio, and what it does not claim."""
 
 import math
 

@@ -162,7 +162,7 @@ def test_sign_of_the_drift_is_a_statement_of_its_own(name, sign, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_statements_without_matrices_build_none_and_say_the_same(kind, monkeypatch):
-    """The same checks as among all of them, with the dense matrices out of reach."""
+    """They are the checks that stand among all of them, with the dense matrices out of reach."""
     x = random_instance(kind, 1, 2.0, begins=False)
     everything = {(c.claim, c.statement): c for c in check_all(x)}
     monkeypatch.setattr(Instance, "dense", property(lambda _: pytest.fail("a dense matrix")))

@@ -182,7 +182,7 @@ def plain_lanczos(H, start, steps):
 
 
 def test_arpack_misreports_a_zero_block():
-    """What must not happen here: SciPy's `eigsh` calls 0.1 the smallest eigenvalue of a matrix with 160 zeros."""
+    """This must not happen here: SciPy's `eigsh` calls 0.1 the smallest eigenvalue of a matrix with 160 zeros."""
     rng = np.random.default_rng(0)
     H = np.zeros((200, 200))
     H[:40, :40], _ = conjugated(np.linspace(0.1, 8, 40), rng)

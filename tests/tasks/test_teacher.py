@@ -60,7 +60,7 @@ def test_inputs_are_standard_normal():
 
 
 def test_teacher_and_inputs_do_not_share_a_key():
-    """The same teacher key gives another teacher than the one that the targets reveal."""
+    """A teacher drawn with the key itself is not the one that the targets reveal."""
     X, Y = teacher_regression(KEY, 40, 4, 4)
     assert np.linalg.norm(np.linalg.lstsq(np.asarray(X), np.asarray(Y))[0].T - spectral_teacher(KEY, 4, 4)) > 0.1
 

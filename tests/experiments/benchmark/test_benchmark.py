@@ -131,7 +131,7 @@ def test_a_matrix_that_does_not_fit_ends_the_way_with_the_reason() -> None:
 
 
 def test_every_point_has_all_widths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the paper's configuration, in which one kernel is asked for at one width in the middle."""
+    """It is so in the paper's configuration, in which one kernel is asked for at one width in the middle."""
     config = PAPER
     monkeypatch.setattr(benchmark, "process", lambda *_: {32: {"seconds": 1.0}, 64: {"reason": "too large"}})
     measured = [labelled(benchmark.measure(config, **p), p) for p in benchmark.points(config)]

@@ -50,7 +50,7 @@ def test_in_single_precision_nothing_is_done_in_full(stopped):
 
 
 def test_ratio_is_usable_where_two_standard_errors_of_its_mean_lie_within_the_margin():
-    """Of four seeds with 10% each the mean has 5%, two of them 10%; one seed near 0 spoils it."""
+    """The mean of four seeds with 10% each has 5%, of two of them 10%; one seed near 0 spoils it."""
     stated = np.array([[1.0, 1.0], [2.0, 2.0], [-3.0, 3.0], [4.0, 1e-6]])
     error = 0.1 * np.abs(np.array([[1.0, 1.0], [2.0, 2.0], [-3.0, 3.0], [4.0, 4.0]]))
     assert list(stands_out(stated, error, 0.1001)) == [True, False]

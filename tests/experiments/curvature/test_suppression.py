@@ -15,7 +15,7 @@ def transformer(stored):
 
 
 def test_trace_follows_the_law_and_refutes_it_without_the_rank(transformer):
-    """Of six z-scores none exceeds 4 (chance 4·10⁻⁴); without 1/r those at r = 8 are many standard errors off."""
+    """None of six z-scores exceeds 4 (chance 4·10⁻⁴); without 1/r those at r = 8 are many standard errors off."""
     _, data = transformer
     here = suppression.traces(data)
     assert abs(here.scores.mean()) < 4 / 6**0.5

@@ -1,4 +1,4 @@
-"""What a strip shows is what the numbers say: order, sides and ends, for whatever numbers."""
+"""A strip shows what the numbers say: order, sides and ends, for whatever numbers."""
 
 import math
 

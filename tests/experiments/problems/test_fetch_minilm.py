@@ -1,4 +1,4 @@
-"""What the cache folder must hold, and what is said of what is not that."""
+"""The cache folder must hold certain files, and of others something is said."""
 
 import hashlib
 import zipfile

@@ -19,7 +19,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one experiment builds on is measured once."""
+    """An experiment on which another builds is measured once."""
     return tmp_path_factory.mktemp("tuning")
 
 
