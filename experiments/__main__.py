@@ -1,15 +1,77 @@
-"""The one door: `python -m experiments` lists what there is; `python -m experiments NAME …` runs it."""
+"""The one door: `python -m experiments` lists what there is, `python -m experiments NAME …` runs it."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from experiments.curvature import asymmetric_scaling
+import tyro
+
+from experiments.catalogue import BENCHMARK, EXPERIMENTS, find
+from experiments.costs import spent
 from experiments.lab.command_line import exit_on_bad_input, main
-from experiments.problems import PROBLEMS
+from experiments.lab.experiment import Experiment
+from experiments.problems import PROBLEMS, fetch_minilm
+from experiments.reproduce import Options as Reproduction
+from experiments.reproduce import reproduce
+from experiments.rerun import Options as Rerun
+from experiments.rerun import show
+from experiments.verify import Options as Verification
+from experiments.verify import verify
 
 
 def door(arguments: Sequence[str]) -> None:
-    main(asymmetric_scaling.EXPERIMENT, PROBLEMS, arguments[1:])
+    """Do what is named first, with the other arguments, or list what there is."""
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        print(listing())
+    elif name in COMMANDS:
+        COMMANDS[name][1](rest)
+    else:
+        main(find(name), PROBLEMS, rest)
+
+
+def _reproduce(arguments: Sequence[str]) -> None:
+    reproduce(tyro.cli(Reproduction, args=arguments, prog="python -m experiments reproduce"))
+
+
+def _verify(arguments: Sequence[str]) -> None:
+    verify(tyro.cli(Verification, args=arguments, prog="python -m experiments verify"))
+
+
+def _ledger(arguments: Sequence[str]) -> None:
+    show(tyro.cli(Rerun, args=arguments, prog="python -m experiments ledger"))
+
+
+def _fetch(arguments: Sequence[str]) -> None:
+    folder = fetch_minilm.cache()
+    if fetch_minilm.missing(folder):
+        fetch_minilm.fetch(folder)
+    print(folder)
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
+    "reproduce": ("every experiment in turn, then the ledger and its report", _reproduce),
+    "ledger": ("every claim and its verdict (--list), or one claim measured again", _ledger),
+    "verify": ("the claims on your own model: path/to/file.py:problem", _verify),
+    "fetch": ("MiniLM and VADER's rated text, once, into the cache folder", _fetch),
+}
+
+
+def listing() -> str:
+    """List every experiment with a sentence, the problems it can be asked of, and what it cost."""
+    lines = ["python -m experiments NAME [--problem PROBLEM] [--quick] [--help]", ""]
+    lines += [f"  {name:24} {words}" for name, (words, _) in COMMANDS.items()]
+    for experiment in (*EXPERIMENTS, BENCHMARK):
+        lines += ["", f"  {experiment.name:24} {experiment.title}", *_asked(experiment)]
+    return "\n".join([*lines, "", "Problems:", *(f"  {name:24} {p.label}" for name, p in PROBLEMS.items())])
+
+
+def _asked(experiment: Experiment) -> list[str]:
+    """The problems of an experiment, its homes first, and the seconds that it took where that is known."""
+    fit = [name for name, problem in PROBLEMS.items() if not experiment.refuses(problem)]
+    names = [*experiment.homes, *(name for name in fit if name not in experiment.homes)]
+    known = spent(experiment.name)
+    cost = ", ".join(f"{name} {known[name]:.0f} s" for name in names if name in known)
+    return [f"  {'':24} on {', '.join(names)}" + (f"; took {cost}" if cost else "")]
 
 
 if __name__ == "__main__":

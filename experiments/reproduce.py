@@ -1,70 +1,30 @@
-"""Every experiment in turn, then summary.md and the ledger. What is already there is not computed again."""
+"""Run every experiment on every problem that it is reproduced on, then write the ledger and its pages.
 
+What is already there is not computed again.
+"""
+
+import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import tyro
+from tqdm import tqdm
 
-from experiments import reproduce_minilm as minilm
-from experiments.benchmark import experiment as benchmark
-from experiments.curvature import (
-    algebra,
-    asymmetric_scaling,
-    density_check,
-    purification,
-    residual_curvature,
-    transformer_curvature,
-    transformer_scaling,
-)
-from experiments.curvature import at_scale as spectra_at_scale
-from experiments.curvature import suppression as spectral_suppression
-from experiments.dynamics import along_training as spectra_along_training
-from experiments.dynamics import (
-    gauge_breaking,
-    optimizer_gauge,
-    readings,
-    signal_descent,
-    stability,
-    transformer_dynamics,
-    transformer_updates,
-    update_scaling,
-)
-from experiments.dynamics import trajectories as dynamics
-from experiments.lab.experiment import Device, Report, default_out, exit_on_bad_input, from_store, prepare, table
+from experiments.catalogue import BENCHMARK, EXPERIMENTS, is_reproduced
+from experiments.claims import CLAIMS
+from experiments.costs import collect
+from experiments.lab.command_line import Device, default_out, prepare
+from experiments.lab.experiment import Experiment, Report, table
 from experiments.lab.files import replacing
-from experiments.ledger import ledger, pages
-from experiments.ledger.summary import QUICK, run_all, summary
-from experiments.tuning import magnitudes, protocol_comparison, rank_law
-
-EXPERIMENTS = [
-    module.EXPERIMENT
-    for module in (
-        algebra,
-        magnitudes,
-        spectral_suppression,
-        purification,
-        residual_curvature,
-        asymmetric_scaling,
-        density_check,
-        spectra_at_scale,
-        dynamics,
-        readings,
-        update_scaling,
-        signal_descent,
-        stability,
-        spectra_along_training,
-        optimizer_gauge,
-        gauge_breaking,
-        rank_law,
-        protocol_comparison,
-        transformer_curvature,
-        transformer_scaling,
-        transformer_dynamics,
-        transformer_updates,
-    )
-]
+from experiments.lab.problem import Problem
+from experiments.lab.runner import from_store, label, run
+from experiments.ledger import ledger
+from experiments.ledger.pages import Page, counts, write_pages
+from experiments.problems import PROBLEMS, find
 
 
 @dataclass(frozen=True)
@@ -73,37 +33,62 @@ class Options:
 
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
     """The tiny size used in tests, in a folder of its own."""
+    problem: str | None = None
+    """Only what is asked of this problem; MiniLM, which takes an hour, is only run where it is named."""
     out: Path | None = None
     """Where results go [default: results, or results/quick]."""
     device: Device = "auto"
     """Where JAX computes; auto takes an accelerator where there is one."""
 
 
+class Question(NamedTuple):
+    """An experiment on a problem."""
+
+    experiment: Experiment[Any]
+    problem: Problem
+
+
 def reproduce(options: Options) -> None:
-    """Run, report and write summary.md and the ledger. What needs `make minilm` is reported where it has been run."""
+    """Run, report and write the ledger. What is costly is reported where it has been run."""
     prepare(options.device)
     out, start = options.out or default_out(options.quick), time.perf_counter()
-    reports = {**run_all(EXPERIMENTS, out, options.quick), **minilm.reports(out, options.quick)}
+    reports: dict[str, Report] = {}
+    with tqdm(questions(options, out), desc="experiments", unit="experiment", dynamic_ncols=True) as progress:
+        for experiment, problem in progress:
+            config = experiment.at(problem, options.quick)
+            reports[label(experiment, config)] = run(experiment, config, out)
     print(table([row for report in reports.values() for row in report.rows]))
-    with replacing(out / "summary.md") as temporary:
-        temporary.write_text(QUICK * options.quick + summary("Summary", reports), encoding="utf-8")
-    entries = ledger.ledger(out, options.quick)
+    entries = ledger.ledger(CLAIMS, PROBLEMS, out, options.quick)
     ledger.write(entries, out)
-    pages.write_pages(entries, out / "figures", out, speed(out, options.quick))
-    print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in pages.counts(entries).items()))
-    written = ", ".join(
-        str(out / name) for name in ("report.html", "report.md", "ledger.json", "summary.md", "figures")
-    )
+    with replacing(out / "costs.json") as temporary:
+        temporary.write_text(json.dumps(collect(out), indent=1) + "\n", encoding="utf-8")
+    write_pages(entries, Page(out / "figures", _sentences(reports), _speed(out, options.quick)), out)
+    print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
+    written = ", ".join(str(out / name) for name in ("report.html", "report.md", "ledger.json", "figures"))
     print(f"{written} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
     ledger.check_controls(entries, options.quick)
 
 
-def speed(out: Path, quick: bool) -> Report | None:
-    """What the benchmark says, which is run by itself, on a machine that does nothing else."""
-    config = benchmark.EXPERIMENT.at(quick)
-    found = from_store(benchmark.EXPERIMENT, config, out)
-    return None if found.data is None else benchmark.EXPERIMENT.report(config, found.data)
+def questions(options: Options, out: Path) -> list[Question]:
+    """List what is to be run: at the tiny size everything, else what is not costly, or named, or there already."""
+    chosen = PROBLEMS if options.problem is None else {options.problem: find(options.problem)}
+    every = [Question(e, p) for e in EXPERIMENTS for p in chosen.values() if is_reproduced(e, p)]
+    if options.quick or options.problem:
+        return every
+    return [q for q in every if not q.problem.costly or _is_stored(q, out)]
 
 
-if __name__ == "__main__":
-    exit_on_bad_input(lambda: reproduce(tyro.cli(Options)))
+def _is_stored(question: Question, out: Path) -> bool:
+    experiment, problem = question
+    return from_store(experiment, experiment.at(problem), out).data is not None
+
+
+def _sentences(reports: Mapping[str, Report]) -> dict[str, list[str]]:
+    return {name: report.sentences for name, report in reports.items() if report.sentences}
+
+
+def _speed(out: Path, quick: bool) -> Report | None:
+    """The report of the benchmark, which is run by itself, on a machine that does nothing else."""
+    config = BENCHMARK.at(PROBLEMS["mlp"], quick)
+    found = from_store(BENCHMARK, config, out)
+    return None if found.data is None else BENCHMARK.report(config, found.data)

@@ -40,7 +40,7 @@ jax.config.update("jax_enable_x64", True)  # exact Hessians need float64
 jax.config.update("jax_default_matmul_precision", "highest")
 
 import signal_drift as sd
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.problems.mlp import MLP
 from signal_drift.plotting import COLOR, STYLE
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70, "axes.grid": False})
@@ -103,12 +103,12 @@ print(f"± s·σ(G):               {np.sort(np.outer([-s, s], np.linalg.svd(G)[1
 # $1/i$), with an adapter on every layer. $B$ is drawn here, as after some training: at the start of LoRA it is zero.
 
 # %%
-setting = Setting(width=width, depth=depth, samples=samples, rank=rank)
-loss, base = problem(setting, seed=0)
-start = adapters(setting, base, seed=0)
+problem = MLP(width=width, depth=depth, samples=samples, rank=rank)
+base, loss = problem.draw(seed=0)
+start = problem.adapters(seed=0)
 keys = dict(zip(base, jax.random.split(jax.random.key(1), depth), strict=True))
 theta = {k: sd.Adapter(A, 0.3 * jax.random.normal(keys[k], B.shape)) for k, (A, B) in start.items()}
-s = setting.scaling(alpha=rank)  # s = α/r
+s = problem.scaling(alpha=rank)  # s = α/r
 parts = sd.decompose(loss, base, theta, s)
 print(f"{depth} layers of {width}×{width}: {parts.task.shape[0]} weights, {parts.lora.shape[0]} parameters of LoRA")
 

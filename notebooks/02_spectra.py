@@ -44,7 +44,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 import signal_drift as sd
 from experiments.analysis.intervals import exponents
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.problems.mlp import MLP
 from signal_drift.plotting import COLOR, STYLE, draw_sorted, shades, symlog, zero_threshold
 from signal_drift.propositions import closed_forms
 
@@ -58,12 +58,12 @@ NAMES = {"task": r"$H_\ell$", "signal": "$H_{Signal}$", "drift": "$H_{Drift}$", 
 # H_{Drift}(1)$ exactly (P4). Only their sum has to be diagonalised again.
 
 # %%
-settings = {r: Setting(width=width, depth=depth, samples=samples, rank=r) for r in ranks}
+problems = {r: MLP(width=width, depth=depth, samples=samples, rank=r) for r in ranks}
 spectra, traces = {}, {}
 for seed in range(seeds):
-    loss, base = problem(settings[ranks[0]], seed)
-    for r, setting in settings.items():
-        unit = sd.decompose(loss, base, adapters(setting, base, seed), setting.scaling(1.0))
+    base, loss = problems[ranks[0]].draw(seed)
+    for r, problem in problems.items():
+        unit = sd.decompose(loss, base, problem.adapters(seed), problem.scaling(1.0))
         if r == ranks[0]:
             H = unit.task.dense()
             task, grams = sd.eigenvalues(H), closed_forms.task_grams(H, base)
@@ -72,7 +72,7 @@ for seed in range(seeds):
         spectra[seed, r] |= {alpha: sd.eigenvalues(alpha**2 * signal + alpha * drift) for alpha in alphas}
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1000 + r), draws)
         starts = jax.vmap(lambda key, r=r: sd.init_adapters(key, base, r))(keys)
-        s = setting.scaling(1.0)
+        s = problem.scaling(1.0)
         traces[seed, r] = np.asarray(jax.vmap(lambda start, s=s: closed_forms.signal_trace(grams, start, s))(starts))
 print(f"{len(spectra)} decompositions: H_ℓ of {len(task)} rows, H_LoRA of {[2 * depth * width * r for r in ranks]}")
 
@@ -132,7 +132,7 @@ ipywidgets.interactive(picture, **sliders)
 
 # %%
 for r in ranks:
-    factor = closed_forms.suppression(r, settings[r].scaling(1.0), settings[r].sigma_a)
+    factor = closed_forms.suppression(r, problems[r].scaling(1.0), width**-0.5)
     ratio = {
         f.__name__: [f(spectra[i, r]["signal"]) / (factor * f(spectra[i, r]["task"])) for i in range(seeds)]
         for f in (np.sum, np.max)
@@ -163,10 +163,7 @@ for r in ranks:
 panel.plot(
     ranks, [traces[0, r].mean() for r in ranks], "o", mfc="white", color=COLOR["signal"], label=f"mean of {draws}"
 )
-law = [
-    closed_forms.suppression(r, settings[r].scaling(1.0), settings[r].sigma_a) * spectra[0, r]["task"].sum()
-    for r in ranks
-]
+law = [closed_forms.suppression(r, problems[r].scaling(1.0), width**-0.5) * spectra[0, r]["task"].sum() for r in ranks]
 panel.plot(ranks, law, "--", color=COLOR["prediction"], label=r"$\alpha^2(\sigma_A^2/r)\,\mathrm{Tr}\,H_\ell$")
 panel.set_xscale("log", base=2)
 panel.set_yscale("log")

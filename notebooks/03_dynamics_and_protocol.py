@@ -44,13 +44,13 @@ jax.config.update("jax_default_matmul_precision", "highest")
 import signal_drift as sd
 from experiments.analysis.sweeps import best_point, free_fit, half_octaves, root_fit
 from experiments.ledger import table
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.problems.mlp import MLP
 from signal_drift.plotting import COLOR, STYLE
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70})
-setting = Setting(width=width, samples=100, rank=rank)
-loss, base = problem(setting, seed=0)
-start = adapters(setting, base, seed=0)
+problem = MLP(width=width, samples=100, rank=rank)
+base, loss = problem.draw(seed=0)
+start = problem.adapters(seed=0)
 
 # %% [markdown]
 # ## η against α along a trajectory
@@ -69,7 +69,7 @@ runs = {
     "64 α₀": (64.0, eta_0),
 }
 train = jax.jit(lambda s, eta: sd.train(loss, base, start, s, optax.adam(eta), steps))
-found = {name: train(setting.scaling(alpha), eta) for name, (alpha, eta) in runs.items()}
+found = {name: train(problem.scaling(alpha), eta) for name, (alpha, eta) in runs.items()}
 
 hues = dict(zip(runs, ("task", "band", "drift", "other", "signal"), strict=True))
 figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
@@ -106,7 +106,7 @@ multiples = 2.0 ** np.arange(-3, 9)
 descend = jax.jit(lambda s, eta: sd.train(loss, base, start, s, optax.sgd(eta), steps).loss)
 figure, panel = plt.subplots(figsize=(7, 4.4), layout="constrained")
 for alpha, hue in zip((1.0, 16.0, 256.0), ("other", "signal", "drift"), strict=True):
-    s = setting.scaling(alpha)
+    s = problem.scaling(alpha)
     top = sd.extreme_eigenvalues(sd.decompose(loss, base, start, s).lora, tolerance=1e-6)
     edge = 2 / top.values[-1]
     highest = np.array(
@@ -142,7 +142,7 @@ plt.show()
 def trajectory(alpha, eta_a, eta_b):
     """w after Adam with separate rates for A and B."""
     optimizer = sd.separate_rates(optax.adam(eta_a, eps=1e-300), optax.adam(eta_b, eps=1e-300))
-    s = setting.scaling(alpha)
+    s = problem.scaling(alpha)
     return sd.effective_weights(base, sd.train(loss, base, start, s, optimizer, steps).trained, s)
 
 
@@ -169,11 +169,11 @@ print(f"α × 8 against both rates × 8: weights differ by {apart(alpha_up, both
 grid = np.array(half_octaves(2, 11))
 log_loss = {}
 for r in ranks:
-    sized = Setting(width=width, samples=100, rank=r)
+    sized = MLP(width=width, samples=100, rank=r)
     final = []
     for seed in range(seeds):
-        task, weights = problem(sized, seed)
-        first = adapters(sized, weights, seed)
+        weights, task = sized.draw(seed)
+        first = sized.adapters(seed)
         end = jax.jit(jax.vmap(lambda s: sd.train(task, weights, first, s, optax.adam(1e-3), steps).loss[-1]))
         final.append(np.log(np.asarray(end(grid / r))))
     log_loss[r] = np.mean(final, axis=0)

@@ -23,13 +23,13 @@ import os
 from dataclasses import replace
 
 from experiments.problems import fetch_minilm
-from experiments.problems.minilm import DRAWN, MINILM, TINY, Setting
+from experiments.problems.minilm import MiniLM
 
 SIZE = os.environ.get("SIGNAL_DRIFT_SIZE", "default")
 fetched = SIZE != "quick" and not fetch_minilm.missing(fetch_minilm.cache())
 texts, rank, steps, corner = {"quick": (4, 2, 3, 3), "default": (4, 8, 15, 6), "paper": (8, 8, 50, 8)}[SIZE]
-setting = replace(Setting(), head_texts=1024) if fetched else Setting(**TINY)
-print("model:", MINILM if fetched else DRAWN)
+problem = replace(MiniLM(), head_texts=1024) if fetched else MiniLM().tiny()
+print("model:", problem.label)
 
 # %%
 import jax
@@ -47,7 +47,7 @@ from signal_drift.plotting import COLOR, STYLE
 from signal_drift.propositions import MATRIX_FREE, check_all, failures
 from signal_drift.propositions.check import Checks
 from signal_drift.propositions.subject import Instance
-from signal_drift.tasks.rating_head import embeddings, squared_error
+from signal_drift.tasks.rating_head import embeddings, rating_error
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70})
 
@@ -59,11 +59,11 @@ plt.rcParams.update({**STYLE, "figure.dpi": 70})
 # the encoder's linear layers.
 
 # %%
-encoder = setting.encoder("float64")
+encoder = problem.encoder("float64")
 some = encoder.training.at(np.arange(texts))
-loss = squared_error(encoder.forward, encoder.head, some)
+loss = rating_error(encoder.forward, encoder.head, some)
 
-held_out = encoder.judged[HELD_OUT].at(np.arange(min(100, setting.judged)))
+held_out = encoder.judged[HELD_OUT].at(np.arange(min(100, problem.judged)))
 rated = embeddings(encoder.forward, encoder.base, held_out) @ encoder.head.weight + encoder.head.bias
 figure, panel = plt.subplots(figsize=(5, 4), layout="constrained")
 panel.plot(held_out.ratings, rated, "o", color=COLOR["signal"], alpha=0.6)
@@ -73,7 +73,7 @@ panel.set_title(f"held-out texts, correlation {np.corrcoef(held_out.ratings, rat
 plt.show()
 
 # %%
-adapters = encoder.adapters(0, rank)
+adapters = problem.adapters(0, rank)
 s = 16 / rank  # α = 16
 parts = sd.decompose(loss, encoder.base, adapters, s)
 parts

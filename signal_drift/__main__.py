@@ -1,4 +1,8 @@
-"""Audit a stored LoRA adapter (python -m signal_drift audit DIR), or scale its layers by V1 or V2 (… config DIR)."""
+"""Runs the command line: audits a stored LoRA adapter, or writes a configuration that scales its layers by V1 or V2.
+
+It is run as `python -m signal_drift audit DIR` and `python -m signal_drift config DIR`; both explain their options with
+`--help`.
+"""
 
 import json
 import math
@@ -9,8 +13,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from signal_drift.errors import InputError
-from signal_drift.peft.audit import Audit, LayerAudit, audit
-from signal_drift.peft.export import Rule, as_python, peft_config, qwix_rules
+from signal_drift.peft.audit import Audit, LayerAudit, audit_adapter
+from signal_drift.peft.export import ScalingRule, as_python, peft_config, qwix_rules
 from signal_drift.peft.files import open_adapter
 
 
@@ -19,7 +23,7 @@ def audit_command(
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     figure: Path | None = None,
 ) -> None:
-    """Rank, scaling, σ_A, V1, V2 and the spectrum of s·BA of every layer of a PEFT adapter.
+    """Print rank, scaling, σ_A, V1, V2 and the spectrum of s·BA for every layer of a PEFT adapter.
 
     Args:
         folder: Where adapter_config.json and adapter_model.safetensors are.
@@ -27,25 +31,25 @@ def audit_command(
         figure: Draw α beside V1 and V2, and the singular values, into this file: as .png, .svg and .pdf.
 
     """
-    found = audit(folder)
+    found = audit_adapter(folder)
     print(as_json(found) if json else as_table(found))
     if figure is not None:
-        from signal_drift.peft.figure import draw
+        from signal_drift.peft.figure import draw_audit
 
-        drawing = draw(found)
+        drawing = draw_audit(found)
         for suffix in (".png", ".svg", ".pdf"):
             drawing.savefig(figure.with_suffix(suffix))
 
 
 def config_command(
     folder: tyro.conf.Positional[Path],
-    rule: Rule = "V2",
+    rule: ScalingRule = "V2",
     form: Literal["json", "python", "qwix"] = "json",
     rank: int | None = None,
     rslora: bool = True,
     integers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """A configuration that scales the layers of an existing adapter by V1 = 256√r or V2 = √r/σ_A.
+    """Print a configuration that scales the layers of an existing adapter by V1 = 256√r or V2 = √r/σ_A.
 
     Args:
         folder: Where adapter_config.json and adapter_model.safetensors are; only their headers matter.
@@ -69,13 +73,13 @@ def config_command(
 
 
 def as_table(found: Audit) -> str:
-    """The table, cut where it is long, and what has to be known to read it."""
+    """Write the table, cut where it is long, and what has to be known to read it."""
     notes = [f"note: {note} ({count} of {len(found)} layers)" for note, count in found.notes().items()]
     return "\n".join([repr(found), *notes])
 
 
 def as_json(found: Audit) -> str:
-    """Every layer as an object; a number that does not exist is null."""
+    """Write every layer as an object; a number that does not exist is null."""
     return json.dumps([_entry(layer) for layer in found], indent=1, ensure_ascii=False, allow_nan=False)
 
 

@@ -1,5 +1,5 @@
-"""The one kind of error a caller can mend: an argument that does not fit, named together with its value."""
+"""Defines the one kind of error that a caller can mend: an argument that does not fit."""
 
 
 class InputError(ValueError):
-    """An argument is wrong; the message is one line that names the argument and its value."""
+    """Says that an argument is wrong, in one line that names the argument and its value."""

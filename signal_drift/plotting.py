@@ -1,4 +1,12 @@
-"""One style for every figure, and the ways of drawing a spectrum. Nothing here computes a result."""
+"""Draws spectra and panels in the one style of the project; open it for a figure in the same colours.
+
+It is the library's one module that plots, with `signal_drift.peft.figure`. Nothing here computes a result.
+
+    figure, (axes,) = panels(1, "Spectra")
+    draw_sorted(axes, eigenvalues(parts.signal), color=COLOR["signal"], label="H_Signal")
+    symlog(axes, "y", zero_threshold(eigenvalues(parts.signal)))
+    figure.savefig("spectra.png")
+"""
 
 from typing import Any
 
@@ -37,7 +45,7 @@ STYLE: dict[Any, Any] = {
 def panels(
     columns: int, title: str, height: float = 4.2, width: float = 5.2, rows: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """Rows of panels under one title, each `width` by `height` inches."""
+    """Make rows of panels under one title, each `width` by `height` inches."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -46,17 +54,17 @@ def panels(
 
 
 def shades(count: int) -> list:
-    """Colours from light to dark for an ordered parameter such as α, told apart without hue."""
+    """Return colours from light to dark for an ordered parameter such as α, told apart without hue."""
     return list(mpl.colormaps["inferno_r"](np.linspace(0.18, 0.9, count)))
 
 
 def zero_threshold(spectrum: Float[np.ndarray, "n"]) -> float:
-    """n·ε·‖H‖, the rounding level below which an eigenvalue cannot be told from zero."""
+    """Return n·ε·‖H‖, the rounding level below which an eigenvalue cannot be told from zero."""
     return len(spectrum) * np.finfo(float).eps * float(np.max(np.abs(spectrum)))
 
 
 def draw_sorted(axes: Axes, spectrum: Float[np.ndarray, "n"], **style) -> None:
-    """Eigenvalues from the largest to the smallest, against their position as a share of n."""
+    """Draw eigenvalues from the largest to the smallest, against their position as a share of n."""
     position = (np.arange(len(spectrum)) + 0.5) / len(spectrum)
     axes.plot(position, np.sort(spectrum)[::-1], **style)
 
@@ -64,13 +72,13 @@ def draw_sorted(axes: Axes, spectrum: Float[np.ndarray, "n"], **style) -> None:
 def draw_quadrature(
     axes: Axes, nodes: Float[np.ndarray, "probes steps"], weights: Float[np.ndarray, "probes steps"], **style
 ) -> None:
-    """`draw_sorted` of a spectrum known by its quadrature: nodes in descending order against their summed weights."""
+    """Draw a spectrum known by its quadrature like `draw_sorted`: descending nodes against their summed weights."""
     order = np.argsort(nodes.ravel())[::-1]
     axes.plot(np.cumsum(weights.ravel()[order]) / len(nodes), nodes.ravel()[order], **style)
 
 
 def draw_density(axes: Axes, spectrum: Float[np.ndarray, "n"], threshold: float, **style) -> None:
-    """The density of eigenvalues (share per unit of λ) on a symlog axis: counts divided by the bin width in λ.
+    """Draw the density of eigenvalues (share per unit of λ) for a symlog axis: counts over the bin width in λ.
 
     The middle bin is [−threshold, threshold]; what lies there is zero to rounding.
     """
@@ -83,7 +91,7 @@ def draw_density(axes: Axes, spectrum: Float[np.ndarray, "n"], threshold: float,
 
 
 def symlog(axes: Axes, which: str, threshold: float, decades: int = 2) -> None:
-    """A symlog axis, linear below `threshold`, with a tick every `decades` decades."""
+    """Make an axis symlog, linear below `threshold`, with a tick every `decades` decades."""
     getattr(axes, f"set_{which}scale")("symlog", linthresh=threshold, linscale=0.4)
     axis = getattr(axes, f"{which}axis")
     low, high = axis.get_view_interval()
@@ -95,7 +103,7 @@ def symlog(axes: Axes, which: str, threshold: float, decades: int = 2) -> None:
 
 
 def log_axis(axes: Axes, x: str, y: str, *, log_x: int = 2, log_y: int = 10) -> None:
-    """Logarithmic axes with their labels."""
+    """Make both axes logarithmic, and label them."""
     axes.set_xscale("log", base=log_x)
     axes.set_yscale("log", base=log_y)
     axes.set_xlabel(x)

@@ -1,4 +1,4 @@
-"""A hypothesis strategy over losses, shapes, ranks, scalings and initialisations, for property tests of statements.
+"""Draws losses, shapes, ranks, scalings and initialisations by hypothesis, for property tests of statements.
 
     @given(problems())
     def test_hessian_splits(x):
@@ -9,14 +9,14 @@ Needs `hypothesis`.
 
 from hypothesis import strategies as st
 
-from signal_drift.propositions.random_problems import KINDS, instance
+from signal_drift.propositions.random_problems import KINDS, random_instance
 from signal_drift.propositions.subject import Instance
 
 
 def problems(kinds: list[str] | None = None) -> st.SearchStrategy[Instance]:
-    """Instances of the listed kinds (all by default), α from 1e-3 to 1e4, B = 0 or not."""
+    """Draw instances of the listed kinds (all by default), α from 1e-3 to 1e4, B = 0 or not."""
     return st.builds(
-        instance,
+        random_instance,
         kind=st.sampled_from(kinds or list(KINDS)),
         seed=st.integers(0, 2**16),
         alpha=st.floats(-3, 4).map(lambda x: 10.0**x),

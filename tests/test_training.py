@@ -321,7 +321,7 @@ def test_every_step_is_taken_on_its_own_batch():
         losses.append(np.sum(rest**2) / 10)
         G = rest.T @ x / 5
         A, B = A - eta * s * B.T @ G, B - eta * s * G @ A.T
-    losses.append(np.sum((x @ (W0 + s * B @ A).T - y) ** 2) / 10)
+    losses.append(np.sum((np.asarray(X[-1]) @ (W0 + s * B @ A).T - np.asarray(Y[-1])) ** 2) / 10)
     assert np.allclose(trained.loss, losses, rtol=TOLERANCE, atol=0)
     assert np.allclose(trained.trained["one"].A, A, rtol=0, atol=TOLERANCE * np.linalg.norm(A))
     assert np.allclose(trained.trained["one"].B, B, rtol=0, atol=TOLERANCE * np.linalg.norm(B))

@@ -18,6 +18,11 @@ class Best(NamedTuple):
     flag: Literal["", "edge", "diverged"] = ""
 
 
+def half_octaves(low: float, high: float) -> tuple[float, ...]:
+    """Return 2^low, 2^(low+½), …, 2^high."""
+    return tuple(2.0 ** (k / 2) for k in range(round(2 * low), round(2 * high) + 1))
+
+
 def best_point(x: Sequence[float] | np.ndarray, log_loss: Float[np.ndarray, "k"]) -> Best:
     """Return the vertex of the parabola in (ln x, ln ℓ) through the lowest point and its two neighbours.
 

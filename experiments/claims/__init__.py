@@ -1,11 +1,15 @@
-"""The registry: every claim of the paper and of our own, in the order of the theory, then of the experiments."""
+"""The claims of the paper and of our own: open this package to see what is judged, or to add a statement.
+
+They stand in the order of the theory, then of the experiments.
+
+>>> [claim.id for claim in CLAIMS][:3]
+['P1-update', 'P1-hessian', 'P2-descent']
+"""
 
 from dataclasses import replace
 
-from experiments.claims import algebra, minilm, other_models, protocol, steps, traces, tuning
-from experiments.claims import curvature as hessians
-from experiments.claims import dynamics as trajectories
-from experiments.claims.claim import Claim
+from experiments.claims import algebra, curvature, dynamics, protocol, steps, traces, tuning
+from experiments.ledger.claim import Claim
 
 ORDER = (
     *("P1-update", "P1-hessian", "P2-descent", "P2-psd", "P2-premise", "P2-drift-indefinite", "P2-drift-alignment"),
@@ -18,17 +22,16 @@ ORDER = (
 DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4")
 """Claims on expectations and trajectories that the checks of `signal_drift.propositions` hold on drawn problems too."""
 
-MODULES = (algebra, traces, hessians, steps, trajectories, tuning, protocol)
+MODULES = (algebra, traces, curvature, steps, dynamics, tuning, protocol)
 
 
 def _extended(claim: Claim) -> Claim:
-    """With the readings on other models: at d = 256, on a transformer, on MiniLM and on drawn problems."""
-    more = other_models.readings(claim.id) + minilm.readings(claim.id)
-    more += [algebra.on_drawn_problems(claim.id, claim.plain.statement)] if claim.id in DRAWN else []
+    """With the reading on drawn problems, where there is a check of the statement."""
+    more = (algebra.on_drawn_problems(claim.id, claim.statement),) if claim.id in DRAWN else ()
     return replace(claim, readings=(*claim.readings, *more))
 
 
-CLAIMS = sorted(
+CLAIMS: list[Claim] = sorted(
     (_extended(claim) for module in MODULES for claim in module.CLAIMS),
     key=lambda claim: ORDER.index(claim.id),
 )

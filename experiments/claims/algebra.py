@@ -1,22 +1,23 @@
-"""Claims that are algebra: P1, P2, P4-landscape, X1, X2, X5–X7, on all drawn problems that meet their assumptions."""
+"""Claims that are algebra: P1, P2, P4-landscape, X1, X2, X5–X7, wherever their assumptions are met."""
 
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from experiments.claims.claim import Claim, Reading
+from experiments.analysis.intervals import point
 from experiments.claims.curvature import asymmetric, definite
 from experiments.claims.steps import ascends_never
-from experiments.claims.verdict import Band, Finding, point
 from experiments.curvature import algebra, asymmetric_scaling, residual_curvature
 from experiments.dynamics import signal_descent
+from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.verdict import Band, Finding
 
 ALGEBRA, DESCENT = algebra.EXPERIMENT, signal_descent.EXPERIMENT
 
 
-def holds(claim: str, config, data: xr.Dataset) -> list[Finding]:
-    """The largest error over its tolerance of every check of the claim, where its assumptions are met."""
+def holds(claim: str, config: algebra.Config, data: xr.Dataset) -> list[Finding]:
+    """Hold the largest error over tolerance against 1 for every check of the claim, where its assumptions are met."""
     found = []
     for i in np.flatnonzero(data.claim.values == claim):
         check = data.isel(check=i)
@@ -27,8 +28,8 @@ def holds(claim: str, config, data: xr.Dataset) -> list[Finding]:
     return found
 
 
-def control_holds(claim: str, config, data: xr.Dataset) -> list[Finding]:
-    """The smallest error over its tolerance of all controls of the claim: each must be noticed on every instance."""
+def control_holds(claim: str, config: algebra.Config, data: xr.Dataset) -> list[Finding]:
+    """Hold the smallest error over tolerance of all its controls against 1: each must be noticed everywhere."""
     checks = data.isel(check=data.claim.values == claim)
     here = algebra.margin(checks)
     names = "; ".join(dict.fromkeys(checks.control.values))
@@ -41,6 +42,7 @@ def _tolerance(check: xr.Dataset) -> Band:
 
 
 def on_drawn_problems(claim: str, statement: str) -> Reading:
+    """Hold a claim against every problem and instance that `algebra` tries."""
     return Reading("on drawn problems", statement, ALGEBRA, partial(holds, claim))
 
 
@@ -53,9 +55,8 @@ def _claim(
     figures: tuple[str, ...] = (),
 ) -> Claim:
     control = Reading("control", "The same, spoiled on purpose.", ALGEBRA, partial(control_holds, name))
-    return Claim(
-        name, assumptions, source, on_drawn_problems(name, statement), control, readings, ("algebra", *figures)
-    )
+    evidence = (Evidence(on_drawn_problems(name, statement), control),)
+    return Claim(name, assumptions, source, evidence, readings, ("algebra", *figures))
 
 
 CLAIMS = [
@@ -132,8 +133,8 @@ CLAIMS = [
         "the loss is split into outputs and a convex criterion",
         readings=(
             Reading(
-                "on the MLP of App. E",
-                "G ⪰ 0 and JᵀGJ ⪰ 0 at initialisation of the MLP.",
+                "at initialisation",
+                "G ⪰ 0 and JᵀGJ ⪰ 0 at initialisation.",
                 residual_curvature.EXPERIMENT,
                 partial(definite, names=("G", "G_signal"), state="initial"),
             ),

@@ -6,8 +6,6 @@ import xarray as xr
 
 from experiments.analysis.divergence import classify, final, jitter, per_run
 from experiments.analysis.intervals import exponents, extent, mean_interval, share
-from experiments.claims.claim import Claim, Evidence, Reading
-from experiments.claims.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, near
 from experiments.dynamics import readings
 from experiments.dynamics import trajectories as dynamics
 from experiments.dynamics.eta_against_alpha import (
@@ -23,6 +21,8 @@ from experiments.dynamics.eta_against_alpha import (
     slope,
 )
 from experiments.dynamics.trajectories import EARLY, early_ratio
+from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.verdict import EXPONENT, MOST, Finding, above, at_most, below, exactly, near
 from experiments.tuning import rank_law, rank_sweeps
 
 ETA, ALPHA = FAMILIES

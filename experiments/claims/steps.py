@@ -7,13 +7,13 @@ import xarray as xr
 
 from experiments.analysis.divergence import CRITERIA
 from experiments.analysis.intervals import bootstrap, extent, mean_interval
-from experiments.claims.claim import Claim, Evidence, Reading
-from experiments.claims.verdict import MAGNITUDE, Band, Finding, at_most, below, exactly, magnitude, near, power
 from experiments.dynamics import gauge_breaking, optimizer_gauge, signal_descent, stability, update_scaling
 from experiments.dynamics import trajectories as dynamics
 from experiments.dynamics.eta_against_alpha import FAMILIES, Families, purity, slope
 from experiments.dynamics.one_step import FORGETFUL, OPTIMIZERS, STATES
 from experiments.dynamics.update_scaling import fitted
+from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.verdict import MAGNITUDE, Band, Finding, at_most, below, exactly, magnitude, near, power
 
 
 def scaling_of(

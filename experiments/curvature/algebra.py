@@ -1,8 +1,9 @@
 """P1–P4, L1, K1 and X1–X7 as statements about matrices and updates: every check on drawn problems, and its control.
 
 Each statement of `signal_drift.propositions` is held against quadratics, regressions, classifiers and attention with
-everything drawn at random, and against the MLP of App. E at a small width, over α and at B = 0 and away from it. What
-is stored is the error, the tolerance and the error of the control, which is wrong on purpose.
+everything drawn at random, and against a problem itself, over α and at B = 0 and away from it: the MLP of App. E at a
+small width, another problem at its own, without matrices where they do not fit. What is stored is the error, the
+tolerance and the error of the control, which is wrong on purpose.
 """
 
 from collections.abc import Callable
@@ -13,15 +14,18 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.problems.mlp import Setting, adapters, problem
+from experiments.lab.errors import OptionError
+from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.problem import Problem, Setting
+from experiments.problems.mlp import MLP
 from signal_drift import plotting
-from signal_drift.propositions import PROPOSITIONS, check_all
+from signal_drift.propositions import MATRIX_FREE, PROPOSITIONS
 from signal_drift.propositions.check import Check, over
-from signal_drift.propositions.random_problems import KINDS, instance, instance_of
+from signal_drift.propositions.random_problems import KINDS, instance_of, random_instance
 from signal_drift.propositions.subject import Instance
 
-MLP = "App. E MLP"
+OWN = "the problem itself"
+"""The kind that is not drawn at random."""
 STARTS = {"B = 0": True, "B ≠ 0": False}
 FLOOR, CEILING = 1e-8, 1e20
 """Where the figure puts a ratio of 0 and one without end."""
@@ -29,31 +33,40 @@ FLOOR, CEILING = 1e-8, 1e20
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Every check over kinds of problems, seeds, α and B; the sizes are those of the MLP of App. E."""
+    """Every check over kinds of problems, seeds, α and B."""
 
-    width: int = 6
-    """d of the MLP; small, since the matrices are dense and the statements hold at any size."""
-    samples: int = 20
-    """n of the MLP."""
-    rank: int = 3
-    """r of every adapter of the MLP."""
     alphas: tuple[float, ...] = (1e-3, 1.0, 1e4)
     """Values of α."""
-    kinds: tuple[str, ...] = (*KINDS, MLP)
-    """Problems, by the names of `signal_drift.drawn.KINDS`, and the MLP."""
+    kinds: tuple[str, ...] = (OWN,)
+    """Problems: that of the configuration, and those drawn at random, by the names of `random_problems.KINDS`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind in self.kinds:
+            if kind not in (OWN, *KINDS):
+                raise OptionError(f"kinds: unknown {kind!r}; there are {', '.join((OWN, *KINDS))}")
+
+    @property
+    def statements(self) -> list[Callable[[Instance], Check]]:
+        """All of them, or those that need no matrix."""
+        return PROPOSITIONS if self.problem.dense else MATRIX_FREE
 
 
-def points(config: Config) -> list[dict]:
+def configure(problem: Problem) -> Config:
+    """Take the MLP at a width where dense matrices cost nothing, beside all drawn problems; any other alone, at α = 1."""
+    if type(problem) is MLP:
+        return Config(replace(problem.resized(6), samples=20), kinds=(*KINDS, OWN))
+    return Config(problem, seeds=1, alphas=(1.0,))
+
+
+def points(config: Config) -> list[Point]:
     return [{"kind": kind} for kind in config.kinds]
 
 
 def measure(config: Config, kind: str) -> xr.Dataset:
-    """Error, tolerance and control of every check on every instance of one kind."""
+    """Measure error, tolerance and control of every check on every instance of one kind."""
     checks = [
-        [
-            [check_all(_instance(config, kind, seed, alpha, begins)) for begins in STARTS.values()]
-            for alpha in config.alphas
-        ]
+        [[_checks(config, kind, seed, alpha, begins) for begins in STARTS.values()] for alpha in config.alphas]
         for seed in range(config.seeds)
     ]
     dims = ("seed", "alpha", "start", "check")
@@ -73,7 +86,7 @@ def measure(config: Config, kind: str) -> xr.Dataset:
             "seed": np.arange(config.seeds),
             "alpha": list(config.alphas),
             "start": list(STARTS),
-            "check": [_name(p) for p in PROPOSITIONS],
+            "check": [_name(p) for p in config.statements],
             "claim": ("check", [c.claim for c in words]),
             "statement": ("check", [c.statement for c in words]),
             "control": ("check", [c.control for c in words]),
@@ -82,12 +95,17 @@ def measure(config: Config, kind: str) -> xr.Dataset:
     )
 
 
+def _checks(config: Config, kind: str, seed: int, alpha: float, begins: bool) -> list[Check]:
+    here = _instance(config, kind, seed, alpha, begins)
+    return [statement(here) for statement in config.statements]
+
+
 def _instance(config: Config, kind: str, seed: int, alpha: float, begins: bool) -> Instance:
-    if kind != MLP:
-        return instance(kind, seed, alpha, begins)
-    loss, base = problem(config, seed)
-    scaling = dict.fromkeys(base, config.scaling(alpha))
-    return instance_of(loss, base, adapters(config, base, seed), scaling, np.random.default_rng(seed), begins)
+    if kind != OWN:
+        return random_instance(kind, seed, alpha, begins)
+    problem, drawn = config.problem, config.problem.draw(seed)
+    scaling = dict.fromkeys(drawn.base, problem.scaling(alpha))
+    return instance_of(drawn.loss, drawn.base, problem.adapters(seed), scaling, np.random.default_rng(seed), begins)
 
 
 def _name(proposition: Callable[[Instance], Check]) -> str:
@@ -110,7 +128,7 @@ class Margin(NamedTuple):
 
 
 def margin(data: xr.Dataset) -> Margin:
-    """Of all checks in the data, over the instances that meet their assumptions."""
+    """Return the margin of all checks in the data, over the instances that meet their assumptions."""
     met = data.applicable.values.astype(bool)
     if not met.any():
         return Margin(np.nan, np.nan, 0)
@@ -119,12 +137,12 @@ def margin(data: xr.Dataset) -> Margin:
 
 
 def margins(data: xr.Dataset) -> dict[str, Margin]:
-    """The margin of every claim, of all checks that carry its name together."""
+    """Return the margin of every claim, of all checks that carry its name together."""
     return {claim: margin(data.isel(check=data.claim.values == claim)) for claim in dict.fromkeys(data.claim.values)}
 
 
 def ratios(data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """error/tolerance of the statements and of their controls."""
+    """Return error/tolerance of the statements and of their controls."""
     statement, control = (
         xr.apply_ufunc(over, data[name], data.tolerance, vectorize=True) for name in ("error", "control_error")
     )
@@ -161,12 +179,12 @@ def _sentences(data: xr.Dataset) -> list[str]:
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """One line a check: every instance, the statement below its tolerance and the control above."""
-    count = data.sizes["check"]
+    count, on = data.sizes["check"], "" if config.kinds != (OWN,) else f": {config.problem.label}"
     figure, (panel,) = plotting.panels(
         1,
-        f"Every algebraic statement on {data.applicable.isel(check=0).size} instances, and its control",
+        f"Every algebraic statement on {data.applicable.isel(check=0).size} instances, and its control{on}",
         height=1.8 + 0.33 * count,
-        width=11,
+        width=11.0,
     )
     panel.axvspan(FLOOR / 30, 1, color=plotting.COLOR["other"], alpha=0.18, lw=0, label="holds")
     panel.axvline(1, ls="--", color=plotting.COLOR["prediction"], label="tolerance")
@@ -194,12 +212,9 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 EXPERIMENT = Experiment(
     name="algebra",
     title="P1–P4, L1, K1, X1–X7: every algebraic statement on drawn problems, and its control.",
-    paper=Config(),
-    quick=replace(Config(), width=4, depth=3, rank=2, seeds=1, alphas=(1.0,), kinds=("quadratic", MLP)),
+    configure=configure,
     points=points,
     measure=measure,
     report=report,
+    tiny={"seeds": 1, "alphas": (1.0,), "kinds": ("quadratic", OWN)},
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

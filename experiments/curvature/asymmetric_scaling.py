@@ -10,9 +10,9 @@ import jax
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import STATES, certified
 from experiments.analysis.intervals import Interval, exponents, mean_interval
-from experiments.curvature.ends import STATES, certified
-from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Drawn, Setting
 from experiments.problems.adam_run import adam_run
 from signal_drift import plotting
@@ -162,4 +162,5 @@ EXPERIMENT = Experiment(
     measure=measure,
     report=report,
     tiny={"seeds": 2, "alphas": (1.0, 16.0, 256.0), "steps": 10},
+    refuses=dense_only,
 )

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import OPERATORS, PLAIN, STATES, SYMBOL, certificate_rows, extremes
 from experiments.analysis.intervals import Interval, extent
-from experiments.curvature.ends import OPERATORS, PLAIN, STATES, SYMBOL, certificate_rows, extremes
 from experiments.curvature.states import adapters_at
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
@@ -83,9 +83,9 @@ def measure(config: Config, seed: int, state: str) -> xr.Dataset:
 
 
 def _ends(config: Config, drawn: Drawn, theta: Adapters) -> xr.Dataset:
-    """The ends at the one α of the training."""
+    """The ends at the one α of the training; nothing was measured at the others."""
     found = extremes(drawn, theta, config.problem.scaling(config.alpha), config.tolerance)
-    return found.expand_dims(alpha=[config.alpha])
+    return found.expand_dims(alpha=[config.alpha]).reindex(alpha=list(config.alphas))
 
 
 def _initial_ends(config: Config, drawn: Drawn, theta: Adapters) -> xr.Dataset:

@@ -9,7 +9,7 @@ import scipy.stats
 import xarray as xr
 
 import signal_drift as sd
-from experiments.curvature.ends import PLAIN, SYMBOL
+from experiments.analysis.ends import PLAIN, SYMBOL
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Setting
 from signal_drift import plotting
@@ -44,7 +44,7 @@ def measure(config: Config, seed: int, operator: str) -> xr.Dataset:
     """Measure both densities on one grid, the error of the quadrature, and all eigenvalues."""
     problem, drawn = config.problem, config.problem.draw(seed)
     parts = sd.decompose(drawn.loss, drawn.base, problem.adapters(seed), problem.scaling(config.alpha))
-    op = getattr(parts, operator)
+    op, longest = getattr(parts, operator), max(getattr(parts, name).shape[0] for name in COMPARED)
     spectrum = sd.eigenvalues(op)
     found = sd.spectral_density(op, probes=config.probes, steps=config.nodes, key=jax.random.key(seed))
     top = abs(spectrum).max()
@@ -53,13 +53,12 @@ def measure(config: Config, seed: int, operator: str) -> xr.Dataset:
     exact = np.mean(scipy.stats.norm.pdf(grid[:, None], spectrum, width), axis=1)
     return xr.Dataset(
         {
-            "eigenvalues": ("index", spectrum),
+            "eigenvalues": ("index", np.pad(spectrum, (0, longest - len(spectrum)), constant_values=np.nan)),
             "grid": ("at", grid),
             "exact": ("at", exact),
             "estimate": ("at", estimate),
             "error": ("at", error),
-        },
-        coords={"index": np.arange(len(spectrum))},
+        }
     )
 
 

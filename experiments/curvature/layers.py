@@ -1,4 +1,4 @@
-"""P3, F8a and V2's α in every layer of the pretrained encoder: traces over draws of A, and the top of each block.
+"""P3, F8a and V2's α in every layer: traces over draws of A, and the curvature of each layer's own blocks.
 
 For random signs z and any H, E⟨z, Hz⟩ = Tr H. A draw of A with one z for its H_Signal is an unbiased sample of
 E[Tr H_Signal], and what of ⟨z, Hz⟩ lies in one layer is one of the trace of that layer's block, since the blocks
@@ -7,7 +7,6 @@ between layers have mean zero there: one product serves all layers.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,102 +14,131 @@ import numpy as np
 import xarray as xr
 from jax import Array
 from jax.flatten_util import ravel_pytree
-from jax.tree_util import Partial
+from jaxtyping import Key
 
 import signal_drift as sd
-from experiments.analysis.intervals import Interval, mean_interval
-from experiments.claims.verdict import extent
-from experiments.curvature.asymmetric_scaling import STATES, certified
-from experiments.curvature.minilm_point import Curvature, Point
-from experiments.curvature.suppression import largest_normal
-from experiments.lab.errors import OptionError
-from experiments.lab.experiment import Experiment, Report, Row, main
-from experiments.tuning import rates as minilm_rates
-from experiments.tuning.rates import SMALL
+from experiments.analysis.ends import PLAIN, STATES, SYMBOL, certified
+from experiments.analysis.intervals import Interval, extent, mean_interval
+from experiments.curvature.states import adapters_at
+from experiments.curvature.trace_law import largest_normal
+from experiments.lab.errors import OptionError, check_positive
+from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.problem import Drawn, Problem, Setting
+from experiments.problems.minilm import MiniLM
 from signal_drift import plotting
-from signal_drift.lora.adapters import per_layer
+from signal_drift.lora.adapters import Adapters
+from signal_drift.spectra.layers import Block
 
 WHOLE = "all layers"
+BLOCKS = ("task", "signal", "drift")
+"""The operators whose blocks are measured."""
+SHARES = (("task", "‖H_ℓ‖²"), ("signal", "‖H_Signal‖²"))
+"""The operators whose layers share their squared Frobenius norm, where the matrices are dense."""
 
 
 @dataclass(frozen=True)
-class Config(Curvature):
-    """Every linear layer, at the pretrained weights and after LoRA at η_FFT has been trained."""
+class Config(Setting):
+    """Every adapted layer, at B = 0 and after training with Adam."""
 
+    alpha: float = 16.0
+    """α of the operators and of the training."""
     probes: int = 128
     """Draws of A, and random signs for either trace."""
     tolerance: float = 0.1
-    """Residual of the largest eigenvalue of a block over its norm at which the search stops."""
+    """Residual of the largest eigenvalue of a block over its norm at which a search stops."""
+    learning_rate: float = 1e-4
+    """η of Adam; the paper's η₀, whatever rate the problem would be tuned to."""
+    steps: int = 100
+    """Training steps."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_positive(self, "steps")
         if self.probes < 2:
             raise OptionError(f"probes: must be at least 2, got {self.probes}")
 
 
-def points(config: Config) -> list[dict]:
-    return [{"seed": seed, "state": state} for state in STATES for seed in range(config.draws)]
+def configure(problem: Problem) -> Config:
+    """Draw the texts of MiniLM once, and train it over the steps of its sweeps."""
+    return Config(problem, seeds=1, steps=50) if isinstance(problem, MiniLM) else Config(problem)
 
 
-def measure(config: Config, first: xr.Dataset, seed: int, state: str) -> xr.Dataset:
-    """The tops of three blocks of every layer and, where B = 0, samples of both traces; in float32."""
-    point = config.point(first, seed, state, "float32")
-    encoder, loss, theta = point
-    s, tops = config.scaling(config.alpha), []
-    gradient = jax.grad(loss)(sd.effective_weights(encoder.base, theta, s))
-    for layer in sorted(encoder.base):
-        parts = block(loss, encoder.base, theta, s, layer)
-        found = [certified(op, tolerance=config.tolerance).values[0] for op in (parts.task, parts.signal)]
-        tops.append([*found, s * float(np.linalg.norm(np.asarray(gradient[layer], float), 2))])  # X1
+def points(config: Config) -> list[Point]:
+    return [{"seed": seed, "state": state} for state in STATES for seed in range(config.seeds)]
+
+
+def measure(config: Config, seed: int, state: str) -> xr.Dataset:
+    """Measure the blocks of every layer and, where B = 0, samples of both traces.
+
+    From the dense matrices in float64 where they fit, and by search in float32 elsewhere.
+    """
+    problem, s = config.problem, config.problem.scaling(config.alpha)
+    dtype = "float64" if problem.dense else "float32"
+    drawn = problem.draw(seed, dtype)
+    theta = adapters_at(state, problem, seed, config.alpha, config.learning_rate, config.steps, dtype)
+    sigma, names = problem.sigma_a(), sorted(drawn.base)
+    blocks = dense_blocks(drawn, theta, s) if problem.dense else searched_blocks(drawn, theta, s, config.tolerance)
     alphas = [
-        [sd.alpha_base(config.rank, sigma), sd.alpha_base(config.rank, float(jnp.sqrt(jnp.mean(theta[k].A ** 2))))]
-        for k, sigma in sorted(encoder.sigma_a().items())
+        [sd.alpha_base(problem.rank, x) for x in (sigma[k], float(jnp.sqrt(jnp.mean(theta[k].A ** 2))))] for k in names
     ]
-    samples = _samples(config, point, seed) if state == "initial" else np.full((2, config.probes, len(tops)), np.nan)
+    unknown = np.full((2, config.probes, len(names)), np.nan)
     return xr.Dataset(
         {
-            "top": (("layer", "operator"), np.array(tops)),
+            "block": (("layer", "operator", "field"), blocks),
             "alpha_v2": (("layer", "sigma"), np.array(alphas)),
-            "trace": (("side", "probe", "layer"), samples),
-            "sigma_a": ("layer", [sigma for _, sigma in sorted(encoder.sigma_a().items())]),
+            "trace": (
+                ("side", "probe", "layer"),
+                trace_samples(config, drawn, theta, seed) if state == "initial" else unknown,
+            ),
+            "sigma_a": ("layer", [sigma[k] for k in names]),
         },
         coords={
-            "layer": sorted(encoder.base),
-            "operator": ["task", "signal", "drift"],
+            "layer": names,
+            "operator": list(BLOCKS),
+            "field": list(Block._fields),
             "sigma": ["set", "measured"],
             "side": ["measured", "predicted"],
         },
     )
 
 
-def block(loss: Partial, base, theta, scaling, layer: str) -> sd.Decomposition:
-    """The blocks of one layer at W₀ + s·BA; layers of one shape share their compiled code."""
-    fixed, s = sd.effective_weights(base, theta, scaling), per_layer("scaling", scaling, base)
-    chosen = {k: jnp.asarray(k == layer) for k, W in fixed.items() if W.shape == fixed[layer].shape}
-    alone = Partial(_with_one, loss, fixed, chosen)
-    return sd.decompose(alone, {"one": base[layer]}, {"one": theta[layer]}, s[layer])
+def dense_blocks(drawn: Drawn, theta: Adapters, s: float) -> np.ndarray:
+    """Return every field of every block, from the matrices: (layer, operator, field)."""
+    views = sd.layer_views(sd.decompose(drawn.loss, drawn.base, theta, s), theta)
+    return np.array([[getattr(view, name) for name in BLOCKS] for view in views])
 
 
-def _with_one(loss: Partial, fixed: dict[str, Array], chosen: dict[str, Array], weights: dict[str, Array]) -> Array:
-    return loss({k: jnp.where(chosen[k], weights["one"], W) if k in chosen else W for k, W in fixed.items()})
+def searched_blocks(drawn: Drawn, theta: Adapters, s: float, tolerance: float) -> np.ndarray:
+    """Return the largest eigenvalue of every block, that of H_Drift by X1, and NaN for the other fields."""
+    gradient, found = jax.grad(drawn.loss)(sd.effective_weights(drawn.base, theta, s)), []
+    for layer in sorted(drawn.base):
+        parts = sd.decompose_layer(drawn.loss, drawn.base, theta, s, layer)
+        tops = [certified(op, tolerance=tolerance).values[0] for op in (parts.task, parts.signal)]
+        found.append([*tops, s * float(np.linalg.norm(np.asarray(gradient[layer], float), 2))])
+    blocks = np.full((len(found), len(BLOCKS), len(Block._fields)), np.nan)
+    blocks[:, :, Block._fields.index("largest")] = found
+    return blocks
 
 
-def _samples(config: Config, point: Point, seed: int) -> np.ndarray:
-    """⟨z, H_Signal z⟩ for fresh A and z, and r s²σ_l²⟨u, H_ℓ u⟩ for u, layer by layer (P3-trace with σ_l of each)."""
-    encoder, loss, theta = point
-    s, measured, predicted = config.scaling(config.alpha), [], []
-    factor = np.array([config.rank * (s * sigma) ** 2 for _, sigma in sorted(encoder.sigma_a().items())])
+def trace_samples(config: Config, drawn: Drawn, theta: Adapters, seed: int) -> np.ndarray:
+    """Sample ⟨z, H_Signal z⟩ for fresh A and z, and r s²σ_l²⟨u, H_ℓ u⟩ for u, layer by layer (P3-trace with each σ_l).
+
+    The shape is (side, probe, layer).
+    """
+    problem, s = config.problem, config.problem.scaling(config.alpha)
+    measured, predicted, sigma = [], [], problem.sigma_a()
+    factor = np.array([problem.rank * (s * sigma[k]) ** 2 for k in sorted(drawn.base)])
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 7), (config.probes, 3))
-    parts = sd.decompose(loss, encoder.base, theta, s)
+    parts = sd.decompose(drawn.loss, drawn.base, theta, s)
     for draw, signs, others in keys:
-        drawn = sd.init_adapters(draw, encoder.base, config.rank)
-        signal = replace(parts.signal, point=replace(parts.signal.point, adapters=drawn))
-        measured.append(_by_layer(signal, drawn, signs))
-        predicted.append(factor * _by_layer(parts.task, encoder.base, others))
+        adapters = sd.init_adapters(draw, drawn.base, problem.rank)
+        signal = replace(parts.signal, point=replace(parts.signal.point, adapters=adapters))
+        measured.append(_by_layer(signal, adapters, signs))
+        predicted.append(factor * _by_layer(parts.task, drawn.base, others))
     return np.array([measured, predicted])
 
 
-def _by_layer(op: sd.SymmetricOperator, like, key: Array) -> np.ndarray:
+def _by_layer(op: sd.SymmetricOperator, like: Adapters | dict[str, Array], key: Key[Array, ""]) -> np.ndarray:
     """z_l·(Hz)_l for random signs z, by layer."""
     z = jax.random.rademacher(key, (op.shape[1],), op.dtype)
     product = ravel_pytree(like)[1](z * _product(op, z))
@@ -122,10 +150,10 @@ def _product(op: sd.SymmetricOperator, z: Array) -> Array:
     return op @ z
 
 
-def traces(data: xr.Dataset) -> Any:
-    """The samples of both sides before training, those of the whole as one more layer."""
-    samples = data.trace.sel(state="initial")
-    return xr.concat([samples, samples.sum("layer").expand_dims(layer=[WHOLE])], "layer")
+def traces(data: xr.Dataset) -> xr.DataArray:
+    """Return the samples of both sides before training, those of the whole as one more layer."""
+    samples = data[["trace"]].sel(state="initial")
+    return xr.concat([samples, samples.sum("layer").expand_dims(layer=[WHOLE])], "layer").trace
 
 
 def trace_scores(data: xr.Dataset, factor: float = 1.0) -> xr.DataArray:
@@ -138,9 +166,9 @@ def trace_scores(data: xr.Dataset, factor: float = 1.0) -> xr.DataArray:
 
 
 def suppression(config: Config, data: xr.Dataset, state: str = "initial") -> xr.DataArray:
-    """F8a: λmax[H_Signal] / (r s²σ_A² λmax[H_ℓ]) of every layer's block."""
-    top, s = data.top.sel(state=state), config.scaling(config.alpha)
-    factor = config.rank * (s * data.sigma_a.sel(state=state)) ** 2
+    """F8a: divide λmax[H_Signal] by r s²σ_A² λmax[H_ℓ], in every layer's block."""
+    top, s = data.block.sel(field="largest", state=state), config.problem.scaling(config.alpha)
+    factor = config.problem.rank * (s * data.sigma_a.sel(state=state)) ** 2
     return top.sel(operator="signal") / (factor * top.sel(operator="task"))
 
 
@@ -149,100 +177,139 @@ def report(config: Config, data: xr.Dataset) -> Report:
     for name in (WHOLE, *map(str, data.layer.values)):
         here = samples.sel(layer=name)
         both = [mean_interval(here.sel(side=side).values) for side in ("measured", "predicted")]
-        title = f"P3   Tr H_Signal over draws of A, {config.name}, {name}"
+        title = f"P3   Tr H_Signal over draws of A, {name}"
         rows.append(Row(title, f"{both[1]} {both[1].interval()}", str(both[0]), both[0].interval()))
-    limit, wrong = f"{largest_normal(z.size):.2f} at 95%", trace_scores(data, config.rank)
-    rows.append(Row(f"P3   largest abs z of {z.size}, {config.name}", f"< {limit}", f"{float(abs(z).max()):.2f}", "–"))
-    name = f"P3   the same of the law without 1/r (control), {config.name}"
+    limit, wrong = f"{largest_normal(z.size):.2f} at 95%", trace_scores(data, config.problem.rank)
+    rows.append(Row(f"P3   largest abs z of {z.size}", f"< {limit}", f"{float(abs(z).max()):.2f}", "–"))
+    name = "P3   the same of the law without 1/r (control)"
     rows.append(Row(name, f"> {limit}", f"{float(abs(wrong).max()):.2f}", "–"))
     for state in STATES:
         ratio = extent(suppression(config, data, state).values)
-        name = f"F8a  λmax[H_Signal]/(rs²σ_A² λmax[H_ℓ]) of a layer, {config.name}, {state}, range"
+        name = f"F8a  λmax[H_Signal]/(rs²σ_A² λmax[H_ℓ]) of a layer, {state}, range"
         rows.append(Row(name, "≈ 1" if state == "initial" else "–", str(ratio), f"{ratio.interval()} (range)"))
-    return Report(
-        [*rows, *_layer_rows(config, data)],
-        [_sentence(config, data)],
-        {"minilm_layers": partial(_figure, config, data)},
-    )
+    sentences, figures = [_sentence(config, data)], {"layers": partial(_figure, config, data)}
+    rows += _layer_rows(data)
+    if config.problem.dense:
+        rows += _share_rows(data)
+        sentences.append(_share_sentence(data))
+        figures["layer_shares"] = partial(_share_figure, config, data)
+    return Report(rows, sentences, figures)
 
 
-def _layer_rows(config: Config, data: xr.Dataset) -> list[Row]:
+def _layer_rows(data: xr.Dataset) -> list[Row]:
     """V2's α of every layer, with σ_A as set and as it is in A, and the largest eigenvalues of its three blocks."""
     rows, means = [], data.mean("seed")
     for k in map(str, data.layer.values):
         here = means.sel(layer=k)
         alpha = ", ".join(f"{float(here.alpha_v2.sel(sigma='measured', state=state)):.4g}" for state in STATES)
-        tops = (", ".join(f"{x:.3g}" for x in here.top.sel(state=state).values) for state in STATES)
-        stated = f"{float(here.alpha_v2.sel(sigma='set').isel(state=0)):.4g}"
-        name = f"V2   α = √r/σ_A; λmax of H_ℓ, H_Signal, H_Drift; {config.name}, {k}, before → after"
+        largest = here.block.sel(field="largest")
+        tops = (", ".join(f"{x:.3g}" for x in largest.sel(state=state).values) for state in STATES)
+        stated = f"{float(here.alpha_v2.sel(sigma='set', state='initial')):.4g}"
+        name = f"V2   α = √r/σ_A; λmax of {', '.join(PLAIN[x] for x in BLOCKS)}; {k}, before → after"
         rows.append(Row(name, stated, f"{alpha}; {' → '.join(tops)}", "–"))
     return rows
 
 
+def share(data: xr.Dataset, operator: str, state: str) -> dict[str, Interval]:
+    """Return the share of every layer's block in the squared Frobenius norm of an operator, over seeds."""
+    column = data.block.sel(operator=operator, field="norm_share", state=state)
+    return {str(k): mean_interval(column.sel(layer=k).values) for k in data.layer.values}
+
+
+def _share_rows(data: xr.Dataset) -> list[Row]:
+    rows = []
+    for operator, norm in SHARES:
+        columns = {state: share(data, operator, state) for state in STATES}
+        for k in map(str, data.layer.values):
+            found = [columns[state][k] for state in STATES]
+            name = f"     share of {norm}, {k}, before → after"
+            rows.append(Row(name, "–", " → ".join(map(str, found)), " → ".join(x.interval() for x in found)))
+    return rows
+
+
 def _sentence(config: Config, data: xr.Dataset) -> str:
-    ratio, whole = suppression(config, data), _whole(data)
+    ratio, here = suppression(config, data), traces(data).sel(layer=WHOLE)
+    measured, stated = (mean_interval(here.sel(side=side).values) for side in ("measured", "predicted"))
+    draws = here.sel(side="measured").size
     return (
-        f"On {config.name}, in float32, the mean of Tr H_Signal over {config.probes} draws of A is {whole[0]} "
-        f"{whole[0].interval()} and P3 says {whole[1]} {whole[1].interval()}; λmax of a layer's H_Signal is between "
+        f"On {config.problem.label} the mean of Tr H_Signal over {draws} draws of A is {measured} "
+        f"{measured.interval()} and P3 says {stated} {stated.interval()}; λmax of a layer's H_Signal is between "
         f"{float(ratio.min()):.2g} and {float(ratio.max()):.2g} times rs²σ_A² that of its H_ℓ."
     )
 
 
-def _whole(data: xr.Dataset) -> list[Interval]:
-    here = traces(data).sel(layer=WHOLE)
-    return [mean_interval(here.sel(side=side).values) for side in ("measured", "predicted")]
+def _share_sentence(data: xr.Dataset) -> str:
+    within = sum(x.mean for x in share(data, "task", "initial").values())
+    signal = share(data, "signal", "initial")
+    top = max(signal, key=lambda k: signal[k].mean)
+    return (
+        f"At initialisation the layers' own blocks carry {within:.0%} of ‖H_ℓ‖_F², the blocks between layers the rest; "
+        f"the largest share of ‖H_Signal‖_F² is that of {top}, {signal[top].mean:.0%}."
+    )
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    title = f"P3, F8a, V2  {config.name}, every layer: r = {config.rank}, α = {config.alpha:g}, {config.texts} texts"
-    figure, axes = plotting.panels(4, title, height=8.5, width=4.4)
-    names, y, means = [str(k) for k in data.layer.values], np.arange(data.sizes["layer"]), data.mean("seed")
+    sizes = f"r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seed{'s' * (config.seeds > 1)}"
+    count = data.sizes["layer"]
+    figure, axes = plotting.panels(4, f"P3, F8a, V2  {config.problem.label}: {sizes}", 3.4 + 0.14 * count, 4.4)
+    names, y, means = [str(k) for k in data.layer.values], np.arange(count), data.mean("seed")
     samples = traces(data).sel(layer=names)
     for side, color, shift in (("measured", "signal", -0.15), ("predicted", "prediction", 0.15)):
         mean, low, high = np.array([mean_interval(samples.sel(layer=k, side=side).values) for k in names]).T
         style = {"fmt": "o", "ms": 4, "color": plotting.COLOR[color], "label": side}
         axes[0].errorbar(mean, y + shift, xerr=[mean - low, high - mean], **style)
     axes[0].set(xlabel=r"$\mathrm{Tr}\,H_{Signal}$ of the layer", title="(a) P3, means and 95% intervals")
+    tops = means.block.sel(field="largest")
     for panel, operators, letter in ((axes[1], ("task",), "b"), (axes[2], ("signal", "drift"), "c")):
         for operator in operators:
             for state, face in zip(STATES, (None, "white"), strict=True):
-                name = {"task": r"$H_\ell$", "signal": r"$H_{Signal}$", "drift": r"$H_{Drift}$"}[operator]
-                style = {"color": plotting.COLOR[operator], "mfc": face, "label": f"{name}, {state}"}
-                panel.plot(
-                    means.top.sel(operator=operator, state=state), y, "o" if operator != "drift" else "D", **style
-                )
+                style = {"color": plotting.COLOR[operator], "mfc": face, "label": f"{SYMBOL[operator]}, {state}"}
+                mark = "D" if operator == "drift" else "o"
+                panel.plot(tops.sel(operator=operator, state=state), y, mark, **style)
         panel.set(xscale="log", xlabel="largest eigenvalue of the block", title=f"({letter})")
-    law = config.rank * (config.scaling(config.alpha) * means.sigma_a.isel(state=0)) ** 2
-    law = law * means.top.sel(operator="task", state="initial")
+    law = config.problem.rank * (config.problem.scaling(config.alpha) * means.sigma_a.sel(state="initial")) ** 2
+    law = law * tops.sel(operator="task", state="initial")
     name = r"F8a: $rs^2\sigma_A^2\lambda_{max}[H_\ell]$"
     axes[2].plot(law, y, "|", ms=12, mew=2, color=plotting.COLOR["prediction"], label=name)
-    for sigma, mark, color in (("set", "|", "prediction"), ("measured", "o", "signal")):
-        style = {
-            "ms": 10 if mark == "|" else 5,
-            "mew": 2,
-            "color": plotting.COLOR[color],
-            "label": rf"$\sigma_A$ {sigma}",
-        }
+    for sigma, mark, size, color in (("set", "|", 10, "prediction"), ("measured", "o", 5, "signal")):
+        style = {"ms": size, "mew": 2, "color": plotting.COLOR[color], "label": rf"$\sigma_A$ {sigma}"}
         axes[3].plot(means.alpha_v2.sel(sigma=sigma, state="trained"), y, mark, **style)
     axes[3].set(xlabel=r"V2: $\alpha=\sqrt{r}/\sigma_A$", title="(d) after training", xlim=(0, None))
     for panel in axes:
-        panel.set(yticks=y, ylim=(len(y) - 0.5, -0.5))
-        panel.set_yticklabels(names if panel is axes[0] else [], fontsize=8)
-        panel.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
+        _name_layers(panel, names, first=panel is axes[0])
+        panel.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure
 
 
+def _share_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
+    """Each layer's share of the squared norms, every seed and the mean, before and after training."""
+    sizes = f"r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seeds (dots)"
+    title = f"Shares of the layers  {config.problem.label}: {sizes}"
+    figure, axes = plotting.panels(len(SHARES), title, 3 + 0.14 * data.sizes["layer"], 6.4)
+    names, y = [str(k) for k in data.layer.values], np.arange(data.sizes["layer"])
+    for panel, (operator, norm) in zip(axes, SHARES, strict=True):
+        for state, shift, mark in zip(STATES, (-0.15, 0.15), ("o", "s"), strict=True):
+            column = data.block.sel(operator=operator, field="norm_share", state=state).transpose("layer", "seed")
+            style = {"color": plotting.COLOR[operator], "mfc": "white" if state == "trained" else None}
+            panel.plot(column, y + shift, mark, ms=3, alpha=0.5, **style)
+            panel.plot(column.mean("seed"), y + shift, mark, ms=8, label=state, **style)
+        panel.set(title=f"share of {norm}", xlim=(0, None))
+        _name_layers(panel, names, first=panel is axes[0])
+        panel.legend()
+    return figure
+
+
+def _name_layers(panel: plotting.Axes, names: list[str], first: bool) -> None:
+    panel.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+    panel.set_yticklabels(names if first else [], fontsize=8)
+
+
 EXPERIMENT = Experiment(
-    name="minilm_layers",
-    title="P3, F8a and V2's α in every layer of a pretrained encoder.",
-    paper=Config(),
-    quick=replace(Config(), **SMALL, texts=8, rank=2, probes=16),
+    name="layers",
+    title="P3, F8a and V2's α in every layer, and each layer's own curvature.",
+    configure=configure,
     points=points,
     measure=measure,
     report=report,
-    extra=True,
-    first=minilm_rates.of,
+    tiny={"seeds": 2, "probes": 16, "steps": 10},
 )
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

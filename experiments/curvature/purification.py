@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import certified
 from experiments.analysis.intervals import exponents, mean_interval
-from experiments.curvature.ends import certified
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Setting
 from signal_drift import plotting
@@ -71,7 +71,7 @@ def _relative(difference: jax.Array, reference: jax.Array) -> float:
 
 
 def distances(data: xr.Dataset) -> xr.Dataset:
-    """Compute max_i and mean_i |λ_i[H_LoRA] − λ_i[H_Signal]| and Weyl's bound ‖H_Drift‖₂ on them, over λmax[H_Signal]."""
+    """Compute max_i, mean_i |λ_i[H_LoRA] − λ_i[H_Signal]| and Weyl's bound ‖H_Drift‖₂, over λmax[H_Signal]."""
     top = data.signal.max("theta_index")
     gap = abs(data.lora - data.signal)
     return xr.Dataset(

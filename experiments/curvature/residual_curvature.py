@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import PLAIN, STATES, SYMBOL, certified, lowest_over_highest
 from experiments.analysis.intervals import Interval, mean_interval
-from experiments.curvature.ends import PLAIN, STATES, SYMBOL, certified, lowest_over_highest
 from experiments.curvature.states import adapters_at
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Setting

@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.ends import SYMBOL
 from experiments.analysis.intervals import mean_interval
-from experiments.curvature.ends import SYMBOL
 from experiments.curvature.trace_law import Traces, largest_normal, stands_out, trace_draws
 from experiments.lab.errors import check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
@@ -144,8 +144,8 @@ def report(config: Config, data: xr.Dataset) -> Report:
     sentences = [f"Over {config.seeds} seeds, measured over predicted: {found}."]
     if not all(here.usable(SHARP)) or "Tr" not in ratios:
         sentences.append(
-            f"Tr H_ℓ is too near 0 for a ratio at some ranks, and negative at {negative} of {config.seeds} seeds: there "
-            "the law is judged in standard errors (X2)."
+            f"Tr H_ℓ is too near 0 for a ratio at some ranks, and negative at {negative} of {config.seeds} seeds: "
+            "there the law is judged in standard errors (X2)."
         )
     drawn = {"spectral_suppression": partial(_spectra, config, data), "trace_by_rank": partial(_traces, config, data)}
     return Report(rows, sentences, drawn)

@@ -21,9 +21,7 @@ from signal_drift.propositions.closed_forms import Grams
 
 
 @partial(jax.jit, static_argnames=("rank", "draws"))
-def trace_draws(
-    key: Key[Array, ""], base: Weights, grams: Grams, scaling: Scaling, rank: int, draws: int
-) -> Array:
+def trace_draws(key: Key[Array, ""], base: Weights, grams: Grams, scaling: Scaling, rank: int, draws: int) -> Array:
     """Compute Tr H_Signal = Σ_l s_l² Tr(A_l M_l A_lᵀ), exactly, for independent draws of A (X2)."""
 
     def draw(key: Key[Array, ""]) -> Array:

@@ -18,8 +18,8 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
+from experiments.analysis.ends import certificate_rows, certified, extremes, lowest_over_highest
 from experiments.analysis.intervals import mean_interval
-from experiments.curvature.ends import certificate_rows, certified, extremes, lowest_over_highest
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Setting
 from signal_drift import plotting

@@ -15,7 +15,7 @@ from experiments.lab.experiment import C, Experiment, table
 from experiments.lab.problem import Problem
 from experiments.lab.runner import measure_shard, run, run_shard, stored
 from experiments.lab.shards import WHOLE, Shard, shard_of
-from signal_drift import InputError
+from signal_drift.errors import InputError
 
 Device = Literal["auto", "cpu", "cuda", "rocm", "tpu"]
 

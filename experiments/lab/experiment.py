@@ -58,7 +58,7 @@ class Experiment(Generic[C]):
     points: Callable[[C], list[Point]]
     measure: Callable[..., xr.Dataset]
     report: Callable[[C, xr.Dataset], Report]
-    tiny: Mapping[str, Any] = field(default_factory=dict)
+    tiny: Mapping[str, Any] = field(default_factory=dict, hash=False)
     homes: tuple[str, ...] = ("mlp",)
     refuses: Callable[[Problem], str] = anything
     first: Callable[[C], tuple["Experiment[Any]", Any]] | None = None

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-import signal_drift as sd
 from experiments.lab.errors import check_positive
+from signal_drift.lora.adapters import Adapter, init_adapters
 
 Dtype = Literal["float32", "float64"]
 T = TypeVar("T")
@@ -83,6 +83,8 @@ class Problem(ABC):
     """How it is tuned; None where no training run on it can be judged."""
     start_of_trajectories: ClassVar[tuple[float, float]] = (1e-4, 1.0)
     """(η₀, α₀) of Adam from which the trajectories of F2 start."""
+    costly: ClassVar[bool] = False
+    """Whether it takes longer than a reproduction affords: run only where it is named, reported where stored."""
 
     def __post_init__(self) -> None:
         check_positive(self, "rank")
@@ -115,10 +117,10 @@ class Problem(ABC):
     def training(self, seed: int, steps: int, dtype: Dtype = "float64") -> Training:
         """Return what a run of so many steps sees, and its judges."""
 
-    def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
+    def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, Adapter]:
         """Draw A ~ N(0, 1/d_in) and set B = 0."""
         key = jax.random.fold_in(jax.random.key(seed), 2)
-        return sd.init_adapters(key, self.draw(seed, dtype).base, rank or self.rank)
+        return init_adapters(key, self.draw(seed, dtype).base, rank or self.rank)
 
     def sigma_a(self) -> dict[str, float]:
         """Return the standard deviation of the entries of A, layer by layer: 1/√d_in."""

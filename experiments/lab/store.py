@@ -3,7 +3,7 @@
 A point is one independent piece of an experiment, one netCDF file. It is written beside its place and moved
 there when complete, so a file is whole or absent. It is believed only if it opens and carries the digest of the
 configuration asked for. The same code on the same machine writes the same bytes: what differs from run to run
-(when, how long) is kept in a small JSON file beside the point and joined to it on reading.
+(when, how long) is kept in a small JSON file in a folder beside that of the points and joined on reading.
 """
 
 import dataclasses
@@ -32,8 +32,18 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 def digest(experiment: str, config: Any, point: Mapping[str, Any]) -> str:
     """Identify a point's content: schema, experiment, problem, every field of the configuration, the point's labels."""
-    content = [SCHEMA, experiment, problem_of(config), dataclasses.asdict(config), dict(point)]
+    content = [SCHEMA, experiment, problem_of(config), described(config), dict(point)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def described(config: Any) -> dict[str, Any]:
+    """Write a configuration as JSON has it, without the fields that say so (live objects that a digest stands for)."""
+    return {
+        field.name: described(value) if dataclasses.is_dataclass(value) else value
+        for field in dataclasses.fields(config)
+        for value in [getattr(config, field.name)]
+        if field.metadata.get("stored", True)
+    }
 
 
 def problem_of(config: Any) -> str:
@@ -60,7 +70,7 @@ def write(
     attributes = provenance() | {
         MARK: mark,
         "experiment": experiment,
-        "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
+        "config": json.dumps(described(config), sort_keys=True),
         "point": json.dumps(dict(point), sort_keys=True),
     }
     volatile = {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": seconds}
@@ -71,8 +81,8 @@ def write(
 
 
 def timing_of(path: Path) -> Path:
-    """Place the volatile provenance of the point at `path`, beside it; without it the point is still whole."""
-    return path.with_name(f"{path.stem}.timing.json")
+    """Place the volatile provenance of the point at `path`: a folder beside its own; without it the point is whole."""
+    return path.parent.with_name(f"{path.parent.name}.timing") / f"{path.stem}.json"
 
 
 def _timing(path: Path, wanted: str) -> dict[str, Any]:

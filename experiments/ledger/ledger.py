@@ -1,102 +1,187 @@
-"""The ledger: every claim, its verdict and the evidence, from stored records only.
-
-python -m experiments.ledger --list          the claims
-python -m experiments.ledger P3-trace        measure one claim again and print it
-"""
+"""The ledger: every claim on every problem, its verdict and the evidence, from stored records only."""
 
 import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
-import tyro
-
-from experiments.claims import CLAIMS
-from experiments.claims.claim import Claim, Reading
-from experiments.claims.verdict import VERDICTS, Finding, Verdict, deciding, verdict
-from experiments.lab.errors import ControlError, OptionError
-from experiments.lab.experiment import (
-    Device,
-    Experiment,
-    Stored,
-    default_out,
-    exit_on_bad_input,
-    from_store,
-    prepare,
-    results,
-)
+from experiments.lab.errors import ControlError
+from experiments.lab.experiment import Experiment
 from experiments.lab.files import replacing
-from experiments.lab.store import MARK
+from experiments.lab.problem import Problem
+from experiments.lab.runner import Stored, from_store, results
+from experiments.lab.store import MARK, figure_name
+from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.table import Entries, Entry
+from experiments.ledger.verdict import VERDICTS, Finding, Verdict, deciding, verdict
 
-Store = Callable[[Experiment], Stored]
+Store = Callable[[Experiment[Any], Problem], Stored]
+"""From an experiment and a problem to what is stored of it."""
+Problems = Mapping[str, Problem]
 
 HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
 """Attributes of a record that say nothing about where and with what it was computed."""
+TINY_SIZE = {"size": "tiny (--quick): shows that everything runs, and is evidence of nothing"}
+NOTHING = "nothing was measured there that could decide it"
+SPOILED = {"supported", "inconclusive"}
+"""Verdicts that a control must not have."""
 
 
-TINY = {"size": "tiny (--quick): shows that everything runs, and is evidence of nothing"}
+def ledger(claims: Sequence[Claim], problems: Problems, out: Path, quick: bool = False) -> Entries:
+    """Judge every claim on every problem, from what is stored in `out`."""
+    read = store(out, quick)
+    return Entries(entry(claim, problems, read, quick) for claim in claims)
 
 
 def store(out: Path, quick: bool) -> Store:
-    """What is stored in `out`, each experiment read once."""
-    return cache(lambda experiment: from_store(experiment, experiment.at(quick), out))
+    """Read what is stored in `out`, each experiment on each problem once."""
+    return cache(lambda experiment, problem: from_store(experiment, experiment.at(problem, quick), out))
 
 
-def judge(reading: Reading, stored: Stored, quick: bool) -> tuple[Verdict, list[Finding]]:
-    """The verdict and what it rests on; "not run" without the records."""
-    if stored.data is None:
-        return "not run", []
-    config = reading.experiment.at(quick)
-    findings = reading.findings(config, stored.data)
-    return verdict(findings), findings
+class Judged(NamedTuple):
+    """A reading held against a problem."""
+
+    verdict: Verdict
+    findings: list[Finding]
 
 
-def entry(claim: Claim, read: Store, quick: bool = False) -> Entry:
-    """One object of ledger.json."""
-    stored = read(claim.plain.experiment)
-    decided, findings = judge(claim.plain, stored, quick)
-    readings = [_reading(reading, read, quick) for reading in claim.readings]
-    decisive = deciding(findings) if findings else None
-    narrower = [r["statement"] for r in readings if r["verdict"] == "supported"]
-    attributes = {} if stored.data is None else stored.data.attrs
+def judge(reading: Reading, problem: Problem, read: Store, quick: bool) -> Judged:
+    """Give the verdict of a reading on a problem and what it rests on.
+
+    "Not run" without the records; "not testable here" where they have nothing that could decide.
+    """
+    found = read(reading.experiment, problem)
+    if found.data is None:
+        return Judged("not run", [])
+    findings = reading.findings(reading.experiment.at(problem, quick), found.data)
+    return Judged(verdict(findings) if findings else "not testable here", findings)
+
+
+def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) -> Entry:
+    """Make one object of ledger.json: the claim as its homes decide it, and a cell for every problem."""
+    cells = {name: cell(claim, problem, read, quick) for name, problem in problems.items()}
+    homes = [name for name in claim.homes if name in problems] or list(problems)
+    together = [(name, found) for name in homes for found in cells[name]["findings"]]
+    decided = _together([cells[name]["verdict"] for name in homes])
+    decisive = next((f for _, f in together if f["verdict"] == decided), None)
+    readings = [_named(reading, name, homes) for name in homes for reading in cells[name]["readings"]]
+    narrower = [reading["statement"] for reading in readings if reading["verdict"] == "supported"]
+    first = cells[homes[0]]
+    controls = [cells[name]["control"] for name in homes if cells[name]["control"]]
+    seconds = [cells[name]["seconds"] for name in homes]
     return {
         "id": claim.id,
-        "statement": claim.plain.statement,
+        "statement": claim.statement,
         "assumptions": list(claim.assumptions),
         "source": claim.source,
-        "command": command(claim.plain.experiment),
-        "rerun": f"python -m experiments.ledger {claim.id}",
+        "command": "\n".join(dict.fromkeys(filter(None, (cells[name]["command"] for name in homes)))),
+        "rerun": f"python -m experiments ledger {claim.id}",
+        **{k: decisive[k] if decisive else None for k in ("predicted", "measured", "interval", "tolerance")},
+        "verdict": decided,
+        "reason": next((cells[name]["reason"] for name in homes if cells[name]["reason"]), None),
+        "findings": [_named(found, name, homes) for name, found in together],
+        "control": _controls(controls) if controls else None,
+        "readings": readings,
+        "narrowest": narrower[0] if narrower and decided in ("refuted", "inconclusive") else None,
+        "figures": [figure for name in homes for figure in cells[name]["figures"]],
+        "seconds": None if None in seconds else sum(seconds),
+        "provenance": first["provenance"],
+        "problems": cells,
+    }
+
+
+def cell(claim: Claim, problem: Problem, read: Store, quick: bool) -> Entry:
+    """Judge a claim on one problem by the first evidence that the problem can give."""
+    evidence = evidence_on(claim, problem)
+    if evidence is None:
+        reason = claim.evidence[0].plain.experiment.refuses(problem)
+        return _empty(problem) | {"verdict": "not testable here", "reason": reason}
+    experiment = evidence.plain.experiment
+    found = read(experiment, problem)
+    decided, findings = judge(evidence.plain, problem, read, quick)
+    decisive = deciding(findings) if findings else None
+    readings = [_reading(reading, problem, read, quick) for reading in readings_on(claim, evidence, problem)]
+    narrower = [reading["statement"] for reading in readings if reading["verdict"] == "supported"]
+    attributes = {} if found.data is None else found.data.attrs
+    return _empty(problem) | {
+        "statement": evidence.plain.statement,
+        "command": command(experiment, problem),
         "predicted": str(decisive.band) if decisive else None,
         "measured": _number(decisive.estimate.mean) if decisive else None,
         "interval": _ends(decisive.estimate[1:]) if decisive else None,
         "tolerance": decisive.band.why if decisive else None,
         "verdict": decided,
-        "reason": stored.reason or None,
+        "reason": found.reason or (NOTHING if decided == "not testable here" else None),
         "findings": [_finding(finding) for finding in findings],
-        "control": _reading(claim.control, read, quick),
+        "control": _reading(evidence.control, problem, read, quick),
         "readings": readings,
         "narrowest": narrower[0] if narrower and decided in ("refuted", "inconclusive") else None,
-        "figures": list(claim.figures),
-        "seconds": stored.seconds,
-        "provenance": {k: str(v) for k, v in attributes.items() if k not in HIDDEN} | (TINY if quick else {}),
+        "figures": [figure_name(name, problem.name) for name in claim.figures],
+        "seconds": found.seconds,
+        "provenance": {k: str(v) for k, v in attributes.items() if k not in HIDDEN} | (TINY_SIZE if quick else {}),
     }
 
 
-def command(experiment: Experiment) -> str:
-    return f"python experiments/{experiment.name}.py"
+def evidence_on(claim: Claim, problem: Problem) -> Evidence | None:
+    """Return the first evidence whose experiment can be asked of the problem."""
+    return next((x for x in claim.evidence if not x.plain.experiment.refuses(problem)), None)
 
 
-def _reading(reading: Reading, read: Store, quick: bool) -> Entry:
-    decided, findings = judge(reading, read(reading.experiment), quick)
+def readings_on(claim: Claim, evidence: Evidence, problem: Problem) -> list[Reading]:
+    """Return the further evidence and the other readings that the problem can give."""
+    others = [x.plain for x in claim.evidence if x is not evidence]
+    return [x for x in (*others, *claim.readings) if not x.experiment.refuses(problem)]
+
+
+def command(experiment: Experiment[Any], problem: Problem) -> str:
+    """Write the command line that runs an experiment on a problem."""
+    option = "" if experiment.homes[0] == problem.name else f" --problem {problem.name}"
+    return f"python -m experiments {experiment.name}{option}"
+
+
+def _empty(problem: Problem) -> Entry:
+    """A cell about which nothing is known yet."""
+    names = ("statement", "command", "predicted", "measured", "interval", "tolerance", "reason", "control", "narrowest")
+    lists: Entry = {"findings": [], "readings": [], "figures": [], "provenance": {}}
+    return {"label": problem.label, **dict.fromkeys(names), **lists, "seconds": None}
+
+
+def _together(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of all findings together; those of a problem that cannot be asked do not count."""
+    asked = [v for v in verdicts if v != "not testable here"]
+    if not asked:
+        return "not testable here"
+    for verdict_, decides in (("not run", any), ("refuted", any), ("supported", all)):
+        if decides(v == verdict_ for v in asked):
+            return verdict_
+    return "inconclusive"
+
+
+def _controls(controls: Sequence[Entry]) -> Entry:
+    """The control over all homes: refuted where one of them refutes it."""
+    return {
+        **controls[0],
+        "verdict": _together([control["verdict"] for control in controls]),
+        "findings": [finding for control in controls for finding in control["findings"]],
+    }
+
+
+def _named(item: Entry, problem: str, homes: Sequence[str]) -> Entry:
+    """A finding or reading that says which problem it is about, where there are several."""
+    if len(homes) == 1:
+        return item
+    return item | {key: f"{item[key]}, {problem}" for key in ("quantity", "name") if key in item}
+
+
+def _reading(reading: Reading, problem: Problem, read: Store, quick: bool) -> Entry:
+    decided, findings = judge(reading, problem, read, quick)
     return {
         "name": reading.name,
         "statement": reading.statement,
-        "command": command(reading.experiment),
+        "command": command(reading.experiment, problem),
         "verdict": decided,
         "findings": [_finding(finding) for finding in findings],
     }
@@ -123,99 +208,39 @@ def _number(x: float) -> float | None:
     return float(x) if math.isfinite(x) else None
 
 
-def ledger(out: Path, quick: bool = False) -> Entries:
-    """Every claim, from what is stored in `out`."""
-    read = store(out, quick)
-    return Entries(entry(claim, read, quick) for claim in CLAIMS)
-
-
 def write(entries: Entries, out: Path) -> None:
+    """Write `out`/ledger.json."""
     with replacing(out / "ledger.json") as temporary:
-        temporary.write_text(
-            json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
-def check_controls(entries: Sequence[Mapping[str, Any]], quick: bool) -> None:
+def check_controls(entries: Sequence[Entry], quick: bool) -> None:
     """Raise `ControlError` for a control that is not refuted; at the tiny size, for one that is supported."""
-    wrong = {"supported"} if quick else {"supported", "inconclusive"}
-    broken = [f"{e['id']} ({e['control']['verdict']})" for e in entries if e["control"]["verdict"] in wrong]
+    wrong = {"supported"} if quick else SPOILED
+    broken = [
+        f"{e['id']} ({e['control']['verdict']})" for e in entries if e["control"] and e["control"]["verdict"] in wrong
+    ]
     if broken:
         raise ControlError(f"ledger: a control that must be refuted is not: {', '.join(broken)}")
 
 
-def by_verdict(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The ids of the claims under each verdict, as a Markdown table."""
+def by_verdict(entries: Sequence[Entry]) -> str:
+    """List the ids of the claims under each verdict, as a Markdown table."""
     rows = [(v, ", ".join(e["id"] for e in entries if e["verdict"] == v)) for v in VERDICTS]
     return "\n".join(["| verdict | claims |", "|---|---|", *(f"| {v} | {ids} |" for v, ids in rows if ids)])
 
 
-def shown(e: Mapping[str, Any]) -> str:
-    """One entry for the terminal."""
-    lines = [f"{e['id']}: {e['verdict']}", f"  {e['statement']}  ({e['source']})"]
-    lines += [f"  assumed: {'; '.join(e['assumptions'])}"] * bool(e["assumptions"])
-    lines += [f"  not run: {e['reason']}; {e['command']}"] * bool(e["reason"])
-    lines += [_line(f) for f in e["findings"]]
-    lines += [f"  narrowest true statement tried: {e['narrowest']}"] * bool(e["narrowest"])
-    lines += [f"  reading ({r['name']}): {r['verdict']}: {r['statement']}" for r in e["readings"]]
-    return "\n".join([*lines, f"  control: {e['control']['verdict']}: {e['control']['statement']}"])
-
-
-def _line(f: Mapping[str, Any]) -> str:
-    low, high = ("unbounded" if x is None else f"{x:.4g}" for x in f["interval"])
-    measured = "–" if f["measured"] is None else f"{f['measured']:.4g}"
-    return f"  {f['verdict']}: {f['quantity']}: {measured} [{low}, {high}], predicted {f['predicted']}"
-
-
-def find(name: str) -> Claim:
-    known = {claim.id: claim for claim in CLAIMS}
-    if name not in known:
-        raise OptionError(f"claim: unknown {name!r}; the claims are {', '.join(known)}")
-    return known[name]
-
-
-def rerun(claim: Claim, out: Path, quick: bool) -> Entry:
-    """Measure what the claim needs anew, in a folder of its own that an interrupted rerun finds again.
-
-    Readings of an experiment that `make reproduce` does not run are not run here either.
-    """
-    every = (reading.experiment for reading in (claim.plain, claim.control, *claim.readings))
-    needed = {experiment.name: experiment for experiment in every if not experiment.extra}
+def rerun(claim: Claim, problems: Problems, out: Path, quick: bool) -> Entry:
+    """Measure what the claim needs on its homes anew, in a folder that an interrupted rerun finds again."""
+    homes = {name: problems[name] for name in claim.homes}
     folder = out / "rerun" / claim.id
-    for experiment in needed.values():
-        results(experiment, experiment.at(quick), folder)
-    measured = entry(claim, store(folder, quick), quick)
+    for problem in homes.values():
+        evidence = evidence_on(claim, problem)
+        if evidence is not None:
+            every = (evidence.plain, evidence.control, *readings_on(claim, evidence, problem))
+            for experiment in {reading.experiment.name: reading.experiment for reading in every}.values():
+                results(experiment, experiment.at(problem, quick), folder)
+    measured = entry(claim, homes, store(folder, quick), quick)
     shutil.rmtree(folder)
     return measured
-
-
-@dataclass(frozen=True)
-class Options:
-    """Measure one claim again and print it, or list the claims."""
-
-    claim: tyro.conf.Positional[str | None] = None
-    """Its id."""
-    list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """List the claims with their verdicts in the store."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """The tiny size used in tests."""
-    out: Path | None = None
-    """Where results are [default: results, or results/quick]."""
-    device: Device = "auto"
-    """Where JAX computes; auto takes an accelerator where there is one."""
-
-
-def main(options: Options) -> None:
-    out = options.out or default_out(options.quick)
-    if options.claim is None and not options.list:
-        raise OptionError("claim: give the id of a claim, or --list")
-    claim = find(options.claim) if options.claim else None
-    prepare(options.device)
-    if claim is None:
-        print("\n".join(f"{e['id']:20} {e['verdict']:13} {e['statement']}" for e in ledger(out, options.quick)))
-    else:
-        print(shown(rerun(claim, out, options.quick)))
-
-
-if __name__ == "__main__":
-    exit_on_bad_input(lambda: main(tyro.cli(Options)))

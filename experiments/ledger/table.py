@@ -5,8 +5,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from experiments.claims.verdict import VERDICTS
 from experiments.lab.errors import RecordError
+from experiments.ledger.verdict import VERDICTS
 from signal_drift.display import Table, displayed_as
 
 Entry = dict[str, Any]

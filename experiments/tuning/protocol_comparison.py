@@ -153,7 +153,7 @@ def _best(data: xr.Dataset) -> str:
         here = data.sel(rank=rank).mean("seed")
         names = {"training loss": here.log_loss.idxmin("method").item()}
         names |= {k: here.score.sel(judge=k).fillna(-np.inf).idxmax("method").item() for k in score_names(data)}
-        found.append(f"r = {rank}: " + ", ".join(f"{name} {method}" for name, method in names.items()))
+        found.append(f"r = {rank}: " + ", ".join(f"{name} ({method})" for name, method in names.items()))
     return f"best by {'; '.join(found)}"
 
 

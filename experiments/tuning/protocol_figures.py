@@ -37,13 +37,10 @@ def draw(config: Comparison, data: xr.Dataset, reductions: xr.DataArray, rate: s
     return drawn
 
 
-def _title(config: Comparison, rate: str) -> str:
-    runs = f"{config.steps} steps of Adam, {config.seeds} seeds, mean and 95% interval"
-    return f"V  {config.problem.label} at {rate}: {runs}"
-
-
 def _compare(config: Comparison, data: xr.Dataset, reductions: xr.DataArray, rate: str) -> plotting.Figure:
-    figure, axes = plotting.panels(1 + len(config.ranks), _title(config, rate), height=4.8)
+    runs = f"{config.steps} steps of Adam, {config.seeds} seeds, mean and 95% interval"
+    title = f"V  {config.problem.label} at {rate}: {runs}"
+    figure, axes = plotting.panels(1 + len(config.ranks), title, height=4.8)
     typical = reductions.mean("seed").values
     finite = typical[np.isfinite(typical)]
     top = float(np.max(finite, initial=0.1))
@@ -67,7 +64,7 @@ def _compare(config: Comparison, data: xr.Dataset, reductions: xr.DataArray, rat
 
 def _scores(config: Comparison, data: xr.Dataset, rate: str) -> plotting.Figure:
     names = score_names(data)
-    figure, axes = plotting.panels(len(names), _title(config, rate), height=4.8)
+    figure, axes = plotting.panels(len(names), f"V  {config.problem.label} at {rate}", height=4.8)
     for panel, name in zip(axes, names, strict=True):
         draw_estimates(panel, config.ranks, data.score.sel(judge=name))
         panel.set_xlabel(name)

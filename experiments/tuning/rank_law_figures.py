@@ -28,8 +28,8 @@ def draw(config: Config, data: xr.Dataset) -> dict[str, Drawing]:
 
 
 def _figure(config: Config, data: xr.Dataset, title: str, panels: tuple[Panel, ...]) -> plotting.Figure:
-    runs = f"{config.problem.label}, {config.steps} steps of Adam, {config.seeds} seeds"
-    figure, axes = plotting.panels(len(panels), f"{title}: {runs}")
+    runs = f"{config.problem.label}: {config.steps} steps of Adam, {config.seeds} seeds"
+    figure, axes = plotting.panels(len(panels), f"{title}\n{runs}", height=4.6, width=6.0)
     for panel, draw_panel in zip(axes, panels, strict=True):
         draw_panel(panel, config, data)
     return figure
@@ -82,7 +82,7 @@ def _draw_purity(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None
             ratio = data.purity.sel(rank=rank, path=path).mean("seed")
             panel.plot(config.multipliers, ratio, style, color=color, label=f"r = {rank}" if style == "-" else None)
     name = r"$\|\Delta w_{Signal}\|\,/\,\|\Delta w_{Drift}\|$"
-    plotting.log_axis(panel, "multiplier m", f"{name}, geometric mean over steps")
+    plotting.log_axis(panel, "multiplier m", f"{name}\ngeometric mean over steps")
     panel.legend()
 
 

@@ -77,9 +77,9 @@ def _optimum(config: Config, losses: xr.DataArray) -> Row:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    title = f"F1  {config.problem.label}, full fine-tuning: {config.steps} steps of Adam, {config.seeds} seeds"
+    title = f"F1  {config.problem.label}\nfull fine-tuning: {config.steps} steps of Adam, {config.seeds} seeds"
     judges = score_names(data)
-    figure, axes = plotting.panels(2 if judges else 1, title)
+    figure, axes = plotting.panels(2 if judges else 1, title, height=4.6, width=6.0)
     losses = np.where(np.isfinite(data.log_loss), data.log_loss, np.nan)
     seeds = data.log_loss.copy(data=losses).transpose("rate", "seed")
     axes[0].plot(config.fft_rates, seeds, "o", color=plotting.COLOR["other"], alpha=0.7)

@@ -1,4 +1,4 @@
-"""Losses ℓ(w) = c(f(w)) whose two halves are known: the outputs f of a model, and the criterion c that judges them."""
+"""Makes losses ℓ(w) = c(f(w)) of two known halves: the outputs f of a model, and the criterion c that judges them."""
 
 from collections.abc import Callable
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""Attention in the precision of its inputs."""
+"""Computes attention with a softmax in the precision of its inputs."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def exact_attention(
     value: Float[Array, "*n s heads_kv e"],
     **options: Any,
 ) -> Float[Array, "*n t heads e"]:
-    """softmax(QKᵀ/√d)V in the dtype of Q, as the `attention_fn` of an `nnx.MultiHeadAttention`.
+    """Compute softmax(QKᵀ/√d)V in the dtype of Q, as the `attention_fn` of an `nnx.MultiHeadAttention`.
 
     Flax's shortcut for attention without dropout takes the softmax in float32 whatever the dtype, which leaves
     errors of 1e-8 in a float64 Hessian. A dropout rate that `deterministic` switches off avoids the shortcut.

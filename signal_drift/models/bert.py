@@ -1,4 +1,4 @@
-"""A BERT-family encoder in flax.nnx, loaded from an ordinary Hugging Face directory."""
+"""Loads a BERT-family encoder into flax.nnx from an ordinary Hugging Face directory."""
 
 import json
 from dataclasses import MISSING, dataclass, fields
@@ -20,7 +20,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes of an encoder, by their names in config.json."""
+    """Holds the sizes of an encoder, by their names in config.json."""
 
     vocab_size: int
     hidden_size: int
@@ -33,7 +33,7 @@ class BertConfig:
 
 
 class BertLayer(nnx.Module):
-    """x ↦ LN(y + φ(y W_inᵀ) W_outᵀ) with y = LN(x + attention(x)), φ the exact GELU, biases everywhere."""
+    """Maps x to LN(y + φ(y W_inᵀ) W_outᵀ) with y = LN(x + attention(x)), φ the exact GELU, biases everywhere."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
         width, hidden = config.hidden_size, config.intermediate_size
@@ -56,7 +56,10 @@ class BertLayer(nnx.Module):
 
 
 class Bert(nnx.Module):
-    """Token ids and the mask of those that count ↦ the last hidden states. No dropout, one token type, no pooler."""
+    """Maps token ids and the mask of those that count to the last hidden states.
+
+    It has no dropout, one token type and no pooler.
+    """
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
         def embed(count: int) -> nnx.Embed:
@@ -77,19 +80,19 @@ class Bert(nnx.Module):
 
 
 def mean_pooled(states: Float[Array, "n t d"], mask: Bool[Array, "n t"]) -> Float[Array, "n d"]:
-    """The mean of the hidden states over the tokens that count."""
+    """Compute the mean of the hidden states over the tokens that count."""
     return jnp.einsum("ntd,nt->nd", states, mask.astype(states.dtype)) / jnp.sum(mask, axis=1, keepdims=True)
 
 
 def load_bert(folder: str | Path, dtype: DTypeLike = jnp.float32) -> Bert:
-    """The encoder that `config.json` and `model.safetensors` describe, its hidden states those of `transformers`.
+    """Load the encoder that `config.json` and `model.safetensors` describe, its hidden states those of `transformers`.
 
     Raises `InputError` for a folder without them, for another architecture, and for weights that are missing, damaged
     or of another shape.
     """
     folder = Path(folder)
     config = _config(folder)
-    model = Bert(config, rngs=nnx.Rngs(0), dtype=dtype)
+    model = nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0), dtype=dtype))
     try:
         with safe_open(folder / WEIGHTS, framework="flax") as file:
             _fill(model, file)

@@ -1,4 +1,4 @@
-"""The bridge from any flax.nnx model to (base weights, forward), and from its nnx.LoRA modules to adapters.
+"""Takes any flax.nnx model apart into base weights and a forward function, and its nnx.LoRA modules into adapters.
 
 A layer is a module with a kernel that is the matrix of one linear map: nnx.Linear, nnx.LinearGeneral (hence the
 projections of nnx.MultiHeadAttention) and nnx.Einsum. It goes by its path in the model ("blocks.0.attention.query").
@@ -35,7 +35,7 @@ def _forward(x: "Forward") -> Table:
 @displayed_as(_forward)
 @dataclass(frozen=True, eq=False, repr=False)
 class Forward:
-    """(weights, *inputs) ↦ the model's output with `weights` in the kernels of `layers`; all else is frozen."""
+    """Maps (weights, *inputs) to the model's output with `weights` in the kernels of `layers`; all else is frozen."""
 
     graphdef: nnx.GraphDef = field(metadata={"static": True})
     layers: tuple[tuple[str, Layout], ...] = field(metadata={"static": True})
@@ -55,7 +55,7 @@ class Forward:
 
 
 def predictor(forward: Forward, *inputs: Array) -> Partial:
-    """The map weights ↦ forward(weights, *inputs), with the inputs as data."""
+    """Make the map weights ↦ forward(weights, *inputs), with the inputs as data."""
     return Partial(_predict, forward, inputs)
 
 
@@ -64,7 +64,7 @@ def _predict(forward: Forward, inputs: tuple[Array, ...], weights: Weights) -> A
 
 
 def base_and_forward(model: nnx.Module, layers: Selection = None) -> tuple[dict[str, Array], Forward]:
-    """(base, forward) such that forward(base, *inputs) = model.eval()(*inputs).
+    """Take a model apart into (base, forward) such that forward(base, *inputs) = model.eval()(*inputs).
 
     `base` holds W₀ of shape (d_out, d_in) of every layer, or of those that `layers` selects: a pattern for paths in
     which * stands for anything ("*.attention.*"), or a function of (path, module). Raises `InputError` for a
@@ -92,7 +92,7 @@ def _lora_model(x: "LoRAModel") -> Table:
 
 @displayed_as(_lora_model)
 class LoRAModel(NamedTuple):
-    """A model taken apart at its nnx.LoRA modules: forward(W₀ + s·BA, *inputs) = model.eval()(*inputs)."""
+    """Holds a model taken apart at its nnx.LoRA modules: forward(W₀ + s·BA, *inputs) = model.eval()(*inputs)."""
 
     base: dict[str, Array]
     adapters: dict[str, Adapter]
@@ -101,7 +101,7 @@ class LoRAModel(NamedTuple):
 
 
 def lora_and_forward(model: nnx.Module) -> LoRAModel:
-    """(base, adapters, scaling, forward) of the nnx.LoRA and nnx.LoRALinear modules of a model, as trained.
+    """Take a model apart at its nnx.LoRA and nnx.LoRALinear modules, as trained: (base, adapters, scaling, forward).
 
     Flax computes x·lora_a·lora_b and has no α: A = lora_aᵀ, B = lora_bᵀ, s = 1. A layer goes by the path of the
     kernel that the adapter is added to; an nnx.LoRA without a base module has W₀ = 0. Raises `InputError` for a

@@ -1,4 +1,4 @@
-"""The matrix W of shape (d_out, d_in) that a flax kernel is: which of its axes are outputs and which are inputs."""
+"""Says which matrix W of shape (d_out, d_in) a flax kernel is: which of its axes are outputs and which are inputs."""
 
 from math import prod
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 
 class Layout(NamedTuple):
-    """A kernel's shape and its output and input axes, each in the kernel's own order."""
+    """Holds a kernel's shape and its output and input axes, each in the kernel's own order."""
 
     shape: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -17,25 +17,26 @@ class Layout(NamedTuple):
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
-        """(d_out, d_in)."""
+        """Return (d_out, d_in)."""
         return prod(self.shape[i] for i in self.outputs), prod(self.shape[i] for i in self.inputs)
 
     def matrix(self, kernel: Array) -> Float[Array, "d_out d_in"]:
-        """W, with which the layer computes y = W x of its flattened features x and y."""
+        """Return W, with which the layer computes y = W x of its flattened features x and y."""
         return kernel.transpose(*self.outputs, *self.inputs).reshape(self.matrix_shape)
 
     def kernel(self, W: Float[Array, "d_out d_in"]) -> Array:
-        """The kernel whose matrix is W."""
+        """Return the kernel whose matrix is W."""
         order = (*self.outputs, *self.inputs)
         return W.reshape([self.shape[i] for i in order]).transpose(np.argsort(order))
 
 
 def has_kernel(module: object) -> bool:
+    """Say whether a module holds an nnx.Variable under the name "kernel"."""
     return isinstance(getattr(module, "kernel", None), nnx.Variable)
 
 
 def layout(module: nnx.Module) -> Layout | str:
-    """The layout of a module's kernel, or in words why it is not the matrix of one linear layer."""
+    """Return the layout of a module's kernel, or in words why it is not the matrix of one linear layer."""
     if isinstance(module, nnx.Linear):
         wanted, axes = (module.in_features, module.out_features), 1
     elif isinstance(module, nnx.LinearGeneral):

@@ -1,4 +1,4 @@
-"""The models of the experiments in flax.nnx: the paper's MLP and a small transformer."""
+"""Defines the paper's multilayer perceptron in flax.nnx."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -14,7 +14,7 @@ from signal_drift.errors import InputError
 
 
 class MLP(nnx.Module):
-    """x ↦ W_L φ(… φ(W_1 x)) without biases, W_l ~ N(0, 1/d_in) (App. E).
+    """Maps x to W_L φ(… φ(W_1 x)) without biases, W_l ~ N(0, 1/d_in) (App. E).
 
     `widths` are d_in, the hidden sizes and d_out. `activate_output` applies φ after the last layer as well, a
     choice the paper leaves open.

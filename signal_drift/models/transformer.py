@@ -1,4 +1,4 @@
-"""A small transformer that classifies a sample read as a few tokens."""
+"""Defines a small transformer that classifies a sample read as a few tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from signal_drift.models.attention import exact_attention
 
 
 class TransformerBlock(nnx.Module):
-    """x ↦ y + φ(LN(y) W_inᵀ) W_outᵀ with y = x + attention(LN(x)), φ = GELU."""
+    """Maps x to y + φ(LN(y) W_inᵀ) W_outᵀ with y = x + attention(LN(x)), φ = GELU."""
 
     def __init__(self, width: int, heads: int, hidden: int, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
         self.attention_norm = nnx.LayerNorm(width, param_dtype=dtype, rngs=rngs)
@@ -28,7 +28,7 @@ class TransformerBlock(nnx.Module):
 
 
 class TransformerClassifier(nnx.Module):
-    """A sample's features in `tokens` equal parts → embedding + position → blocks → mean over tokens → class head."""
+    """Classifies a sample: its features in `tokens` parts → embedding + position → blocks → mean over tokens → head."""
 
     def __init__(
         self,

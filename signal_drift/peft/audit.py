@@ -1,4 +1,4 @@
-"""What a stored adapter is scaled by, layer by layer, beside what the paper's two rules would give it (Eq. 5)."""
+"""Audits a stored adapter: how each layer is scaled, beside the α of the paper's two rules (Eq. 5)."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ FAR = 5.0
 
 
 class LayerAudit(NamedTuple):
-    """One layer, with W = W₀ + s·BA and α = s·r whatever the file calls it.
+    """Describes one layer, with W = W₀ + s·BA and α = s·r whatever the file calls it.
 
     `sigma_set` is σ_A as the initialiser draws it (NaN where it does not), `sigma_measured` the root mean square of A
     as stored. V2 = √r/σ_A is for `sigma_set`; `under_scaled` is V2/α, the factor by which α is below it. The singular
@@ -39,12 +39,12 @@ class LayerAudit(NamedTuple):
 
     @property
     def norm(self) -> float:
-        """‖s·BA‖_F."""
+        """Compute ‖s·BA‖_F."""
         return float(np.linalg.norm(self.singular_values))
 
     @property
     def stable_rank(self) -> float:
-        """‖s·BA‖_F² / ‖s·BA‖₂²: how many directions the update has; NaN if it has none."""
+        """Compute ‖s·BA‖_F² / ‖s·BA‖₂², how many directions the update has; NaN if it has none."""
         top = float(self.singular_values[0]) if len(self.singular_values) else 0.0
         return (self.norm / top) ** 2 if top else math.nan
 
@@ -78,20 +78,20 @@ def _numbers(x: LayerAudit) -> tuple[float, ...]:
 
 @displayed_as(_audit)
 class Audit(tuple[LayerAudit, ...]):
-    """Every layer of an adapter, in the order of their names."""
+    """Holds every layer of an adapter, in the order of their names."""
 
     __slots__ = ()
 
     def notes(self) -> dict[str, int]:
-        """What has to be known to read the table, and of how many layers it is true."""
+        """List what has to be known to read the table, and of how many layers it is true."""
         every = [note for layer in self for note in layer.notes]
         return {note: every.count(note) for note in dict.fromkeys(every)}
 
 
-def audit(folder: str | Path) -> Audit:
-    """s, σ_A, V1 = 256√r, V2 = √r/σ_A and the spectrum of s·BA of every layer of a PEFT adapter.
+def audit_adapter(folder: str | Path) -> Audit:
+    """Compute s, σ_A, V1 = 256√r, V2 = √r/σ_A and the spectrum of s·BA for every layer of a PEFT adapter.
 
-    In the memory of its largest layer. Raises `InputError` where `open_adapter` does.
+    It takes the memory of the largest layer. Raises `InputError` where `open_adapter` does.
     """
     files = open_adapter(folder)
     return Audit(_layer(stored, files.config) for stored in files.layers())
@@ -120,9 +120,9 @@ def _layer(stored: StoredLayer, config: LoraConfig) -> LayerAudit:
 def singular_values(
     A: Float[np.ndarray, "r d_in"], B: Float[np.ndarray, "d_out r"], s: float
 ) -> Float[np.ndarray, "_k"]:
-    """Those of s·BA, the first min(r, d_in, d_out) of them: of R_B R_Aᵀ, where R_BᵀR_B = BᵀB and R_AᵀR_A = AAᵀ.
+    """Compute the min(r, d_in, d_out) singular values of s·BA from R_B R_Aᵀ, where R_BᵀR_B = BᵀB and R_AᵀR_A = AAᵀ.
 
-    In float64, whose Gram matrices give them to √ε = 1.5e-8 of the largest: below the rounding of float32 factors.
+    Gram matrices in float64 give them to √ε = 1.5e-8 of the largest: below the rounding of float32 factors.
     """
     R_A, R_B = (_root(x.T @ x) for x in (A.T.astype(float), B.astype(float)))
     return abs(s) * np.linalg.svd(R_B @ R_A.T, compute_uv=False)[: min(*A.shape, len(B))]

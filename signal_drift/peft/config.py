@@ -1,4 +1,4 @@
-"""What a PEFT `adapter_config.json` says of each layer: its rank, its scaling, and how A was drawn."""
+"""Reads PEFT's `adapter_config.json`: the rank and the scaling of each layer, and how A was drawn."""
 
 import json
 import math
@@ -29,7 +29,7 @@ V = TypeVar("V", int, float)
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """PEFT's `LoraConfig` as far as it decides the map θ ↦ w and the draw of A; the names are PEFT's."""
+    """Holds PEFT's `LoraConfig` as far as it decides the map θ ↦ w and the draw of A; the names are PEFT's."""
 
     r: int
     lora_alpha: float
@@ -42,16 +42,17 @@ class LoraConfig:
     modules_to_save: tuple[str, ...]
 
     def rank(self, layer: str) -> int:
+        """Return r of a layer."""
         return _of_layer(self.rank_pattern, layer, self.r)
 
     def scaling(self, layer: str) -> float:
-        """The multiplier s = lora_alpha/r, or lora_alpha/√r with `use_rslora`."""
+        """Return the multiplier s = lora_alpha/r, or lora_alpha/√r with `use_rslora`."""
         r = self.rank(layer)
         return _of_layer(self.alpha_pattern, layer, self.lora_alpha) / (math.sqrt(r) if self.use_rslora else r)
 
 
 def initial_sigma(init_lora_weights: bool | str, d_in: int, rank: int) -> float:
-    """σ_A as PEFT draws A: 1/√(3 d_in) by default and without initialisation, 1/r for "gaussian"; NaN if not drawn."""
+    """Return σ_A as PEFT draws A: 1/√(3 d_in) by default, also without initialisation, 1/r for "gaussian", or NaN."""
     if isinstance(init_lora_weights, bool):
         return kaiming_sigma(d_in)
     if init_lora_weights.lower() == "gaussian":
@@ -63,13 +64,16 @@ def initial_sigma(init_lora_weights: bool | str, d_in: int, rank: int) -> float:
 
 
 def not_drawn(init_lora_weights: bool | str) -> str:
-    """What A is instead of random, or nothing."""
+    """Say what A is instead of random; the empty string for an A that is drawn."""
     name = str(init_lora_weights).lower()
     return next((reason for kind, reason in NOT_DRAWN.items() if name.startswith(kind)), "")
 
 
 def read_config(folder: Path) -> LoraConfig:
-    """Raises `InputError` for a folder without one, for text that is none, and for values that make no sense."""
+    """Read the configuration in a folder.
+
+    Raises `InputError` for a folder without one, for text that is none, and for values that make no sense.
+    """
     path = folder / CONFIG
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""V1 and V2 as the settings of other tools: PEFT's LoraConfig, qwix rules, nnx.LoRA initialisers, folded factors."""
+"""Writes V1 and V2 as settings of other tools: PEFT's LoraConfig, qwix rules, nnx.LoRA initialisers, folded factors."""
 
 import math
 import re
@@ -11,12 +11,12 @@ from signal_drift.lora.adapters import Adapter, Adapters, Scaling, per_layer
 from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base
 from signal_drift.peft.config import initial_sigma
 
-Rule = Literal["V1", "V2"]
+ScalingRule = Literal["V1", "V2"]
 Shapes = Mapping[str, tuple[int, int]]
 
 
-def rule_alpha(rule: Rule, rank: int, sigma_a: float) -> float:
-    """α in W = W₀ + (α/r)·BA by V1, 256√r, or V2, √r/σ_A (Eq. 5)."""
+def rule_alpha(rule: ScalingRule, rank: int, sigma_a: float) -> float:
+    """Return α in W = W₀ + (α/r)·BA by V1, 256√r, or V2, √r/σ_A (Eq. 5)."""
     if rule not in ("V1", "V2"):
         raise InputError(f"rule: must be 'V1' or 'V2', got {rule!r}")
     return empirical_alpha_base(rank) if rule == "V1" else alpha_base(rank, sigma_a)
@@ -25,13 +25,13 @@ def rule_alpha(rule: Rule, rank: int, sigma_a: float) -> float:
 def peft_config(
     shapes: Shapes,
     rank: int | Mapping[str, int],
-    rule: Rule,
+    rule: ScalingRule,
     *,
     init_lora_weights: bool | str = True,
     use_rslora: bool = True,
     integers: bool = False,
 ) -> dict[str, Any]:
-    """The arguments of `peft.LoraConfig(**…)`, which are JSON too, for layers of these shapes (d_out, d_in).
+    """Make the arguments of `peft.LoraConfig(**…)`, which are JSON too, for layers of these shapes (d_out, d_in).
 
     `use_rslora`, with which s = lora_alpha/√r, makes V1 `lora_alpha = 256` and V2 `lora_alpha = 1/σ_A` at every rank;
     without it lora_alpha = α. Layers whose r or α differ from the commonest go into `rank_pattern` and `alpha_pattern`
@@ -59,12 +59,12 @@ def peft_config(
 
 
 def as_python(config: Mapping[str, Any]) -> str:
-    """The same as a line of Python."""
+    """Write the arguments of `peft_config` as a line of Python."""
     return f"peft.LoraConfig({', '.join(f'{k}={v!r}' for k, v in config.items() if k != 'peft_type')})"
 
 
-def qwix_rules(shapes: Shapes, rank: int | Mapping[str, int], rule: Rule) -> list[dict[str, Any]]:
-    """The arguments of a `qwix.LoraRule` for each layer: s = alpha/rank there, A of variance 2/d_in (he_uniform)."""
+def qwix_rules(shapes: Shapes, rank: int | Mapping[str, int], rule: ScalingRule) -> list[dict[str, Any]]:
+    """Make the arguments of a `qwix.LoraRule` for each layer: s = alpha/rank, A of variance 2/d_in (he_uniform)."""
     return [
         {
             "module_path": re.escape(layer.replace(".", "/")),
@@ -76,16 +76,17 @@ def qwix_rules(shapes: Shapes, rank: int | Mapping[str, int], rule: Rule) -> lis
 
 
 class NnxLoRA(NamedTuple):
-    """How an `nnx.LoRA`, which has s = 1, follows the trajectory of s ≠ 1: A drawn and moved s times as far (X4)."""
+    """Says how an `nnx.LoRA`, whose s is 1, follows the trajectory of s ≠ 1: A drawn and moved s times as far (X4)."""
 
     sigma_a: float
     rate_a: float
 
 
-def nnx_lora(shapes: Shapes, rank: int | Mapping[str, int], rule: Rule) -> dict[str, NnxLoRA]:
-    """σ_A for `a_initializer=jax.nn.initializers.normal(σ_A)`, and the factor of the learning rate of A (Adam, B = 0).
+def nnx_lora(shapes: Shapes, rank: int | Mapping[str, int], rule: ScalingRule) -> dict[str, NnxLoRA]:
+    """Compute how A is to be drawn and moved for a layer's `nnx.LoRA` to follow the rule under Adam from B = 0.
 
-    X4 with p = s = α/r, q = 1: (α, σ_A, η_A, η_B) becomes (r, s·σ_A, s·η_A, η_B). Before it, σ_A = √(2/d_in), that of
+    σ_A goes into `a_initializer=jax.nn.initializers.normal(σ_A)`, and `rate_a` multiplies the learning rate of A. By X4
+    with p = s = α/r and q = 1, (α, σ_A, η_A, η_B) becomes (r, s·σ_A, s·η_A, η_B), where σ_A was √(2/d_in), that of
     flax's own initialiser.
     """
 
@@ -98,7 +99,7 @@ def nnx_lora(shapes: Shapes, rank: int | Mapping[str, int], rule: Rule) -> dict[
 
 
 def fold(adapters: Adapters, scaling: Scaling, onto: Scaling = 1.0) -> dict[str, Adapter]:
-    """B ← (s/s')·B: the same s·BA at the scaling s' = `onto`, which a tool that reads only lora_alpha applies."""
+    """Replace B by (s/s')·B: s·BA then has the scaling s' = `onto`, which a tool reading only lora_alpha applies."""
     s, new = (per_layer(name, value, adapters) for name, value in (("scaling", scaling), ("onto", onto)))
     return {k: Adapter(A, B * (s[k] / new[k])) for k, (A, B) in adapters.items()}
 

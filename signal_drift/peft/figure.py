@@ -1,4 +1,4 @@
-"""The figure of an audit: what α is and what the rules would make it, and the spectrum of each update."""
+"""Draws an audit: α as stored and as the rules would have it, and the spectrum of each update."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,8 +10,8 @@ NAMED = 12
 """Layers that have room for their names."""
 
 
-def draw(found: Audit) -> Figure:
-    """Left: α = s·r of each layer beside V1 and V2. Right: the singular values of s·BA over the largest."""
+def draw_audit(found: Audit) -> Figure:
+    """Draw α = s·r of each layer beside V1 and V2 (left), and the singular values of s·BA over the largest (right)."""
     figure, (left, right) = panels(2, "A stored adapter, layer by layer", width=6.5)
     index = np.arange(len(found))
     left.semilogy(index, [x.v1 for x in found], "_", ms=9, color=COLOR["band"], label="V1: 256√r")

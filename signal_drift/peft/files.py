@@ -1,4 +1,4 @@
-"""LoRA adapters as PEFT stores them, one layer in memory at a time: adapter_model.safetensors, never a pickle."""
+"""Reads LoRA adapters as PEFT stores them, one layer at a time: adapter_model.safetensors, never a pickle."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ BESIDE = re.compile(r".*\.(lora_magnitude_vector|lora_B\.bias)(\.weight)?")
 
 
 class StoredLayer(NamedTuple):
-    """One layer's factors: A as (r, d_in), B as (d_out, r), in float32; a kernel of a convolution is flattened."""
+    """Holds one layer's factors: A as (r, d_in), B as (d_out, r), in float32; that of a convolution is flattened."""
 
     layer: str
     A: Float[np.ndarray, "r d_in"]
@@ -47,14 +47,14 @@ def _files(x: "AdapterFiles") -> Table:
 @displayed_as(_files)
 @dataclass(frozen=True, repr=False)
 class AdapterFiles:
-    """An adapter on disk: its configuration, and where each layer's factors are."""
+    """Knows an adapter on disk: its configuration, and where each layer's factors are."""
 
     folder: Path
     config: LoraConfig
     keys: dict[str, _Keys]
 
     def layers(self) -> Iterator[StoredLayer]:
-        """Layer by layer, in the order of their names. Raises `InputError` for one that is not what it should be."""
+        """Read layer by layer, in the order of their names; raise `InputError` for one that does not fit."""
         for layer, keys in sorted(self.keys.items()):
             with _opened(self.folder / WEIGHTS) as file:  # anew for each, which gives back the pages of the last
                 A, B = (_matrix(file.get_tensor(key)) for key in (keys.A, keys.B))
@@ -62,7 +62,7 @@ class AdapterFiles:
 
 
 def open_adapter(folder: str | Path) -> AdapterFiles:
-    """An adapter that PEFT saved in `folder`; only the two headers are read.
+    """Open an adapter that PEFT saved in `folder`; only the two headers are read.
 
     Raises `InputError` for a folder that is none, for pickled weights, which are never opened, for a damaged file,
     and for keys that are missing or of no known kind.

@@ -1,4 +1,4 @@
-"""The outcome of holding one statement against one model."""
+"""Defines what comes of holding one statement against one instance: a check, and its tolerance."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ SAFETY = 16.0
 
 
 class Tolerance(NamedTuple):
-    """How large an error is no evidence: the rule it is derived by, and the numbers put in."""
+    """Says how large an error is no evidence, by which rule it is derived, and from which numbers."""
 
     value: float
     rule: str
@@ -25,35 +25,35 @@ class Tolerance(NamedTuple):
 
 
 def rounding(terms: int, scale: float) -> Tolerance:
-    """c·n·ε·scale, the rounding of n additions of terms that add up to `scale`."""
+    """Bound the rounding of n additions of terms that add up to `scale` by c·n·ε·scale."""
     value = SAFETY * terms * float(np.finfo(float).eps) * float(scale)
     return Tolerance(value, f"{SAFETY:g}·n·ε·scale", f"n = {terms}, scale = {scale:.3g}")
 
 
 def standard_errors(count: float, deviation: float, draws: int) -> Tolerance:
-    """`count` times σ/√N, for a mean of N draws of the known standard deviation σ."""
+    """Allow a mean of N draws of the known standard deviation σ an error of `count` times σ/√N."""
     alarms = math.erfc(count / math.sqrt(2))
     rule = f"{count:g} standard errors σ/√N: a true statement fails with probability {alarms:.0e}"
     return Tolerance(count * deviation / math.sqrt(draws), rule, f"σ = {deviation:.3g}, N = {draws}")
 
 
 def exact(reason: str) -> Tolerance:
-    """0, where there is a reason for no rounding at all."""
+    """Allow no error, where there is a reason for no rounding at all."""
     return Tolerance(0.0, f"exact: {reason}", "")
 
 
 def largest(x: Any) -> float:
-    """The largest absolute entry."""
+    """Return the largest absolute entry, 0 if there is none."""
     return float(np.max(np.abs(np.asarray(x)), initial=0.0))
 
 
 def relative(x: Any, scale: float) -> float:
-    """The largest entry over the size of the terms it comes from; 0 if it is exactly 0, whatever the size."""
+    """Divide the largest entry by the size of the terms it comes from; 0 if it is exactly 0, whatever the size."""
     return over(largest(x), scale)
 
 
 def over(error: float, tolerance: float) -> float:
-    """error/tolerance; 0 if both are 0, and infinite if only the tolerance is."""
+    """Return error/tolerance; 0 if both are 0, and infinite if only the tolerance is."""
     if tolerance == 0:
         return 0.0 if error == 0 else error * np.inf
     return error / tolerance
@@ -61,7 +61,7 @@ def over(error: float, tolerance: float) -> float:
 
 @dataclass(frozen=True, repr=False)
 class Check:
-    """Does the statement hold here? Assumptions are reported beside the conclusion, never folded into it.
+    """Says whether a statement holds here; assumptions are reported beside the conclusion, never folded into it.
 
     `error` is the largest deviation of `measured` from `predicted`; `control_error` the same for the statement
     `control`, which is wrong on purpose and must be told from the right one where the assumptions are met. All four
@@ -90,7 +90,7 @@ class Check:
         control: tuple[str, Any],
         assumptions: Mapping[str, bool] | None = None,
     ) -> "Check":
-        """`measured` = `predicted` entry by entry; both are shown by their largest entry."""
+        """Compare `measured` with `predicted` entry by entry; both are shown by their largest entry."""
         errors = (largest(np.asarray(measured) - np.asarray(wanted)) for wanted in (predicted, control[1]))
         error, control_error = errors
         shown = largest(measured), largest(predicted)
@@ -107,30 +107,32 @@ class Check:
         control: tuple[str, float],
         assumptions: Mapping[str, bool] | None = None,
     ) -> "Check":
-        """`excess` = 0, where it measures by how much the statement is violated."""
+        """Compare with 0 the `excess` by which the statement is violated."""
         return cls(claim, statement, excess, 0.0, excess, tolerance, control[0], control[1], assumptions or {})
 
     @property
     def holds(self) -> bool:
+        """Say whether the error is within the tolerance."""
         return self.error <= self.tolerance.value
 
     @property
     def refutes_control(self) -> bool:
+        """Say whether the error of the control is beyond the tolerance."""
         return self.control_error > self.tolerance.value
 
     @property
     def applicable(self) -> bool:
-        """Every assumption is met here."""
+        """Say whether every assumption is met here."""
         return all(self.assumptions.values())
 
     @property
     def ratio(self) -> float:
-        """The error in units of the tolerance: at most 1 where the statement holds."""
+        """Return the error in units of the tolerance: at most 1 where the statement holds."""
         return over(self.error, self.tolerance.value)
 
     @property
     def control_ratio(self) -> float:
-        """The same for the control: above 1 where it is refuted."""
+        """Return the control's error in units of the tolerance: above 1 where it is refuted."""
         return over(self.control_error, self.tolerance.value)
 
     def __repr__(self) -> str:
@@ -156,11 +158,11 @@ def _outcome(check: Check) -> str:
 
 @displayed_as(_checks)
 class Checks(tuple[Check, ...]):
-    """The checks of one instance."""
+    """Holds the checks of one instance."""
 
     __slots__ = ()
 
 
 def failures(checks: Iterable[Check]) -> list[str]:
-    """What a test asserts to be empty: the statements that fail although their assumptions are met, one line each."""
+    """List what a test asserts to be empty: each statement that fails although its assumptions are met, in one line."""
     return [str(check) for check in checks if check.applicable and not check.holds]

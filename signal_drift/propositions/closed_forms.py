@@ -1,4 +1,4 @@
-"""What the theory predicts, as formulas that share no code with the operators they are compared to."""
+"""Predicts by formulas that share no code with the operators they are compared to."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ Grams = Mapping[str, Float[Array, "_d_in _d_in"]]
 
 
 def suppression(rank: int, scaling: float, sigma_a: float) -> float:
-    """E[Tr H_Signal] / Tr H_ℓ = r s² σ_A² = α² σ_A²/r at B = 0 (P3-trace, Eq. 34–40), s = α/r.
+    """Return E[Tr H_Signal] / Tr H_ℓ = r s² σ_A² = α² σ_A²/r at B = 0 (P3-trace, Eq. 34–40), s = α/r.
 
     For A with independent entries of mean 0 and standard deviation `sigma_a`, the same in every layer.
     """
@@ -20,7 +20,7 @@ def suppression(rank: int, scaling: float, sigma_a: float) -> float:
 
 
 def task_grams(task: Float[Array, "D D"], base: Weights) -> dict[str, Array]:
-    """M_l = Σ_o H_ℓ[(o,·), (o,·)] of shape (d_in, d_in) for every layer, from the dense H_ℓ (X2)."""
+    """Sum M_l = Σ_o H_ℓ[(o,·), (o,·)] of shape (d_in, d_in) for every layer, from the dense H_ℓ (X2)."""
     grams, start = {}, 0
     for layer, W0 in sorted(base.items()):
         block = task[start : start + W0.size, start : start + W0.size]
@@ -30,7 +30,7 @@ def task_grams(task: Float[Array, "D D"], base: Weights) -> dict[str, Array]:
 
 
 def signal_trace(grams: Grams, adapters: Adapters, scaling: Scaling) -> Float[Array, ""]:
-    """Tr H_Signal = Σ_l s_l² Tr(A_l M_l A_lᵀ) at B = 0 (X2)."""
+    """Compute Tr H_Signal = Σ_l s_l² Tr(A_l M_l A_lᵀ) at B = 0 (X2)."""
     s = per_layer("scaling", scaling, adapters)
     return jnp.sum(jnp.stack([s[k] ** 2 * jnp.vdot(adapters[k].A @ M, adapters[k].A) for k, M in grams.items()]))
 
@@ -38,7 +38,7 @@ def signal_trace(grams: Grams, adapters: Adapters, scaling: Scaling) -> Float[Ar
 def expected_signal_trace(
     grams: Grams, rank: int | Mapping[str, int], scaling: Scaling, sigma_a: float | Mapping[str, float]
 ) -> float:
-    """E[Tr H_Signal] = Σ_l r_l s_l² σ_l² Tr M_l at B = 0: P3-trace with rank, scaling and σ_A of each layer."""
+    """Compute E[Tr H_Signal] = Σ_l r_l s_l² σ_l² Tr M_l at B = 0: P3-trace with r, s and σ_A of each layer."""
     r, s = per_layer("rank", rank, grams), per_layer("scaling", scaling, grams)
     sigma = per_layer("sigma_a", sigma_a, grams)
     return sum(r[k] * (float(s[k]) * sigma[k]) ** 2 * float(jnp.trace(M)) for k, M in grams.items())
@@ -47,7 +47,7 @@ def expected_signal_trace(
 def signal_trace_deviation(
     grams: Grams, rank: int | Mapping[str, int], scaling: Scaling, sigma_a: float | Mapping[str, float]
 ) -> float:
-    """Std[Tr H_Signal] = √(Σ_l 2r_l s_l⁴ σ_l⁴ ‖M_l‖_F²) over Gaussian A at B = 0 (X2)."""
+    """Compute Std[Tr H_Signal] = √(Σ_l 2r_l s_l⁴ σ_l⁴ ‖M_l‖_F²) over Gaussian A at B = 0 (X2)."""
     r, s = per_layer("rank", rank, grams), per_layer("scaling", scaling, grams)
     sigma = per_layer("sigma_a", sigma_a, grams)
     layers = [2 * r[k] * (float(s[k]) * sigma[k]) ** 4 * float(jnp.sum(M**2)) for k, M in grams.items()]
@@ -55,7 +55,7 @@ def signal_trace_deviation(
 
 
 def drift_eigenvalues(gradient: Weights, adapters: Adapters, scaling: Scaling) -> Float[np.ndarray, "p"]:
-    """spec(H_Drift) = {±s·σ_i(G_l), each r_l times} ∪ zeros, ascending (X1); `gradient` is G_l = ∇_{W_l} ℓ."""
+    """Compute spec(H_Drift) = {±s·σ_i(G_l), each r_l times} ∪ zeros, ascending (X1), from G_l = ∇_{W_l} ℓ."""
     s = per_layer("scaling", scaling, adapters)
     sigma = [
         np.tile(float(s[k]) * np.linalg.svd(np.asarray(G), compute_uv=False), len(adapters[k].A))

@@ -1,4 +1,4 @@
-"""The matrices themselves: P1-hessian, P2-psd, P2-drift-indefinite, P4-landscape, X1, X5, X6, X7."""
+"""Checks the matrices themselves: P1-hessian, P2-psd, P2-drift-indefinite, P4-landscape, X1, X5, X6, X7."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ from signal_drift.spectra.exact import eigenvalues, trace
 
 
 def hessian_splits(x: Instance) -> Check:
-    """H_LoRA = H_Signal + H_Drift (P1-hessian, Eq. 4, 12–17)."""
+    """Check that H_LoRA = H_Signal + H_Drift (P1-hessian, Eq. 4, 12–17)."""
     signal, drift = x.dense["signal"], x.dense["drift"]
     return Check.equality(
         "P1-hessian",
@@ -31,7 +31,7 @@ def hessian_splits(x: Instance) -> Check:
 
 
 def signal_is_semidefinite(x: Instance) -> Check:
-    """H_ℓ ⪰ 0 implies H_Signal ⪰ 0 (P2-psd, Eq. 29)."""
+    """Check that H_ℓ ⪰ 0 implies H_Signal ⪰ 0 (P2-psd, Eq. 29)."""
     signal, drift = (eigenvalues(x.dense[name]) for name in ("signal", "drift"))
     return Check.bound(
         "P2-psd",
@@ -44,7 +44,7 @@ def signal_is_semidefinite(x: Instance) -> Check:
 
 
 def drift_is_indefinite(x: Instance) -> Check:
-    """The spectrum of H_Drift is symmetric about 0, and not 0 unless g is (P2-drift-indefinite, Eq. 30)."""
+    """Check that the spectrum of H_Drift is symmetric about 0, and not 0 unless g is (P2-drift-indefinite, Eq. 30)."""
     drift = eigenvalues(x.dense["drift"])
     return Check.bound(
         "P2-drift-indefinite",
@@ -57,7 +57,7 @@ def drift_is_indefinite(x: Instance) -> Check:
 
 
 def drift_couples_one_layer(x: Instance) -> Check:
-    """H_Drift is zero outside the blocks of A and B of the same layer (P2-drift-indefinite, Eq. 30)."""
+    """Check that H_Drift is zero outside the blocks of A and B of one layer (P2-drift-indefinite, Eq. 30)."""
     kind = flat(
         {
             k: Adapter(jnp.full(A.shape, 2 * i), jnp.full(B.shape, 2 * i + 1))
@@ -78,7 +78,7 @@ def drift_couples_one_layer(x: Instance) -> Check:
 
 
 def signal_is_quadratic_in_alpha(x: Instance, factor: float = 4.0) -> Check:
-    """H_Signal(cα) = c²H_Signal(α) and H_Drift(cα) = c H_Drift(α) at B = 0 (P4-landscape, Eq. 43–47)."""
+    """Check that H_Signal(cα) = c²H_Signal(α) and H_Drift(cα) = c H_Drift(α) at B = 0 (P4-landscape, Eq. 43–47)."""
     there = x.rescaled({k: factor * s for k, s in x.s.items()}).dense
     signal, drift = factor**2 * x.hessian_scale, factor * largest(x.dense["drift"])
     gaps = [relative(there["signal"] - factor**2 * x.dense["signal"], signal)]
@@ -94,7 +94,7 @@ def signal_is_quadratic_in_alpha(x: Instance, factor: float = 4.0) -> Check:
 
 
 def drift_spectrum(x: Instance) -> Check:
-    """spec(H_Drift) = {±s·σ_i(G_l), each r_l times} ∪ zeros (X1)."""
+    """Check that spec(H_Drift) = {±s·σ_i(G_l), each r_l times} ∪ zeros (X1)."""
     squared = {k: jnp.sign(G) * G**2 for k, G in x.gradient.items()}
     measured = eigenvalues(x.dense["drift"])
     return Check.equality(
@@ -109,7 +109,7 @@ def drift_spectrum(x: Instance) -> Check:
 
 
 def gauge_directions(x: Instance) -> Check:
-    """(δA, δB) = (−X A, B X) has J v = 0, H_Signal v = 0 and H_LoRA v = H_Drift v for every X (X5)."""
+    """Check that v = (−X A, B X) has J v = 0, H_Signal v = 0 and H_LoRA v = H_Drift v for a drawn X (X5)."""
     draw = np.random.default_rng(0)
     directions = []
     for sign in (-1, 1):
@@ -129,7 +129,7 @@ def gauge_directions(x: Instance) -> Check:
 
 
 def gauss_newton_is_semidefinite(x: Instance) -> Check:
-    """JᵀGJ ⪰ 0 for a criterion that is convex in the outputs, whatever the model (X6)."""
+    """Check that JᵀGJ ⪰ 0 for a criterion that is convex in the outputs, whatever the model (X6)."""
     point = (x.loss, x.base, x.adapters, x.scaling)
     halves = outputs_and_criterion(x.loss)
     assumptions, excess, tolerance = {"the loss is composite": halves is not None}, np.nan, rounding(1, np.nan)
@@ -157,7 +157,7 @@ def _half_square(outputs: object) -> Array:
 
 
 def jacobian_gram(x: Instance) -> Check:
-    """J Jᵀ = s²(BBᵀ ⊗ I + I ⊗ AᵀA) in each layer, row by row; zero between layers (X7)."""
+    """Check that J Jᵀ = s²(BBᵀ ⊗ I + I ⊗ AᵀA) in each layer, row by row; zero between layers (X7)."""
 
     def gram(A: np.ndarray, B: np.ndarray, s: float, swap: bool) -> np.ndarray:
         left, right = np.kron(B @ B.T, np.eye(A.shape[1])), np.kron(np.eye(len(B)), A.T @ A)

@@ -1,4 +1,4 @@
-"""What real optimizers do in a few steps: X3 and X4."""
+"""Checks a few steps of real optimizers: X3 and X4."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +16,12 @@ from signal_drift.lora.updates import decompose_update
 from signal_drift.operators.operator import Point
 from signal_drift.propositions.check import Check, exact, largest
 from signal_drift.propositions.subject import Instance
-from signal_drift.propositions.updates import TINY
+from signal_drift.propositions.updates import VANISHING_EPSILON
 from signal_drift.training import Step, separate_rates, train
 
 Optimizer = Callable[[Array], optax.GradientTransformation]
 
-ADAM: Optimizer = partial(optax.adam, eps=TINY)
+ADAM: Optimizer = partial(optax.adam, eps=VANISHING_EPSILON)
 OPTIMIZERS: tuple[Optimizer, ...] = (optax.sgd, optax.sign_sgd, ADAM)
 STEPS = 4
 """Steps that are taken: enough for both factors to have moved and for Adam to remember it."""
@@ -29,7 +29,7 @@ POWERS = "a factor 2ᵏ commutes with rounding"
 
 
 def first_step_has_no_drift(x: Instance) -> Check:
-    """From B = 0 the first step has ΔA = −η s BᵀG = 0 and so no drift, for every optimizer that keeps zeros (X3).
+    """Check that the first step from B = 0 has ΔA = −η s BᵀG = 0, so no drift, if the optimizer keeps zeros (X3).
 
     The rate is small enough that s·BA stays of order one.
     """
@@ -46,7 +46,7 @@ def first_step_has_no_drift(x: Instance) -> Check:
 
 
 def adam_has_a_gauge(x: Instance, p: float = 4.0, q: float = 0.5) -> Check:
-    """(α, A, B, η_A, η_B) and (α/(pq), pA, qB, pη_A, qη_B) have the same w under Adam with ε → 0 (X4)."""
+    """Check that (α, A, B, η_A, η_B) and (α/(pq), pA, qB, pη_A, qη_B) have one w under Adam with ε → 0 (X4)."""
     rate_A, rate_B = _rates(x)
     here, there = _point(x), _point(x, scale=1 / (p * q), p=p, q=q)
     w = trajectory(here, rate_A, rate_B, ADAM).weights
@@ -62,7 +62,7 @@ def adam_has_a_gauge(x: Instance, p: float = 4.0, q: float = 0.5) -> Check:
 
 
 def alpha_is_the_rate_of_B(x: Instance, c: float = 4.0) -> Check:
-    """At B = 0, α×c is η_B×c under Adam with ε → 0, and not both rates ×c (X4 with p = 1, q = c)."""
+    """Check that at B = 0 α×c is η_B×c under Adam with ε → 0, and not both rates ×c (X4 with p = 1, q = c)."""
     rate_A, rate_B = _rates(x)
     return Check.equality(
         "X4",
@@ -76,7 +76,7 @@ def alpha_is_the_rate_of_B(x: Instance, c: float = 4.0) -> Check:
 
 
 class Trajectory(NamedTuple):
-    """One row a step: w after it, its ΔA and its Δw_Drift, each of all layers in one vector."""
+    """Holds one row a step: w after it, its ΔA and its Δw_Drift, each of all layers in one vector."""
 
     weights: Float[Array, "steps D"]
     factor: Float[Array, "steps _n"]

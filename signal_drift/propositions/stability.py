@@ -1,4 +1,4 @@
-"""When gradient descent on a quadratic stays bounded: L1-stability."""
+"""Checks up to which rate gradient descent on a quadratic stays bounded: L1-stability."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ RULE = "what n steps and the last bracket resolve"
 
 
 def critical_rate_is_two_over_lambda_max(x: Instance) -> Check:
-    """V ↦ (I − ηH_ℓ)v stays bounded iff η ≤ 2/λ_max, for H_ℓ ⪰ 0 and not 0 (L1-stability, Eq. 41–42)."""
+    """Check that v ↦ (I − ηH_ℓ)v stays bounded iff η ≤ 2/λ_max, for H_ℓ ⪰ 0 and not 0 (L1-stability, Eq. 41–42)."""
     H = x.dense["task"]
     assumptions = {**x.convex, **x.curved}
     measured, predicted, tolerance = np.nan, np.nan, Tolerance(np.nan, RULE, "")

@@ -1,4 +1,4 @@
-"""What a statement is held against: one loss at one point, and an update of its adapters."""
+"""Defines the instance that a statement is held against: one loss at one point, and an update of its adapters."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -6,7 +6,6 @@ from functools import cached_property
 
 import jax
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from signal_drift.display import LAYER, Table, displayed_as, layer_rows
@@ -26,7 +25,7 @@ def _instance(x: "Instance") -> Table:
 @displayed_as(_instance)
 @dataclass(frozen=True, eq=False, repr=False)
 class Instance:
-    """What the statements are about: ℓ, W₀, (A, B), s, and an update Δθ. `weights_of` is the map θ ↦ w under test."""
+    """Holds ℓ, W₀, (A, B), s and an update Δθ, which the statements are about, and the map θ ↦ w under test."""
 
     loss: Loss
     base: Weights
@@ -37,62 +36,73 @@ class Instance:
 
     @cached_property
     def parts(self) -> Decomposition:
+        """Return J and the four Hessians as operators."""
         return decompose(self.loss, self.base, self.adapters, self.scaling)
 
     @cached_property
-    def dense(self) -> dict[str, Float[np.ndarray, "_m _n"]]:
-        """The five matrices, by the names of `Decomposition`."""
-        return {name: np.asarray(op.dense()) for name, op in self.parts._asdict().items()}
+    def dense(self) -> Mapping[str, Float[np.ndarray, "_m _n"]]:
+        """Return the five matrices, by the names of `Decomposition`; each is built when it is first asked for."""
+        return _Matrices(self.parts)
 
     @cached_property
     def gradient(self) -> dict[str, Array]:
-        """G_l = ∇_{W_l} ℓ."""
+        """Compute G_l = ∇_{W_l} ℓ."""
         return _gradient(self.parts.task.point)
 
     @cached_property
     def s(self) -> dict[str, float]:
+        """Return s of every layer."""
         return {k: float(v) for k, v in per_layer("scaling", self.scaling, self.base).items()}
 
-    @property
+    @cached_property
     def begins(self) -> Mapping[str, bool]:
-        """The assumption B = 0."""
+        """Return the assumption B = 0."""
         return {"B = 0": not any(np.any(np.asarray(B)) for _, B in self.adapters.values())}
 
-    @property
+    @cached_property
     def sloped(self) -> Mapping[str, bool]:
-        """The assumption g ≠ 0."""
+        """Return the assumption g ≠ 0."""
         return {"g ≠ 0": largest(flat(self.gradient)) > 0}
 
-    @property
+    @cached_property
     def curved(self) -> Mapping[str, bool]:
-        """The assumption H_ℓ ≠ 0."""
+        """Return the assumption H_ℓ ≠ 0."""
         return {"H_ℓ ≠ 0": largest(self.dense["task"]) > 0}
 
-    @property
+    @cached_property
     def convex(self) -> Mapping[str, bool]:
-        """The assumption H_ℓ ⪰ 0, to the rounding of its eigenvalues."""
+        """Return the assumption H_ℓ ⪰ 0, to the rounding of its eigenvalues."""
         spectrum = eigenvalues(self.dense["task"])
         return {"H_ℓ ⪰ 0": bool(spectrum[0] >= -rounding(len(spectrum), largest(self.dense["task"])).value)}
 
-    @property
+    @cached_property
     def descending(self) -> Mapping[str, bool]:
-        """The assumption ∇_θℓ ≠ 0."""
+        """Return the assumption ∇_θℓ ≠ 0."""
         return {"∇_θℓ ≠ 0": largest(flat(adjoint_product(self.adapters, self.gradient, self.scaling))) > 0}
 
     def rescaled(self, scaling: Mapping[str, float]) -> "Instance":
-        """The same at other s, all else fixed."""
+        """Put other s in its place, all else fixed."""
         return replace(self, scaling=scaling)
 
-    @property
+    @cached_property
     def hessian_scale(self) -> float:
-        """Entries of JᵀH_ℓJ are sums over D weights: max|H_ℓ|·D·max|J|² + max|H_Drift|."""
+        """Bound the entries of JᵀH_ℓJ, sums over D weights, by max|H_ℓ|·D·max|J|² + max|H_Drift|."""
         J, H = self.dense["jacobian"], self.dense["task"]
         return largest(H) * largest(J) ** 2 * len(H) + largest(self.dense["drift"])
 
     @property
     def hessian_tolerance(self) -> Tolerance:
-        """Rounding of D additions at the scale of such an entry."""
+        """Allow the rounding of D additions at the scale of such an entry."""
         return rounding(len(self.dense["task"]), self.hessian_scale)
+
+
+class _Matrices(dict[str, np.ndarray]):
+    def __init__(self, parts: Decomposition) -> None:
+        self.parts = parts
+
+    def __missing__(self, name: str) -> np.ndarray:
+        self[name] = matrix = np.asarray(getattr(self.parts, name).dense())
+        return matrix
 
 
 @jax.jit
@@ -101,4 +111,5 @@ def _gradient(point: Point) -> dict[str, Array]:
 
 
 def flat(tree: object) -> np.ndarray:
-    return np.asarray(ravel_pytree(tree)[0])
+    """Flatten a tree of arrays into one vector, in the order of `ravel_pytree`."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])

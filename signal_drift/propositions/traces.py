@@ -1,4 +1,4 @@
-"""Traces of H_Signal at B = 0: in expectation over A (P3-trace, K1-alignment) and for every A (X2)."""
+"""Checks Tr H_Signal at B = 0: in expectation over A (P3-trace, K1-alignment) and for every A (X2)."""
 
 import zlib
 from collections.abc import Mapping
@@ -20,7 +20,10 @@ ERRORS = 5.0
 
 
 def trace_shrinks(x: Instance) -> Check:
-    """E[Tr H_Signal] = Σ_l α_l²(σ_l²/r_l) Tr H_ℓ,ll at B = 0 over i.i.d. A of variance σ_l² (P3-trace, Eq. 34–40)."""
+    """Check that E[Tr H_Signal] = Σ_l α_l²(σ_l²/r_l) Tr H_ℓ,ll at B = 0, A i.i.d. (P3-trace, Eq. 34–40).
+
+    σ_l is the standard deviation of A in layer l. The mean is taken of `DRAWS` draws.
+    """
     ranks, sigma = _ranks(x), _sigma(x)
     layers = [
         closed_forms.suppression(ranks[k], x.s[k], sigma[k]) * float(np.sum(block)) for k, block in _diagonal(x).items()
@@ -31,12 +34,28 @@ def trace_shrinks(x: Instance) -> Check:
 
 
 def trace_is_preserved(x: Instance) -> Check:
-    """E[Tr H_Signal] = Tr H_ℓ at α_l = √r_l/σ_l in every layer (K1-alignment, Cor. 1)."""
+    """Check that E[Tr H_Signal] = Tr H_ℓ at α_l = √r_l/σ_l in every layer (K1-alignment, Cor. 1)."""
     ranks, sigma = _ranks(x), _sigma(x)
     aligned = x.rescaled({k: alpha_base(r, sigma[k]) / r for k, r in ranks.items()})
     predicted = float(np.trace(aligned.dense["task"]))
     return _expectation(
         "K1-alignment", "E[Tr H_Signal] = Tr H_ℓ at α = √r/σ_A", aligned, predicted, control="half of Tr H_ℓ"
+    )
+
+
+def signal_trace_is_quadratic_in_A(x: Instance) -> Check:
+    """Check that Tr H_Signal = Σ_l s_l² Tr(A_l M_l A_lᵀ) at B = 0 (X2)."""
+    grams = closed_forms.task_grams(jnp.asarray(x.dense["task"]), x.base)
+    predicted = float(closed_forms.signal_trace(grams, x.adapters, x.scaling))
+    measured, p = float(np.trace(x.dense["signal"])), len(x.dense["signal"])
+    return Check.equality(
+        "X2",
+        "Tr H_Signal = Σ_l s² Tr(A_l M_l A_lᵀ)",
+        measured,
+        predicted,
+        rounding(p, p * x.hessian_scale),
+        control=("half of it", predicted / 2),
+        assumptions={**x.begins, **x.curved},
     )
 
 
@@ -88,19 +107,3 @@ def _diagonal(x: Instance) -> Mapping[str, np.ndarray]:
     names = sorted(x.base)
     ends = np.cumsum([x.base[k].size for k in names])[:-1]
     return dict(zip(names, np.split(np.diag(x.dense["task"]), ends), strict=True))
-
-
-def signal_trace(x: Instance) -> Check:
-    """Tr H_Signal = Σ_l s_l² Tr(A_l M_l A_lᵀ) at B = 0 (X2)."""
-    grams = closed_forms.task_grams(jnp.asarray(x.dense["task"]), x.base)
-    predicted = float(closed_forms.signal_trace(grams, x.adapters, x.scaling))
-    measured, p = float(np.trace(x.dense["signal"])), len(x.dense["signal"])
-    return Check.equality(
-        "X2",
-        "Tr H_Signal = Σ_l s² Tr(A_l M_l A_lᵀ)",
-        measured,
-        predicted,
-        rounding(p, p * x.hessian_scale),
-        control=("half of it", predicted / 2),
-        assumptions={**x.begins, **x.curved},
-    )

@@ -1,4 +1,4 @@
-"""What one update does: P1-update, P2-descent, P2-drift-alignment, P4-update."""
+"""Checks one update: P1-update, P2-descent, P2-drift-alignment, P4-update."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -14,12 +14,12 @@ from signal_drift.lora.updates import alignment, decompose_update
 from signal_drift.propositions.check import Check, exact, largest, relative, rounding
 from signal_drift.propositions.subject import Instance, flat
 
-TINY = 1e-200
-"""ε of Adam where the theory has none: lost to rounding beside any √v̂, and still 0/(0 + ε) = 0 for an exact zero."""
+VANISHING_EPSILON = 1e-200
+"""The ε of Adam where the theory has none: lost to rounding beside any √v̂, yet 0/(0 + ε) = 0 for an exact zero."""
 
 
 def update_has_no_remainder(x: Instance) -> Check:
-    """w(θ+Δθ) − w(θ) = Δw_Signal + Δw_Drift (P1-update, Eq. 4, 18–21)."""
+    """Check that w(θ+Δθ) − w(θ) = Δw_Signal + Δw_Drift (P1-update, Eq. 4, 18–21)."""
     moved = {k: Adapter(A + x.delta[k].A, B + x.delta[k].B) for k, (A, B) in x.adapters.items()}
     before, after = (flat(x.weights_of(x.base, theta, x.scaling)) for theta in (x.adapters, moved))
     signal, drift = (flat(part) for part in decompose_update(x.adapters, x.delta, x.scaling))
@@ -35,7 +35,7 @@ def update_has_no_remainder(x: Instance) -> Check:
     )
 
 
-RULES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], Any]]] = {
+UPDATE_RULES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], Any]]] = {
     "gradient descent": ("‖∇‖₂²", lambda g: g, lambda g: np.sum(g**2)),
     "sign descent": ("‖∇‖₁", np.sign, lambda g: np.sum(abs(g))),
     "Muon": (
@@ -44,12 +44,12 @@ RULES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], Callable[[np.nda
         lambda g: np.sum(np.linalg.svd(g, compute_uv=False)),
     ),
 }
-"""Rules of update: the norm that P2 states, the direction, and the norm as a function."""
+"""The rules of P2-descent: the norm that it states, the direction, and the norm as a function."""
 
 
 def signal_descends(x: Instance, rule: str) -> Check:
-    """⟨Δw_Signal, −g⟩ = η‖∇_θℓ‖ in the norm of the rule (P2-descent, Eq. 22–28), here with η = 1."""
-    name, direction, norm = RULES[rule]
+    """Check that ⟨Δw_Signal, −g⟩ = η‖∇_θℓ‖ in the norm of the rule (P2-descent, Eq. 22–28), here with η = 1."""
+    name, direction, norm = UPDATE_RULES[rule]
     gradient = jax.tree.map(np.asarray, adjoint_product(x.adapters, x.gradient, x.scaling))
     delta = jax.tree.map(lambda g: jnp.asarray(-direction(g)), gradient)
     signal = decompose_update(x.adapters, delta, x.scaling).signal
@@ -67,7 +67,7 @@ def signal_descends(x: Instance, rule: str) -> Check:
 
 
 def drift_alignment(x: Instance) -> Check:
-    """⟨Δw_Drift, −g⟩ = −½ΔθᵀH_DriftΔθ (P2-drift-alignment, Eq. 31–33)."""
+    """Check that ⟨Δw_Drift, −g⟩ = −½ΔθᵀH_DriftΔθ (P2-drift-alignment, Eq. 31–33)."""
     drift, step = decompose_update(x.adapters, x.delta, x.scaling).drift, flat(x.delta)
     quadratic = float(step @ x.dense["drift"] @ step)
     entries = largest(step) ** 2 * largest(x.dense["drift"])
@@ -83,7 +83,7 @@ def drift_alignment(x: Instance) -> Check:
 
 
 def drift_has_no_sign(x: Instance) -> Check:
-    """⟨Δw_Drift, −g⟩ turns its sign with ΔB: none is fixed (P2-drift-alignment, Eq. 33)."""
+    """Check that ⟨Δw_Drift, −g⟩ turns its sign with ΔB, so that none is fixed (P2-drift-alignment, Eq. 33)."""
     turned = {k: Adapter(dA, -dB) for k, (dA, dB) in x.delta.items()}
     here, there = (
         float(alignment(decompose_update(x.adapters, delta, x.scaling).drift, x.gradient))
@@ -101,9 +101,10 @@ def drift_has_no_sign(x: Instance) -> Check:
 
 
 def adam_update_scales(x: Instance, c: float = 3.0, h: float = 5.0) -> Check:
-    """‖Δw_Signal‖ = Θ(αη), ‖Δw_Drift‖ = Θ(αη²), their ratio Θ(1/η) under Adam at fixed W (P4-update, Eq. 48–50).
+    """Check that ‖Δw_Signal‖ = Θ(αη), ‖Δw_Drift‖ = Θ(αη²), their ratio Θ(1/η), under Adam at fixed W.
 
-    What α multiplied by c and η by h do to the first step: three errors, each relative to the size of its terms.
+    P4-update, Eq. 48–50, by what α multiplied by c and η by h do to the first step: three errors, each relative to
+    the size of its terms.
     Entries of ΔA and ΔB are ±η, so that a small layer may have no drift at all: with one output and r = 2, half of
     the time.
     """
@@ -149,5 +150,5 @@ def _adam_step(x: Instance, c: float, eta: float) -> tuple[_Sum, _Sum]:
 
 @jax.jit
 def _first_step(gradient: dict[str, Adapter], eta: float | Array) -> Any:
-    optimizer = optax.adam(eta, eps=TINY)
+    optimizer = optax.adam(eta, eps=VANISHING_EPSILON)
     return optimizer.update(cast(Any, gradient), optimizer.init(cast(Any, gradient)))[0]

@@ -1,0 +1,55 @@
+"""Open this for something to learn: the paper's teacher, rotated digits, rated text; each with its data and its loss.
+
+>>> import jax
+>>> from flax import nnx
+>>> from signal_drift.models import MLP, base_and_forward
+>>> base, forward = base_and_forward(MLP([3, 4, 2], rngs=nnx.Rngs(0)))
+>>> data = teacher_regression(jax.random.key(1), samples=6, d_out=2, d_in=3)
+>>> data.X.shape, data.Y.shape
+((6, 3), (6, 2))
+>>> loss = squared_error(forward, data)  # a function of the weights, as everything in signal_drift takes it
+>>> loss(base).shape
+()
+"""
+
+from signal_drift.tasks.criteria import mean_cross_entropy, mean_square, sum_square
+from signal_drift.tasks.digits import (
+    Adaptation,
+    Classification,
+    accuracy,
+    cross_entropy,
+    rotated_digit_rows,
+    rotated_digits,
+)
+from signal_drift.tasks.rated_text import Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
+from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, rating_error, ridge_head
+from signal_drift.tasks.teacher import Reduction, Regression, spectral_teacher, squared_error, teacher_regression
+
+__all__ = [
+    "Adaptation",
+    "Classification",
+    "Examples",
+    "Head",
+    "Rated",
+    "Reduction",
+    "Regression",
+    "Tokens",
+    "accuracy",
+    "apart_from",
+    "batch_error",
+    "cross_entropy",
+    "embeddings",
+    "mean_cross_entropy",
+    "mean_square",
+    "rating_error",
+    "read_ratings",
+    "ridge_head",
+    "rotated_digit_rows",
+    "rotated_digits",
+    "spectral_teacher",
+    "split_by_digest",
+    "squared_error",
+    "sum_square",
+    "teacher_regression",
+    "tokenise",
+]

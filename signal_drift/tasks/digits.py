@@ -1,4 +1,4 @@
-"""A real adaptation task: scikit-learn's 8×8 digits, pre-trained upright and adapted to the same digits rotated."""
+"""Pre-trains models on scikit-learn's 8×8 digits, to be adapted to the same digits rotated."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from signal_drift.losses.composite import composite
 from signal_drift.models.bridge import Forward, base_and_forward, predictor
 from signal_drift.models.mlp import MLP
 from signal_drift.models.transformer import TransformerClassifier
+from signal_drift.tasks.criteria import mean_cross_entropy
 from signal_drift.training import train
 
 SIDE, PIXELS, CLASSES = 8, 64, 10
@@ -26,17 +27,18 @@ BATCH = 100
 
 
 class Classification(NamedTuple):
-    """Inputs X, one sample a row, and the number of each sample's class."""
+    """Holds the inputs X, one sample a row, and the number of each sample's class."""
 
     X: Float[Array, "n d_in"]
     labels: Int[Array, "n"]
 
     def at(self, rows: Int[Array, "k"]) -> "Classification":
+        """Take these samples."""
         return Classification(self.X[rows], self.labels[rows])
 
 
 class Adaptation(NamedTuple):
-    """A pre-trained model and the task to adapt it to; no image is in two of its three parts."""
+    """Holds a pre-trained model and the task to adapt it to; no image is in two of its three parts."""
 
     base: dict[str, Array]
     forward: Forward
@@ -46,16 +48,12 @@ class Adaptation(NamedTuple):
 
 
 def cross_entropy(forward: Forward, data: Classification) -> Partial:
-    """ℓ(w) = −(1/n) Σ_i log softmax(forward(X_i; w))[label_i]."""
-    return composite(predictor(forward, data.X), Partial(_mean_cross_entropy, data.labels))
-
-
-def _mean_cross_entropy(labels: Int[Array, "n"], logits: Float[Array, "n classes"]) -> Float[Array, ""]:
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    """Make the loss ℓ(w) = −(1/n) Σ_i log softmax(forward(X_i; w))[label_i]."""
+    return composite(predictor(forward, data.X), Partial(mean_cross_entropy, data.labels))
 
 
 def accuracy(forward: Forward, data: Classification, weights: Weights) -> Float[Array, ""]:
-    """The share of samples whose largest output is at their label."""
+    """Return the share of samples whose largest output is at their label."""
     return jnp.mean(jnp.argmax(forward(weights, data.X), axis=1) == data.labels)
 
 
@@ -68,7 +66,7 @@ def rotated_digits(
     steps: int = 300,
     learning_rate: float = 3e-3,
 ) -> Adaptation:
-    """The MLP 64 → `hidden` → 10, pre-trained with Adam on upright images, to be adapted to rotated ones.
+    """Pre-train the MLP 64 → `hidden` → 10 with Adam on upright images, to be adapted to rotated ones.
 
     The 1797 images are shuffled by `key`; the first `pretraining` stay upright, the next `samples` are rotated by
     `angle` degrees to train on, the rest are rotated to validate on. Pixels lie in [0, 1].
@@ -91,10 +89,10 @@ def rotated_digit_rows(
     steps: int = 600,
     learning_rate: float = 3e-3,
 ) -> Adaptation:
-    """The same for a transformer that reads an image as eight tokens, its rows; adapted are the layers of its blocks.
+    """Pre-train a transformer that reads an image as eight tokens, its rows; the layers of its blocks are adapted.
 
-    Pre-training is of all parameters, with Adam on batches of 100 upright images. Embedding, positions, norms, biases
-    and class head then stay frozen.
+    The images are divided as by `rotated_digits`. Pre-training is of all parameters, with Adam on batches of 100
+    upright images. Embedding, positions, norms, biases and class head then stay frozen.
     """
     shuffle, weights = jax.random.split(key)
     parts = _parts(shuffle, angle, samples, pretraining)
@@ -147,7 +145,7 @@ def _pretrained_whole(
 
     def loss(params: Any, rows: Array) -> Array:
         batch = data.at(rows)
-        return _mean_cross_entropy(batch.labels, nnx.merge(graphdef, params)(batch.X))
+        return mean_cross_entropy(batch.labels, nnx.merge(graphdef, params)(batch.X))
 
     def step(carry: tuple[Any, Any], t: Array) -> tuple[tuple[Any, Any], None]:
         params, state = carry

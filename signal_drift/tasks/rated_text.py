@@ -1,4 +1,4 @@
-"""Snippets of text with human ratings of their sentiment, as published with VADER (Hutto and Gilbert 2014, MIT)."""
+"""Reads text whose sentiment people rated, as published with VADER (Hutto and Gilbert 2014, MIT)."""
 
 import hashlib
 import tarfile
@@ -20,24 +20,25 @@ INNER = "additional_resources/hutto_ICWSM_2014.tar.gz"
 
 
 class Rated(NamedTuple):
-    """Texts and the mean of their ratings, from −4 (negative) to 4 (positive)."""
+    """Holds texts and the mean of their ratings, from −4 (negative) to 4 (positive)."""
 
     texts: tuple[str, ...]
     ratings: Float[np.ndarray, "n"]
 
     def where(self, chosen: Bool[np.ndarray, "n"]) -> "Rated":
+        """Take the texts that are chosen."""
         return Rated(tuple(text for text, yes in zip(self.texts, chosen, strict=True) if yes), self.ratings[chosen])
 
 
 class Tokens(NamedTuple):
-    """Token ids, 0 after the end of a text, and the mask of those that count."""
+    """Holds token ids, 0 after the end of a text, and the mask of those that count."""
 
     ids: Int[np.ndarray, "n t"]
     mask: Bool[np.ndarray, "n t"]
 
 
 def read_ratings(archive: str | Path) -> dict[str, Rated]:
-    """The four domains in the source archive of vaderSentiment 3.3.2; nothing of it is unpacked to disk.
+    """Read the four domains in the source archive of vaderSentiment 3.3.2; nothing of it is unpacked to disk.
 
     Raises `InputError` for a file that is not that archive.
     """
@@ -50,10 +51,10 @@ def read_ratings(archive: str | Path) -> dict[str, Rated]:
         raise InputError(f"archive: {str(archive)!r} is not vaderSentiment's source ({type(error).__name__})") from None
 
 
-def split(rated: Rated, held_out: float = 0.2) -> tuple[Rated, Rated]:
-    """(training, held out), about 1 − `held_out` to `held_out`, by the digest of each text.
+def split_by_digest(rated: Rated, held_out: float = 0.2) -> tuple[Rated, Rated]:
+    """Split into (training, held out), about 1 − `held_out` to `held_out`, by the digest of each text.
 
-    The same on every machine, and a text that occurs twice, but for case and spaces, is on one side only.
+    The split is one on every machine, and a text that occurs twice, but for case and spaces, is on one side only.
     """
     if not 0 < held_out < 1:
         raise InputError(f"held_out: must be between 0 and 1, got {held_out}")
@@ -63,17 +64,13 @@ def split(rated: Rated, held_out: float = 0.2) -> tuple[Rated, Rated]:
 
 
 def apart_from(rated: Rated, training: Rated) -> Rated:
-    """Without the texts that `training` has too, but for case and spaces."""
+    """Leave out the texts that `training` has too, but for case and spaces."""
     seen = {_plain(text) for text in training.texts}
     return rated.where(np.array([_plain(text) not in seen for text in rated.texts], bool))
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
-
-
 def tokenise(folder: str | Path, texts: tuple[str, ...], length: int = 32) -> Tokens:
-    """The first `length` tokens of every text by the `tokenizer.json` of a Hugging Face directory.
+    """Split every text into its first `length` tokens by the `tokenizer.json` of a Hugging Face directory.
 
     Needs the `minilm` extra. Raises `InputError` where there is no tokenizer.
     """
@@ -87,6 +84,10 @@ def tokenise(folder: str | Path, texts: tuple[str, ...], length: int = 32) -> To
     tokenizer.enable_padding(length=length)
     found = tokenizer.encode_batch(list(texts))
     return Tokens(np.array([x.ids for x in found], np.int32), np.array([x.attention_mask for x in found], bool))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _rated(archive: tarfile.TarFile, name: str) -> Rated:

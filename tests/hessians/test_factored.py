@@ -14,7 +14,7 @@ from problems import EPS, SMALL, problem, rounding
 import signal_drift as sd
 from signal_drift.hessians import factored
 from signal_drift.hessians.factored import Factored, composed_loss, evaluate
-from signal_drift.testing import KINDS, instance
+from signal_drift.testing import KINDS, random_instance
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((5, 4)))
 Z = jnp.asarray(np.random.default_rng(1).standard_normal((2, 5, 3)))
@@ -211,7 +211,7 @@ def test_attention_never_merges(dtype, monkeypatch):
 
 
 LOSSES = {name: partial(problem, name) for name in SMALL}
-LOSSES |= {kind: partial(instance, kind, 3, 4.0, begins=False) for kind in KINDS}
+LOSSES |= {kind: partial(random_instance, kind, 3, 4.0, begins=False) for kind in KINDS}
 
 
 @pytest.mark.parametrize("name", LOSSES)

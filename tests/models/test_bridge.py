@@ -100,9 +100,9 @@ def test_forward_at_the_base_is_the_model_bit_by_bit(model):
 def test_gradient_is_that_of_nnx(model):
     """Kernel by kernel, each seen as its matrix by a reshape that is written out here."""
     base, forward = sd.base_and_forward(model)
-    gradient = jax.grad(lambda weights: jnp.sum(jnp.sin(forward(weights, X))))(base)
+    gradient = jax.jit(jax.grad(lambda weights: jnp.sum(jnp.sin(forward(weights, X)))))(base)
     copy = evaluated(model)
-    wanted = nnx.grad(lambda model: jnp.sum(jnp.sin(model(X))))(copy)
+    wanted = nnx.jit(nnx.grad(lambda model: jnp.sum(jnp.sin(model(X)))))(copy)
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(copy)}
     assert gradient
     for name, G in gradient.items():
@@ -232,8 +232,8 @@ def test_lora_modules_become_base_and_adapters():
 def test_gradient_of_converted_adapters_is_that_of_nnx():
     model = Adapted()
     base, adapters, s, forward = sd.lora_and_forward(model)
-    ours = jax.grad(lambda theta: jnp.sum(jnp.sin(forward(sd.effective_weights(base, theta, s), X))))(adapters)
-    theirs = nnx.grad(lambda m: jnp.sum(jnp.sin(m(X))), argnums=nnx.DiffState(0, nnx.LoRAParam))(model)
+    ours = jax.jit(jax.grad(lambda theta: jnp.sum(jnp.sin(forward(sd.effective_weights(base, theta, s), X)))))(adapters)
+    theirs = nnx.jit(nnx.grad(lambda m: jnp.sum(jnp.sin(m(X))), argnums=nnx.DiffState(0, nnx.LoRAParam)))(model)
     pairs = {
         "around.base_module": theirs["around"],
         "inside": theirs["inside"]["lora"],

@@ -11,7 +11,7 @@ import pytest
 from stored import SHAPES, adapter, factors
 
 from signal_drift.__main__ import main
-from signal_drift.peft.audit import audit, singular_values
+from signal_drift.peft.audit import audit_adapter, singular_values
 
 
 def whole(layer: str, scale: float) -> np.ndarray:
@@ -21,7 +21,7 @@ def whole(layer: str, scale: float) -> np.ndarray:
 
 @pytest.mark.parametrize("rslora", [False, True])
 def test_numbers_of_every_layer(tmp_path: Path, rslora: bool) -> None:
-    found = audit(adapter(tmp_path / "a", use_rslora=rslora, alpha_pattern={"o_proj": 3}))
+    found = audit_adapter(adapter(tmp_path / "a", use_rslora=rslora, alpha_pattern={"o_proj": 3}))
     assert [x.layer for x in found] == sorted(SHAPES)
     for x in found:
         d_in = SHAPES[x.layer][1]
@@ -64,7 +64,7 @@ INITIALISERS = {
 
 @pytest.mark.parametrize(("initialiser", "expected"), INITIALISERS.items(), ids=map(str, INITIALISERS))
 def test_where_a_formula_does_not_apply_it_is_said(tmp_path: Path, initialiser: Any, expected: tuple) -> None:
-    found = audit(adapter(tmp_path / "a", init_lora_weights=initialiser))
+    found = audit_adapter(adapter(tmp_path / "a", init_lora_weights=initialiser))
     sigma, note = expected
     x = next(x for x in found if x.layer == "model.layers.0.q_proj")
     assert x.sigma_set == pytest.approx(sigma, nan_ok=True)
@@ -75,7 +75,7 @@ def test_where_a_formula_does_not_apply_it_is_said(tmp_path: Path, initialiser: 
 
 def test_embeddings_have_no_rule(tmp_path: Path) -> None:
     names = ("base_model.model.wte.lora_embedding_A", "base_model.model.wte.lora_embedding_B")
-    (x,) = audit(adapter(tmp_path / "a", dict(zip(names, (np.zeros((4, 9)), np.ones((3, 4))), strict=True))))
+    (x,) = audit_adapter(adapter(tmp_path / "a", dict(zip(names, (np.zeros((4, 9)), np.ones((3, 4))), strict=True))))
     assert math.isnan(x.sigma_set)
     assert math.isnan(x.v2)
     assert x.norm == 0
@@ -87,9 +87,9 @@ def test_as_made_and_as_trained_are_told_apart(tmp_path: Path) -> None:
     """A uniform A of 4·4000 entries is within five standard errors of its σ_A; one that grew by a tenth is not."""
     tensors = factors({"x": (3, 4000)})
     as_made = {k: v * ("lora_A" in k) for k, v in tensors.items()}
-    (fresh,) = audit(adapter(tmp_path / "a", as_made))
+    (fresh,) = audit_adapter(adapter(tmp_path / "a", as_made))
     assert fresh.notes == ("B = 0: the adapter is as it was made",)
-    (trained,) = audit(adapter(tmp_path / "b", {k: 1.1 * v for k, v in tensors.items()}))
+    (trained,) = audit_adapter(adapter(tmp_path / "b", {k: 1.1 * v for k, v in tensors.items()}))
     assert trained.notes == (
         "B ≠ 0: the adapter is trained, and A is no longer as it was drawn",
         "σ_A as stored differs from the initialiser's by more than chance",
@@ -97,7 +97,7 @@ def test_as_made_and_as_trained_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_dora_and_transposed_kernels_are_noted(tmp_path: Path) -> None:
-    notes = audit(adapter(tmp_path / "a", use_dora=True, fan_in_fan_out=True)).notes()
+    notes = audit_adapter(adapter(tmp_path / "a", use_dora=True, fan_in_fan_out=True)).notes()
     assert sum("DoRA" in note or "fan_in_fan_out" in note for note in notes) == 2
 
 
@@ -114,7 +114,7 @@ def test_command_prints_json_and_draws(tmp_path: Path, capsys: pytest.CaptureFix
     main(["audit", str(folder), "--json", "--figure", str(tmp_path / "drawn.png")])
     printed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert printed[0]["v2"] is None
-    np.testing.assert_allclose(printed[1]["singular_values"], audit(folder)[1].singular_values)
+    np.testing.assert_allclose(printed[1]["singular_values"], audit_adapter(folder)[1].singular_values)
     assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,10 +1,9 @@
 """V1 and V2 as settings of other tools: read back, every layer has the α of the rule; and PEFT itself agrees."""
 
-# pyright: reportMissingImports=false
-
 import json
 import math
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from stored import adapter
 
 import signal_drift as sd
 from signal_drift.__main__ import main
-from signal_drift.peft.audit import audit
+from signal_drift.peft.audit import audit_adapter
 from signal_drift.peft.config import read_config
 from signal_drift.peft.export import as_python, fold, nnx_lora, peft_config, qwix_rules
 
@@ -147,8 +146,8 @@ def test_command_writes_a_configuration_for_the_same_layers(tmp_path: Path, caps
     main(["config", str(folder), "--rule", "V2"])
     config = json.loads(capsys.readouterr().out)
     fixed = adapter(tmp_path / "b", **config)
-    assert [x.under_scaled for x in audit(fixed)] == pytest.approx([1.0, 1.0, 1.0])
-    assert not any(math.isclose(x.under_scaled, 1) for x in audit(folder))
+    assert [x.under_scaled for x in audit_adapter(fixed)] == pytest.approx([1.0, 1.0, 1.0])
+    assert not any(math.isclose(x.under_scaled, 1) for x in audit_adapter(folder))
     main(["config", str(folder), "--form", "python", "--rank", "2"])
     assert capsys.readouterr().out.startswith("peft.LoraConfig(r=2, ")
     main(["config", str(folder), "--form", "qwix"])
@@ -158,9 +157,15 @@ def test_command_writes_a_configuration_for_the_same_layers(tmp_path: Path, caps
 # The real PEFT, where it is installed.
 
 
+def peers() -> tuple[Any, Any]:
+    """(torch, peft), the latter by one of its modules: the folder of this file goes by the name "peft" too."""
+    for name in ("torch", "peft.tuners"):
+        pytest.importorskip(name, reason="needs the extra peers", exc_type=ImportError)
+    return import_module("torch"), import_module("peft")
+
+
 def torch_model() -> Any:
-    torch = pytest.importorskip("torch", reason="needs the extra peers", exc_type=ImportError)
-    pytest.importorskip("peft", reason="needs the extra peers", exc_type=ImportError)
+    torch, _ = peers()
     layers = {name: torch.nn.Linear(d_in, d_out, bias=False) for name, (d_out, d_in) in SHAPES.items()}
     root = torch.nn.Module()
     for name, layer in layers.items():
@@ -179,10 +184,8 @@ def torch_model() -> Any:
 @pytest.mark.parametrize("init", [True, "gaussian"])
 def test_peft_loads_trains_and_saves_what_is_emitted(tmp_path: Path, rule: Any, init: Any) -> None:
     """Its scaling of every layer is the rule's; after a step of Adam and a save, ΔW read from disk is PEFT's own."""
+    torch, peft = peers()
     model = torch_model()
-    import peft
-    import torch
-
     config = peft_config(SHAPES, RANKS, rule, init_lora_weights=init)
     del config["peft_type"]
     adapted: Any = peft.get_peft_model(model, peft.LoraConfig(**config))
@@ -196,7 +199,7 @@ def test_peft_loads_trains_and_saves_what_is_emitted(tmp_path: Path, rule: Any, 
     torch.stack([(m(torch.eye(m.in_features)) ** 2).sum() for m in modules.values()]).sum().backward()
     optimizer.step()
     adapted.save_pretrained(tmp_path, safe_serialization=True)
-    for x in audit(tmp_path):
+    for x in audit_adapter(tmp_path):
         delta = modules[x.layer].get_delta_weight("default").detach().numpy()
         wanted = np.linalg.svd(delta.astype(float), compute_uv=False)[: len(x.singular_values)]
         np.testing.assert_allclose(x.singular_values, wanted, atol=1e-5 * wanted[0])
@@ -207,12 +210,11 @@ def test_peft_loads_trains_and_saves_what_is_emitted(tmp_path: Path, rule: Any, 
 @pytest.mark.filterwarnings("ignore")
 def test_peft_draws_A_as_stated(tmp_path: Path) -> None:
     """σ_A of 400·64 entries within five standard errors; 1/√d_in, without the 3, is 70 of them away."""
-    torch = pytest.importorskip("torch", reason="needs the extra peers", exc_type=ImportError)
-    peft: Any = pytest.importorskip("peft", reason="needs the extra peers", exc_type=ImportError)
+    torch, peft = peers()
     for init in (True, "gaussian"):
         model = torch.nn.Sequential(torch.nn.Linear(400, 3, bias=False))
         config = peft.LoraConfig(r=64, target_modules=["0"], init_lora_weights=init)
         peft.get_peft_model(model, config).save_pretrained(tmp_path / str(init), safe_serialization=True)
-        (x,) = audit(tmp_path / str(init))
+        (x,) = audit_adapter(tmp_path / str(init))
         assert abs(x.sigma_measured / x.sigma_set - 1) < 5 / math.sqrt(2 * 400 * 64)
         assert x.notes == ("B = 0: the adapter is as it was made",)

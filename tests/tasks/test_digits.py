@@ -1,5 +1,7 @@
 """The digits: pre-trained on upright images, adapted to rotated ones, nothing leaking from one part to another."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +21,11 @@ from signal_drift.tasks.digits import (
 )
 
 
-def drawn(seed: int = 0, angle: float = 45.0, steps: int = 150) -> Adaptation:
+def fresh(seed: int = 0, angle: float = 45.0, steps: int = 150) -> Adaptation:
     return rotated_digits(jax.random.key(seed), hidden=(32,), angle=angle, samples=200, pretraining=600, steps=steps)
+
+
+drawn = cache(fresh)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def test_no_image_is_in_two_parts() -> None:
 
 
 def test_everything_follows_from_the_seed(task: Adaptation) -> None:
-    again, other = drawn(), drawn(seed=1)
+    again, other = fresh(), fresh(seed=1)
     for name, W0 in task.base.items():
         np.testing.assert_array_equal(W0, again.base[name])
         assert np.any(other.base[name] != W0)

@@ -8,7 +8,7 @@ import pytest
 from problems import rejects
 from published import add, published, tokenizer
 
-from signal_drift.tasks.rated_text import DOMAINS, Rated, apart_from, read_ratings, split, tokenise
+from signal_drift.tasks.rated_text import DOMAINS, Rated, apart_from, read_ratings, split_by_digest, tokenise
 
 LINES = {
     "movies": "1\t2.5\tA fine film.\r\n2\t-0.6\tTepid   \r\n",
@@ -44,13 +44,13 @@ def test_what_is_not_that_archive_is_one_line(tmp_path: Path, broken: str) -> No
 def test_a_text_is_on_one_side_however_often_it_occurs() -> None:
     texts = tuple(f"Text number {i % 400}" if i // 400 % 2 else f"text  number {i % 400} " for i in range(2000))
     rated = Rated(texts, np.arange(2000.0))
-    training, held_out = split(rated)
+    training, held_out = split_by_digest(rated)
     sides = [{" ".join(text.lower().split()) for text in side.texts} for side in (training, held_out)]
     assert not sides[0] & sides[1]
     assert len(training.texts) + len(held_out.texts) == 2000
     assert sorted([*training.ratings, *held_out.ratings]) == list(range(2000))
     assert all(texts[int(i)] == text for text, i in zip(held_out.texts, held_out.ratings, strict=True))
-    assert split(rated)[1].texts == held_out.texts
+    assert split_by_digest(rated)[1].texts == held_out.texts
 
 
 def test_what_was_trained_on_is_left_out_elsewhere() -> None:
@@ -64,13 +64,13 @@ def test_what_was_trained_on_is_left_out_elsewhere() -> None:
 def test_the_share_held_out_is_that_asked_for(share: float) -> None:
     """Of 10,000 texts, to five standard deviations of a binomial: fails by chance less than once in a million."""
     rated = Rated(tuple(map(str, range(10_000))), np.zeros(10_000))
-    count = len(split(rated, share)[1].texts)
+    count = len(split_by_digest(rated, share)[1].texts)
     assert abs(count - 10_000 * share) < 5 * np.sqrt(10_000 * share * (1 - share))
 
 
 def test_a_share_of_all_is_refused() -> None:
     with rejects("held_out: must be between 0 and 1", "1.5"):
-        split(Rated((), np.zeros(0)), 1.5)
+        split_by_digest(Rated((), np.zeros(0)), 1.5)
 
 
 def test_tokens_are_cut_and_filled_to_one_length(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from problems import EPS
 import signal_drift as sd
 from signal_drift.losses.composite import outputs_and_criterion
 from signal_drift.models.bert import Bert, BertConfig
-from signal_drift.tasks.rating_head import PENALTIES, Examples, Head, batch_error, embeddings, ridge_head, squared_error
+from signal_drift.tasks.rating_head import PENALTIES, Examples, Head, batch_error, embeddings, rating_error, ridge_head
 
 DRAWS = np.random.default_rng(0)
 TEXTS = Examples(
@@ -24,23 +24,23 @@ HEAD = Head(jnp.asarray(DRAWS.standard_normal(8)), jnp.asarray(0.3))
 @pytest.fixture(scope="module")
 def encoder():
     model = Bert(BertConfig(20, 8, 1, 2, 12, 5), rngs=nnx.Rngs(0), dtype=jnp.float64)
-    return model, *sd.base_and_forward(model)
+    return pooled(model), *sd.base_and_forward(model)
 
 
 def pooled(model):
     """The mean over the tokens that count, a text at a time."""
-    means = []
+    means, hidden = [], nnx.jit(lambda model, ids, mask: model(ids, mask))
     for ids, mask in zip(TEXTS.ids, TEXTS.mask, strict=True):
-        states = model(ids[None], mask[None])[0]
+        states = hidden(model, ids[None], mask[None])[0]
         means.append(np.mean(np.asarray(states)[np.asarray(mask)], axis=0))
     return np.array(means)
 
 
 def test_embeddings_are_means_over_the_tokens_that_count(encoder):
     """More texts than fit one chunk. Without the mask they differ."""
-    model, base, forward = encoder
+    means, base, forward = encoder
     found = np.asarray(embeddings(forward, base, TEXTS))
-    assert np.allclose(found, pooled(model), rtol=0, atol=1e3 * EPS)
+    assert np.allclose(found, means, rtol=0, atol=1e3 * EPS)
     unmasked = TEXTS._replace(mask=jnp.ones_like(TEXTS.mask))
     assert not np.allclose(found, embeddings(forward, base, unmasked), rtol=0, atol=1e-3)
 
@@ -72,20 +72,22 @@ def test_ridge_head_solves_the_normal_equations_of_the_best_penalty():
 
 
 def test_loss_is_the_mean_squared_error_of_the_ratings(encoder):
-    model, base, forward = encoder
-    rest = pooled(model) @ np.asarray(HEAD.weight) + 0.3 - np.asarray(TEXTS.ratings)
-    loss = squared_error(forward, HEAD, TEXTS)
-    assert float(loss(base)) == pytest.approx(np.mean(rest**2), rel=1e3 * EPS)
+    means, base, forward = encoder
+    rest = means @ np.asarray(HEAD.weight) + 0.3 - np.asarray(TEXTS.ratings)
+    loss = rating_error(forward, HEAD, TEXTS)
+    assert float(jax.jit(loss)(base)) == pytest.approx(np.mean(rest**2), rel=1e3 * EPS)
     outputs, _ = outputs_and_criterion(loss) or pytest.fail("not composite: it has no Gauss–Newton matrix")
-    assert np.allclose(outputs(base), rest + np.asarray(TEXTS.ratings), rtol=0, atol=1e3 * EPS)
+    assert np.allclose(jax.jit(outputs)(base), rest + np.asarray(TEXTS.ratings), rtol=0, atol=1e3 * EPS)
 
 
 def test_loss_on_a_batch_is_that_of_its_texts(encoder):
     _, base, forward = encoder
     rows = np.array([[3, 1], [4, 4]])
     batches = TEXTS.at(rows)
+    alone = jax.jit(lambda texts: rating_error(forward, HEAD, texts)(base))
+    in_a_batch = jax.jit(batch_error(forward, HEAD))
     assert batches.ids.shape == (2, 2, 5)
     for k, pair in enumerate(rows):
         batch = jax.tree.map(lambda x, k=k: x[k], batches)
-        alone = squared_error(forward, HEAD, Examples(*(x[pair] for x in TEXTS)))(base)
-        assert float(batch_error(forward, HEAD)(base, batch)) == pytest.approx(float(alone), rel=1e3 * EPS)
+        wanted = float(alone(Examples(*(x[pair] for x in TEXTS))))
+        assert float(in_a_batch(base, batch)) == pytest.approx(wanted, rel=1e3 * EPS)

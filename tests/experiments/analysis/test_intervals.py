@@ -1,10 +1,12 @@
 """Intervals and exponents against what they must recover, and against what they must not."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
 
-from experiments.analysis.intervals import exponents, mean_interval
+from experiments.analysis.intervals import Interval, exponents, extent, mean_interval, share
 
 
 def test_interval_covers_the_mean_at_its_stated_rate() -> None:
@@ -30,3 +32,23 @@ def test_exponent_of_a_pure_power(power: float) -> None:
     y = np.stack([5 * x**power, 0.1 * x**power])
     np.testing.assert_allclose(exponents(x, y), power, rtol=0, atol=4 * np.finfo(float).eps * 10)
     assert abs(exponents(x, y + 1)[1] - power) > 0.1
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (3, 7)])
+def test_share_has_wilsons_interval(hits: int, n: int) -> None:
+    z = 1.959963984540054
+    p, estimate = hits / n, share(np.arange(n) < hits)
+    middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert estimate.mean == pytest.approx(p)
+    assert estimate.low == pytest.approx(max(0, (middle - half) / (1 + z**2 / n)), abs=1e-12)
+    assert estimate.high == pytest.approx(min(1, (middle + half) / (1 + z**2 / n)), abs=1e-12)
+
+
+def test_extent_is_the_range() -> None:
+    assert extent(np.array([1.0, 2.0, 6.0])) == (3.0, 1.0, 6.0)
+
+
+def test_a_table_shows_no_interval_where_there_is_no_mean() -> None:
+    assert Interval(2.0, 1.5, 2.5).cells("diverged") == ("2", "[1.5, 2.5]")
+    assert Interval(np.nan, -np.inf, np.inf).cells("diverged") == ("diverged", "–")
+    assert Interval(np.inf, np.inf, np.inf).cells("diverged") == ("diverged", "–")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.analysis.sweeps import best_point, best_points, bootstrap, free_fit, half_octaves, root_fit
+from experiments.analysis.intervals import bootstrap
+from experiments.analysis.sweeps import best_point, best_points, free_fit, half_octaves, root_fit
 
 ALPHAS = half_octaves(-2, 12)
 RANKS = (1, 2, 4, 8, 16, 32, 64)

@@ -6,9 +6,9 @@ import xarray as xr
 
 from experiments.claims import dynamics as trajectories
 from experiments.claims import steps
-from experiments.claims.verdict import Finding, verdict
 from experiments.dynamics import optimizer_gauge, signal_descent
 from experiments.dynamics.eta_against_alpha import Families
+from experiments.ledger.verdict import Finding, verdict
 from experiments.problems import PROBLEMS
 
 SEEDS = range(5)

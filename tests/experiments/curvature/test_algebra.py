@@ -6,11 +6,12 @@ import xarray as xr
 
 from experiments.curvature import algebra
 from experiments.curvature.algebra import Margin, margin, margins, ratios
-from experiments.lab.experiment import results
-from signal_drift.propositions import PROPOSITIONS
+from experiments.problems import PROBLEMS
+from experiments.problems.mlp import MLP
+from signal_drift.propositions import MATRIX_FREE, PROPOSITIONS
 from signal_drift.propositions.random_problems import KINDS
 
-QUICK = algebra.EXPERIMENT.quick
+QUICK = algebra.EXPERIMENT.at(PROBLEMS["mlp"], quick=True)
 CLAIMS = [
     *("P1-update", "P1-hessian", "P2-descent", "P2-psd", "P2-drift-indefinite", "P2-drift-alignment", "P3-trace"),
     *("P4-landscape", "P4-update", "L1-stability", "K1-alignment", "X1", "X2", "X3", "X4", "X5", "X6", "X7"),
@@ -18,8 +19,8 @@ CLAIMS = [
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> xr.Dataset:
-    return results(algebra.EXPERIMENT, QUICK, tmp_path_factory.mktemp("algebra"))
+def data(stored) -> xr.Dataset:
+    return stored(algebra.EXPERIMENT, "mlp")[1]
 
 
 def test_every_claim_is_tried_supported_and_told_from_its_control(data):
@@ -30,8 +31,17 @@ def test_every_claim_is_tried_supported_and_told_from_its_control(data):
         assert here.supported, claim
 
 
-def test_default_has_every_kind_and_the_mlp():
-    assert {point["kind"] for point in algebra.points(algebra.Config())} == {*KINDS, algebra.MLP}
+def test_default_has_every_kind_and_the_mlp_at_a_small_width():
+    config = algebra.EXPERIMENT.at(PROBLEMS["mlp"])
+    assert {point["kind"] for point in algebra.points(config)} == {*KINDS, algebra.OWN}
+    assert config.problem == MLP(width=6, depth=5, samples=20, rank=3)
+
+
+def test_another_problem_is_asked_alone_and_without_matrices_where_they_do_not_fit():
+    dense, large = (algebra.EXPERIMENT.at(PROBLEMS[name]) for name in ("transformer", "minilm"))
+    assert algebra.points(dense) == algebra.points(large) == [{"kind": algebra.OWN}]
+    assert dense.statements == PROPOSITIONS
+    assert large.statements == MATRIX_FREE
 
 
 def test_claim_is_only_as_good_as_its_worst_check_and_instance(data):

@@ -4,6 +4,7 @@ SLEEPY_LOG names a file that gets a line for every point begun; SLEEPY_NOISE mak
 """
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from experiments.lab.experiment import Experiment, Report, Row, main
+from experiments.lab.command_line import exit_on_bad_input, main
+from experiments.lab.experiment import Experiment, Report, Row
+from experiments.problems import PROBLEMS
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,11 @@ def report(config: Config, data: xr.Dataset) -> Report:
 EXPERIMENT = Experiment(
     name="sleepy",
     title="A sweep to be killed.",
-    paper=Config(),
-    quick=Config(count=3, seconds=0.0),
+    configure=lambda problem: Config(),
     points=lambda config: [{"index": i} for i in range(config.count)],
     measure=measure,
     report=report,
 )
 
 if __name__ == "__main__":
-    main(EXPERIMENT)
+    exit_on_bad_input(lambda: main(EXPERIMENT, PROBLEMS, sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Every script at its tiny size: results, figures and table; a second run computes nothing; bad input is one line."""
+"""Every experiment at its tiny size: results, figures, table; a second run computes nothing; bad input is one line."""
 
 import json
 import re
@@ -9,116 +9,164 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments import reproduce
-from experiments import reproduce_minilm as minilm
-from experiments.benchmark import experiment as benchmark
-from experiments.claims import ORDER
-from experiments.curvature import asymmetric_scaling, purification, transformer_curvature
-from experiments.curvature import suppression as spectral_suppression
+from experiments import catalogue
+from experiments.__main__ import door, listing
+from experiments.catalogue import EXPERIMENTS, is_reproduced
+from experiments.curvature import suppression
 from experiments.lab import figure_files, store
-from experiments.lab.experiment import Experiment, main, results
-from experiments.ledger import ledger
+from experiments.lab.command_line import exit_on_bad_input
+from experiments.lab.experiment import Experiment
+from experiments.lab.problem import Problem
+from experiments.lab.runner import results
+from experiments.problems import PROBLEMS
 from experiments.tuning import magnitudes
-from signal_drift.propositions import PROPOSITIONS
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+QUESTIONS = [(e, p) for e in EXPERIMENTS for p in PROBLEMS.values() if is_reproduced(e, p)]
+each_question = pytest.mark.parametrize(
+    ("experiment", "problem"), QUESTIONS, ids=[f"{e.name}-{p.name}" for e, p in QUESTIONS]
+)
 
 
-@pytest.mark.parametrize("experiment", reproduce.EXPERIMENTS, ids=lambda e: e.name)
+def run(*arguments: str) -> None:
+    exit_on_bad_input(lambda: door(arguments))
+
+
+@each_question
 def test_experiment_is_reported_from_the_store_alone(
-    experiment: Experiment, out: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, problem: Problem, out: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("computed or drawn again")
 
     monkeypatch.setattr(store, "write", forbidden)
-    monkeypatch.setattr("experiments.lab.experiment.save_figure", forbidden)
-    main(experiment, ["--quick", "--out", str(out)])
+    monkeypatch.setattr("experiments.lab.runner.save_figure", forbidden)
+    run(experiment.name, "--problem", problem.name, "--quick", "--out", str(out))
     printed = capsys.readouterr().out
     assert printed.startswith("| quantity")
-    assert "nan" not in printed
+    assert not re.search(r"\bnan\b", printed)
 
 
-@pytest.mark.parametrize("experiment", reproduce.EXPERIMENTS, ids=lambda e: e.name)
-def test_figures_say_which_configuration_they_show(experiment: Experiment, out: Path) -> None:
-    wanted = store.digest(experiment.name, experiment.quick, {})
-    data = [store.read(p, "")[1] for p in (out / experiment.name).glob("*.nc")]
-    assert len(data) == len(experiment.points(experiment.quick))
+@each_question
+def test_figures_say_which_configuration_they_show(experiment: Experiment, problem: Problem, out: Path) -> None:
+    config = experiment.at(problem, quick=True)
+    wanted = store.digest(experiment.name, config, {})
+    paths = [store.path_of(out, experiment.name, config, point) for point in experiment.points(config)]
+    assert all(path.exists() for path in paths)
     shown = [p for p in (out / "figures").glob("*.png") if getattr(Image.open(p), "text", {}).get("Config") == wanted]
-    assert shown
+    assert shown or experiment.name == "rates"
     for png in shown:
         assert png.with_suffix(".svg").stat().st_size > 1000
         assert png.with_suffix(".pdf").stat().st_size > 1000
 
 
 def test_figure_of_other_numbers_or_of_a_broken_file_is_drawn_again(out: Path, tmp_path: Path) -> None:
-    data = results(magnitudes.EXPERIMENT, magnitudes.EXPERIMENT.quick, out)
-    assert figure_files.fingerprint(data) == figure_files.fingerprint(data.copy(deep=True))
-    assert figure_files.fingerprint(data) != figure_files.fingerprint(data.assign(V1=data.V1 * (1 + 1e-15)))
-    stem, mark = tmp_path / "magnitudes", {"Drawn": figure_files.fingerprint(data)}
-    figure_files.save_figure(magnitudes.report(magnitudes.EXPERIMENT.quick, data).figures["magnitudes"](), stem, mark)
+    experiment = magnitudes.EXPERIMENT
+    config = experiment.at(PROBLEMS["mlp"], quick=True)
+    data = results(experiment, config, out)
+    draw = experiment.report(config, data).figures["magnitudes"]
+    drawn = figure_files.fingerprint(data, draw)
+    assert drawn == figure_files.fingerprint(data.copy(deep=True), draw)
+    assert drawn != figure_files.fingerprint(data.assign(V1=data.V1 * (1 + 1e-15)), draw)
+    assert drawn != figure_files.fingerprint(data, figure_files.save_figure)
+    stem, mark = tmp_path / "magnitudes", {"Drawn": drawn}
+    figure_files.save_figure(draw(), stem, mark)
     assert figure_files.is_drawn(stem, mark)
     assert not figure_files.is_drawn(stem, {"Drawn": "other"})
     stem.with_suffix(".png").write_bytes(b"not a picture")
     assert not figure_files.is_drawn(stem, mark)
 
 
-def test_summary_shows_every_figure_and_every_row_as_one_table_line(out: Path) -> None:
-    text = (out / "summary.md").read_text(encoding="utf-8")
-    for png in (out / "figures").glob("*.png"):
-        assert f"(figures/{png.name})" in text
-    for line in text.splitlines():
-        assert line.count("|") in {0, 5}
+def test_report_shows_every_figure_that_a_claim_names(out: Path) -> None:
+    text = (out / "report.md").read_text(encoding="utf-8")
+    entries = json.loads((out / "ledger.json").read_text(encoding="utf-8"))
+    for name in {name for entry in entries for name in entry["figures"]}:
+        assert f"(figures/{name}.png)" in text
+        assert (out / "figures" / f"{name}.png").exists()
 
 
 def test_suppression_supports_the_paper_and_refutes_a_missing_rank(out: Path) -> None:
     """The z-scores of the trace law, and the control: without 1/r every mean is tens of standard errors off."""
-    config = spectral_suppression.EXPERIMENT.quick
-    data = results(spectral_suppression.EXPERIMENT, config, out)
-    z = spectral_suppression.z_scores(config, data)
+    config = suppression.EXPERIMENT.at(PROBLEMS["mlp"], quick=True)
+    data = results(suppression.EXPERIMENT, config, out)
+    z = suppression.z_scores(config, data)
     assert abs(z).max() < 4
-    wrong = spectral_suppression.z_scores(config, data, lambda config, r: r * spectral_suppression.factor(config, r))
+    wrong = suppression.z_scores(config, data, lambda config, r: r * suppression.factor(config, r))
     assert abs(wrong[:, 1:]).min() > 4  # at r = 1 the two agree
 
 
-def test_script_runs_from_the_command_line(tmp_path: Path) -> None:
-    command = [sys.executable, "experiments/magnitudes.py", "--d-in", "768", "--out", str(tmp_path)]
+def test_door_runs_from_the_command_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments", "magnitudes", "--d-in", "768", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "1/σ_A = 48.0 in V2" in done.stdout
     assert (tmp_path / "figures" / "magnitudes.svg").exists()
 
 
+def test_door_lists_every_experiment_and_problem() -> None:
+    text = listing()
+    for experiment in (*EXPERIMENTS, catalogue.BENCHMARK):
+        assert f"  {experiment.name}" in text
+        assert experiment.title in text
+    for name, problem in PROBLEMS.items():
+        assert f"  {name}" in text
+        assert problem.label in text
+    for name in ("reproduce", "verify", "fetch"):
+        assert f"  {name}" in text
+
+
 @pytest.mark.parametrize(
-    "module", [spectral_suppression, purification, asymmetric_scaling, magnitudes, transformer_curvature]
+    ("name", "problem"),
+    [("spectral_suppression", "mlp"), ("purification", "transformer"), ("rank_law", "digits"), ("magnitudes", "mlp")],
 )
-def test_help_explains_every_option(module, capsys: pytest.CaptureFixture) -> None:
+def test_help_explains_every_option(name: str, problem: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(module.EXPERIMENT, ["--help"])
+        run(name, "--problem", problem, "--help")
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for name in (*module.Config.__dataclass_fields__, "quick", "out", "device"):
-        assert f"--{name.replace('_', '-')}" in text
+    config = catalogue.find(name).at(PROBLEMS[problem])
+    fields = {*config.__dataclass_fields__, *(PROBLEMS[problem].__dataclass_fields__ if name != "magnitudes" else ())}
+    for field in (*fields - {"problem"}, "quick", "out", "device", "problem"):
+        assert f"--{field.replace('_', '-')}" in text
 
 
 @pytest.mark.parametrize(
-    ("experiment", "arguments", "line"),
+    ("arguments", "line"),
     [
-        (purification, ["--rank", "0"], "error: rank: must be at least 1, got 0"),
-        (purification, ["--width", "-3"], "error: width: must be at least 1, got -3"),
-        (transformer_curvature, ["--heads", "3"], "error: heads: must divide the width 4, got 3"),
-        (magnitudes, ["--d-in", "0"], "error: d_in: must be at least 1, got 0"),
-        (magnitudes, ["--ranks", "4", "0"], "error: ranks: must be at least 1, got 0"),
-        (magnitudes, ["--device", "cuda"], "error: device: JAX finds no 'cuda' on this machine"),
-        (magnitudes, ["--device", "tpu"], "error: device: JAX finds no 'tpu' on this machine"),
+        (["purification", "--rank", "0"], "error: rank: must be at least 1, got 0"),
+        (["purification", "--width", "-3"], "error: width: must be at least 1, got -3"),
+        (
+            ["purification", "--problem", "transformer", "--heads", "3"],
+            "error: heads: must divide the width 4, got 3",
+        ),
+        (["magnitudes", "--d-in", "0"], "error: d_in: must be at least 1, got 0"),
+        (["magnitudes", "--ranks", "4", "0"], "error: ranks: must be at least 1, got 0"),
+        (["magnitudes", "--device", "cuda"], "error: device: JAX finds no 'cuda' on this machine"),
+        (["magnitudes", "--device", "tpu"], "error: device: JAX finds no 'tpu' on this machine"),
     ],
 )
-def test_bad_option_ends_in_one_line(experiment, arguments: list[str], line: str, tmp_path: Path) -> None:
-    command = [sys.executable, experiment.__file__, "--quick", "--out", str(tmp_path), *arguments]
+def test_bad_option_ends_in_one_line(arguments: list[str], line: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments", *arguments, "--quick", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.strip() == line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["purify"], "error: experiment: unknown 'purify'; there are algebra, "),
+        (["purification", "--problem", "llama"], "error: problem: unknown 'llama'; there are mlp, "),
+        (["readings", "--problem", "digits"], "error: problem: readings cannot be asked of 'digits': "),
+    ],
+)
+def test_unknown_name_lists_the_known_ones(arguments: list[str], line: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(line)
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("obstacle", ["file as folder", "foreign result"])
@@ -129,49 +177,9 @@ def test_file_in_the_way_ends_in_one_line_and_is_kept(
     notes.parent.mkdir(exist_ok=True)
     notes.write_text("my own notes")
     with pytest.raises(SystemExit) as stop:
-        main(magnitudes.EXPERIMENT, ["--quick", "--out", str(tmp_path)])
+        run("magnitudes", "--quick", "--out", str(tmp_path))
     assert stop.value.code == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert str(tmp_path / "magnitudes" / "all.nc") in errors[0]
     assert notes.read_text() == "my own notes"
-
-
-def test_pictures_of_the_readme_show_the_paper_configuration() -> None:
-    """Each carries the digest of the configuration it was drawn from; `make reference` renews them."""
-    shown = [*reproduce.EXPERIMENTS, *minilm.EXPERIMENTS, benchmark.EXPERIMENT]
-    current = {store.digest(e.name, e.paper, {}) for e in shown}
-    for name in re.findall(r"docs/figures/\w+\.png", README):
-        with Image.open(ROOT / name) as picture:
-            assert picture.info["Config"] in current, name
-
-
-def test_findings_quoted_in_the_readme_are_those_of_the_reference_run() -> None:
-    quoted = re.findall(r"^> (.+)$", README, re.MULTILINE)
-    reference = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("summary.md", "minilm.md"))
-    assert quoted
-    for sentence in quoted:
-        assert sentence in reference
-
-
-def test_verdicts_of_the_readme_are_those_of_the_reference_run() -> None:
-    """The whole table, of a ledger in which every claim was run and every control refuted."""
-    entries = json.loads((ROOT / "docs" / "ledger.json").read_text(encoding="utf-8"))
-    assert [e["id"] for e in entries] == list(ORDER)
-    assert all(e["verdict"] != "not run" and e["control"]["verdict"] == "refuted" for e in entries)
-    assert ledger.by_verdict(entries) in README
-
-
-def test_commands_of_the_readme_name_scripts_that_exist() -> None:
-    for script in re.findall(r"(?:tests/)?experiments/\w+\.py", README):
-        assert (ROOT / script).exists(), script
-
-
-def test_examples_of_the_readme_run() -> None:
-    examples = [part.split("```")[0] for part in README.split("```python\n")[1:4]]
-    command = [sys.executable, "-c", "\n".join(examples)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "ExtremeEigenvalues" in done.stdout
-    *checks, counterexample = [line for line in done.stdout.splitlines() if re.match(r"[PLKX]\d", line)]
-    assert len(checks) == len(PROPOSITIONS)
-    assert counterexample.startswith("P1-update FAILS")

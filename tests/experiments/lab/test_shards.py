@@ -20,7 +20,7 @@ from experiments.lab.files import replacing
 from experiments.lab.shards import WHOLE, Shard, shard_of
 
 PROGRAM = Path(__file__).with_name("sleepy_sweep.py")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def test_processes_that_cannot_share_end_in_one_line(tmp_path: Path, arguments: 
 
 
 def test_timing_is_joined_to_its_own_point_only(tmp_path: Path) -> None:
-    path, data = store.path_of(tmp_path, "trial", {"seed": 1}), xr.Dataset({"x": 1.0})
+    path, data = store.path_of(tmp_path, "trial", Empty(), {"seed": 1}), xr.Dataset({"x": 1.0})
     store.write(data, path, "trial", Empty(), {"seed": 1}, seconds=2.5)
     mark = store.digest("trial", Empty(), {"seed": 1})
     stored, _ = store.read(path, mark)

@@ -12,7 +12,8 @@ import xarray as xr
 
 from experiments.lab import store
 from experiments.lab.errors import RecordError
-from experiments.lab.experiment import Experiment, Report, results
+from experiments.lab.experiment import Experiment, Report
+from experiments.lab.runner import results
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ DATA = xr.Dataset({"x": ("i", np.array([1.0, 2.0, 3.0]))})
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    path = store.path_of(tmp_path, "trial", POINT)
+    path = store.path_of(tmp_path, "trial", Config(), POINT)
     store.write(DATA, path, "trial", Config(), POINT, seconds=0.5)
     return path
 
@@ -87,7 +88,7 @@ def test_file_that_is_not_ours_is_named_and_left_alone(tmp_path: Path, kind: str
 def test_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RecordError, match=r"cannot write .*file/trial/seed=1\.nc"):
-        store.write(DATA, store.path_of(tmp_path / "file", "trial", POINT), "trial", Config(), POINT, 0.0)
+        store.write(DATA, store.path_of(tmp_path / "file", "trial", Config(), POINT), "trial", Config(), POINT, 0.0)
 
 
 def test_full_disk_keeps_the_old_file(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,8 +116,7 @@ def test_interrupted_run_continues_where_it_stopped(tmp_path: Path) -> None:
     experiment = Experiment(
         name="trial",
         title="A trial.",
-        paper=Config(),
-        quick=Config(),
+        configure=lambda problem: Config(),
         points=lambda config: [{"seed": seed} for seed in range(4)],
         measure=measure,
         report=lambda config, data: Report([], [], {}),
@@ -134,14 +134,13 @@ def test_damaged_point_is_computed_again_and_said_so(tmp_path: Path, capsys: pyt
     experiment = Experiment(
         name="trial",
         title="A trial.",
-        paper=Config(),
-        quick=Config(),
+        configure=lambda problem: Config(),
         points=lambda config: [{"seed": 0}],
         measure=lambda config, seed: DATA,
         report=lambda config, data: Report([], [], {}),
     )
     results(experiment, Config(), tmp_path)
-    path = store.path_of(tmp_path, "trial", {"seed": 0})
+    path = store.path_of(tmp_path, "trial", Config(), {"seed": 0})
     path.write_bytes(path.read_bytes()[:100])
     results(experiment, Config(), tmp_path)
     assert "truncated or damaged, computed again" in capsys.readouterr().err

@@ -47,21 +47,25 @@ def whole(findings: list[dict]) -> str:
 def part(statement: str, *findings: dict, name: str | None = None) -> dict[str, Any]:
     """A control, or with a name a reading."""
     content = {"statement": statement, "verdict": whole(list(findings)), "findings": list(findings)}
-    return content if name is None else content | {"name": name, "command": "python experiments/readings.py --seeds 5"}
+    return content if name is None else content | {"name": name, "command": "python -m experiments readings --seeds 5"}
+
+
+NOWHERE = dict.fromkeys(("predicted", "measured", "interval")) | {"reason": "its full spectrum is <not> affordable"}
 
 
 def entry(claim: str, statement: str, *findings: dict, source: str = "Eq. 34–40", **more: Any) -> dict[str, Any]:
     verdict = whole(list(findings))
     nothing = {"predicted": "Θ(1/η)", "measured": None, "interval": None, "tolerance": None, "verdict": verdict}
     quoted = next(f for f in [*findings, nothing] if f["verdict"] == verdict)
+    quotes = {key: quoted[key] for key in ("predicted", "measured", "interval", "tolerance")}
     return {
         "id": claim,
         "statement": statement,
         "assumptions": ["B = 0", "A_ij independent, mean 0, variance σ_A²"],
         "source": source,
-        "command": "python experiments/spectral_suppression.py",
-        "rerun": f"python -m experiments.ledger {claim}",
-        **{key: quoted[key] for key in ("predicted", "measured", "interval", "tolerance")},
+        "command": "python -m experiments spectral_suppression",
+        "rerun": f"python -m experiments ledger {claim}",
+        **quotes,
         "verdict": whole(list(findings)),
         "findings": list(findings),
         "control": part(
@@ -73,6 +77,12 @@ def entry(claim: str, statement: str, *findings: dict, source: str = "Eq. 34–4
         "figures": [],
         "seconds": 61.2,
         "provenance": PROVENANCE | {"created": f"2026-11-22T20:{10 + len(claim)}:40Z"},
+        "problems": {
+            "mlp": {"label": "MLP of App. E, d = 32", "verdict": verdict, "reason": None, "figures": [], **quotes},
+            "digits": {"label": "digits, turned", "verdict": "supported", "reason": None, "figures": [], **quotes},
+            "minilm": {"label": "MiniLM", "verdict": "not testable here", "figures": [], **NOWHERE},
+            "transformer": {"label": "a transformer", "verdict": "not run", "figures": [], **NOWHERE},
+        },
     } | more
 
 

@@ -1,24 +1,35 @@
-"""The ledger: covers every claim, rests on records alone, and refutes every control."""
+"""The ledger: covers every claim on every problem, rests on records alone, and refutes every control."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
-from experiments import reproduce
-from experiments import reproduce_minilm as minilm
+from experiments.analysis.intervals import point
+from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS, ORDER
-from experiments.claims.claim import Claim
+from experiments.lab.command_line import exit_on_bad_input
 from experiments.lab.errors import ControlError
-from experiments.lab.experiment import exit_on_bad_input
+from experiments.lab.experiment import Experiment
+from experiments.lab.runner import Stored
 from experiments.ledger import ledger
-from experiments.ledger.ledger import Options, check_controls, entry, find, main, store
+from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.ledger import check_controls, entry, store
+from experiments.ledger.verdict import Finding, above
+from experiments.problems import PROBLEMS
+from experiments.rerun import Options, find, show
 
 FIELDS = {
     *("id", "statement", "assumptions", "source", "command", "predicted", "measured", "interval", "tolerance"),
-    *("verdict", "readings", "seconds", "provenance"),
+    *("verdict", "readings", "seconds", "provenance", "problems"),
 }
+DECIDED = {"supported", "refuted", "inconclusive"}
+
+
+def judged(out: Path) -> ledger.Entries:
+    return ledger.ledger(CLAIMS, PROBLEMS, out, quick=True)
 
 
 def test_registry_has_every_claim_of_the_paper_once() -> None:
@@ -27,46 +38,52 @@ def test_registry_has_every_claim_of_the_paper_once() -> None:
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_claim_is_complete(claim: Claim, out: Path) -> None:
-    known = {e.name for e in [*reproduce.EXPERIMENTS, *minilm.EXPERIMENTS]}
-    assert {r.experiment.name for r in (claim.plain, claim.control, *claim.readings)} <= known
-    written = entry(claim, store(out, quick=True), quick=True)
+    known = {e.name for e in EXPERIMENTS}
+    every = [reading for evidence in claim.evidence for reading in evidence] + list(claim.readings)
+    assert {reading.experiment.name for reading in every} <= known
+    written = entry(claim, PROBLEMS, store(out, quick=True), quick=True)
     assert set(written) >= FIELDS
-    assert written["verdict"] in {"supported", "refuted", "inconclusive"}
+    assert set(written["problems"]) == set(PROBLEMS)
+    assert written["verdict"] in DECIDED
     assert written["control"]["verdict"] != "supported"
     assert all(f["tolerance"] for f in written["findings"])
     assert all((out / "figures" / f"{name}.svg").exists() for name in written["figures"])
+    for cell in written["problems"].values():
+        assert cell["verdict"] in DECIDED or cell["reason"]
 
 
 def test_ledger_is_valid_json_and_the_same_twice(out: Path, tmp_path: Path) -> None:
     first = json.loads((out / "ledger.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
-    shutil.rmtree(copy / "timing")
-    second = ledger.ledger(copy, quick=True)
+    for folder in copy.glob("**/*.timing"):
+        shutil.rmtree(folder)
+    second = judged(copy)
     assert any(e["seconds"] for e in first)
     for e in (*first, *second):
-        del e["seconds"], e["provenance"]
+        for item in (e, *e["problems"].values()):
+            del item["seconds"], item["provenance"]
     assert first == list(second)
 
 
 def test_claim_says_when_the_last_of_its_records_was_made(out: Path) -> None:
-    times = [json.loads(p.read_text())["created"] for p in (out / "timing" / "purification").glob("*.json")]
-    written = entry(find("P2-premise"), store(out, quick=True), quick=True)
+    times = [json.loads(p.read_text())["created"] for p in (out / "purification" / "mlp.timing").glob("*.json")]
+    written = entry(find("P2-premise"), PROBLEMS, store(out, quick=True), quick=True)
     assert written["provenance"]["created"] == max(times)
 
 
 def test_deleted_record_turns_its_claims_to_not_run_and_nothing_else(out: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
-    gone = next((copy / "purification").glob("*.nc"))
+    gone = next((copy / "purification" / "mlp").glob("*.nc"))
     gone.unlink()
-    before, after = ledger.ledger(out, quick=True), ledger.ledger(copy, quick=True)
-    touched = {c.id for c in CLAIMS if c.plain.experiment.name == "purification"}
+    touched = {c.id for c in CLAIMS if c.evidence[0].plain.experiment.name == "purification"}
     assert touched
-    for old, new in zip(before, after, strict=True):
+    for old, new in zip(judged(out), judged(copy), strict=True):
         if new["id"] in touched:
             assert new["verdict"] == "not run"
-            assert new["reason"] == f"purification/{gone.name} is absent"
+            assert new["reason"] == f"purification/mlp/{gone.name} is absent"
+            assert new["problems"]["transformer"] == old["problems"]["transformer"]
         elif all("purification" not in r["command"] for r in new["readings"]):
             assert new == old
         else:
@@ -76,8 +93,7 @@ def test_deleted_record_turns_its_claims_to_not_run_and_nothing_else(out: Path, 
 def test_record_of_another_configuration_is_named_and_ignored(out: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
-    read = store(copy, quick=False)
-    written = entry(find("T6-magnitudes"), read)
+    written = entry(find("T6-magnitudes"), PROBLEMS, store(copy, quick=False))
     assert written["verdict"] == "not run"
     assert written["reason"] == "magnitudes/all.nc is from another configuration or an older schema"
     assert written["findings"] == []
@@ -85,7 +101,7 @@ def test_record_of_another_configuration_is_named_and_ignored(out: Path, tmp_pat
 
 
 def test_control_that_is_not_refuted_fails_the_run(out: Path) -> None:
-    entries = ledger.ledger(out, quick=True)
+    entries = judged(out)
     check_controls(entries, quick=True)
     entries[0]["control"]["verdict"] = "supported"
     with pytest.raises(ControlError, match=entries[0]["id"]):
@@ -96,9 +112,63 @@ def test_control_that_is_not_refuted_fails_the_run(out: Path) -> None:
         check_controls(entries, quick=False)
 
 
+def _claim(values: dict[str, float | None], homes: tuple[str, ...], refused: str = "") -> tuple[Claim, ledger.Store]:
+    """A claim that a number is positive, and a store in which each problem has its number (or none)."""
+    experiment = Experiment(
+        name="trial",
+        title="A trial.",
+        configure=lambda problem: problem.name,
+        points=lambda config: [],
+        measure=pytest.fail,
+        report=pytest.fail,
+        homes=homes,
+        refuses=lambda problem: "it has no number" if problem.name == refused else "",
+    )
+    plain = Reading("as stated", "x > 0.", experiment, lambda name, _: [Finding("x", above(0.0), point(values[name]))])
+    wrong = Reading("control", "x > 1.", experiment, lambda name, _: [Finding("x", above(1.0), point(values[name]))])
+
+    def read(_: Experiment, problem: object) -> Stored:
+        missing = values[getattr(problem, "name", "")] is None
+        return Stored(None, None, "absent") if missing else Stored(xr.Dataset(), 1.0, "")
+
+    return Claim("T1", (), "a test", (Evidence(plain, wrong),)), read
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"mlp": 0.5, "digits": 0.5}, "supported"),
+        ({"mlp": 0.5, "digits": -0.5}, "refuted"),
+        ({"mlp": 0.5, "digits": None}, "not run"),
+        ({"mlp": 0.5, "digits": float("nan")}, "inconclusive"),
+    ],
+)
+def test_verdict_is_that_of_all_homes_together(values: dict[str, float | None], wanted: str) -> None:
+    claim, read = _claim(values, ("mlp", "digits"))
+    problems = {name: PROBLEMS[name] for name in values}
+    written = entry(claim, problems, read)
+    assert written["verdict"] == wanted
+    assert written["problems"]["mlp"]["verdict"] == "supported"
+    assert next(f["quantity"] for f in written["findings"]) == "x, mlp"
+
+
+def test_a_problem_that_is_no_home_changes_no_verdict_and_has_its_own_cell() -> None:
+    claim, read = _claim({"mlp": 0.5, "digits": -0.5}, ("mlp",))
+    written = entry(claim, {name: PROBLEMS[name] for name in ("mlp", "digits")}, read)
+    assert (written["verdict"], written["problems"]["digits"]["verdict"]) == ("supported", "refuted")
+
+
+def test_a_problem_that_cannot_answer_is_not_testable_and_says_why() -> None:
+    claim, read = _claim({"mlp": 0.5, "digits": -0.5}, ("mlp", "digits"), refused="digits")
+    written = entry(claim, {name: PROBLEMS[name] for name in ("mlp", "digits")}, read)
+    cell = written["problems"]["digits"]
+    assert (cell["verdict"], cell["reason"]) == ("not testable here", "it has no number")
+    assert written["verdict"] == "supported"
+
+
 def test_unknown_claim_lists_the_known_ones(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
-        exit_on_bad_input(lambda: main(Options("P9-magic")))
+        exit_on_bad_input(lambda: show(Options("P9-magic")))
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: claim: unknown 'P9-magic'; the claims are P1-update, ")
@@ -107,7 +177,7 @@ def test_unknown_claim_lists_the_known_ones(capsys: pytest.CaptureFixture) -> No
 
 
 def test_claim_is_measured_again_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    main(Options("T6-magnitudes", quick=True, out=tmp_path))
+    show(Options("T6-magnitudes", quick=True, out=tmp_path))
     printed = capsys.readouterr().out
     assert printed.startswith("T6-magnitudes: supported")
     assert "control: refuted" in printed
@@ -116,6 +186,6 @@ def test_claim_is_measured_again_and_printed(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_list_shows_every_claim(out: Path, capsys: pytest.CaptureFixture) -> None:
-    main(Options(list=True, quick=True, out=out))
+    show(Options(list=True, quick=True, out=out))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(ORDER)

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from sample_ledger import LEDGER, draw, finding
 
-from experiments.ledger import pages
+from experiments.ledger import pages, text
+from experiments.ledger.pages import Page as Shown
 from experiments.ledger.pages import write_pages
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
-    write_pages(LEDGER, draw(folder / "figures"), folder)
+    write_pages(LEDGER, Shown(draw(folder / "figures")), folder)
     return folder
 
 
@@ -53,11 +54,11 @@ def parsed(out: Path) -> Page:
 
 def test_numbers_that_differ_are_written_differently() -> None:
     near = finding("x", "1", [1 - 1e-6, 1 + 1e-6], 1 + 2e-7, [1 - 1e-7, 1 + 4e-7])
-    n = pages.digits(near)
-    assert [pages.number(x, n) for x in (*near["band"], near["measured"])] == ["0.999999", "1.000001", "1.0000002"]
-    assert pages.digits(finding("x", "1", [0.95, 1.05], 1.00031234, [0.99, 1.01])) == 5
-    assert pages.digits(finding("x", "⅓", [0, 1], 1 / 3, [0.333331, 0.333336])) == 6
-    assert pages.digits(finding("x", "2", [2, 2], 2.0, [2.0, 2 + 4e-16])) == 10
+    n = text.digits(near)
+    assert [text.number(x, n) for x in (*near["band"], near["measured"])] == ["0.999999", "1.000001", "1.0000002"]
+    assert text.digits(finding("x", "1", [0.95, 1.05], 1.00031234, [0.99, 1.01])) == 5
+    assert text.digits(finding("x", "⅓", [0, 1], 1 / 3, [0.333331, 0.333336])) == 6
+    assert text.digits(finding("x", "2", [2, 2], 2.0, [2.0, 2 + 4e-16])) == 10
 
 
 @pytest.mark.parametrize(
@@ -65,16 +66,17 @@ def test_numbers_that_differ_are_written_differently() -> None:
     [([0.99, 1.01], "[0.99, 1.01]"), ([None, 1], "(−∞, 1]"), ([-1e-13, None], "[-1e-13, ∞)"), (None, "–")],
 )
 def test_interval_shows_which_end_is_bounded(pair: list | None, text: str) -> None:
-    assert pages.interval(pair) == text
+    assert text.interval(pair) == text
 
 
 def test_durations_have_a_unit_a_reader_can_picture() -> None:
     seconds = (None, 0.123, 61.2, 600.0, 7400.0)
-    assert [pages.duration(s) for s in seconds] == ["–", "0.12 s", "61 s", "10 min", "2.1 h"]
+    assert [text.duration(s) for s in seconds] == ["–", "0.12 s", "61 s", "10 min", "2.1 h"]
 
 
 def test_counts_are_of_every_verdict() -> None:
-    assert pages.counts(LEDGER) == {"supported": 6, "refuted": 3, "inconclusive": 2, "not run": 1}
+    found = {"supported": 6, "refuted": 3, "inconclusive": 2, "not run": 1, "not testable here": 0}
+    assert pages.counts(LEDGER) == found
     assert pages.counts([]) == dict.fromkeys(pages.VERDICTS, 0)
 
 
@@ -104,14 +106,14 @@ def test_provenance_is_shared_only_where_all_claims_agree() -> None:
 
 def test_indices_of_symbols_stand_low_and_text_is_escaped() -> None:
     low = "JᵀH<sub>ℓ</sub>J, ΔW<sub>Signal</sub>, σ<sub>A</sub>², ‖W‖<sub>F</sub>"
-    assert pages.subscripts("JᵀH_ℓJ, ΔW_Signal, σ_A², ‖W‖_F") == low
-    assert pages.subscripts("update_scaling, a_b_c <b>x_1</b> & y") == (
+    assert text.subscripts("JᵀH_ℓJ, ΔW_Signal, σ_A², ‖W‖_F") == low
+    assert text.subscripts("update_scaling, a_b_c <b>x_1</b> & y") == (
         "update_scaling, a_b_c &lt;b&gt;x<sub>1</sub>&lt;/b&gt; &amp; y"
     )
 
 
 def test_markdown_text_cannot_end_a_cell_or_start_a_tag() -> None:
-    assert pages.plain("|λ|\n `a` <b> < 1 [x](y) *z* ‖·‖_F H_ℓ") == (r"\|λ\| \`a\` \<b> < 1 [x]\(y) \*z\* ‖·‖\_F H_ℓ")
+    assert text.plain("|λ|\n `a` <b> < 1 [x](y) *z* ‖·‖_F H_ℓ") == (r"\|λ\| \`a\` \<b> < 1 [x]\(y) \*z\* ‖·‖\_F H_ℓ")
 
 
 def test_every_row_of_a_markdown_table_has_as_many_cells_as_its_head(out: Path) -> None:
@@ -170,7 +172,7 @@ def test_no_text_of_the_ledger_is_taken_for_markup(tmp_path: Path) -> None:
             return [spoil(v, key) for v in value]
         return hostile if isinstance(value, str) and key not in {"id", "verdict", "figures", "created"} else value
 
-    write_pages([spoil(e) for e in LEDGER], tmp_path, tmp_path)
+    write_pages([spoil(e) for e in LEDGER], Shown(tmp_path), tmp_path)
     page = parsed(tmp_path)
     assert "i" not in {tag for tag, _ in page.tags}
     assert "x" not in {attributes.get("id") for _, attributes in page.tags}
@@ -188,7 +190,7 @@ def test_html_has_each_figure_once_and_names_the_one_not_drawn(out: Path) -> Non
 
 
 def test_same_ledger_gives_the_same_bytes_and_nothing_is_left_beside(out: Path, tmp_path: Path) -> None:
-    write_pages(copy.deepcopy(LEDGER), out / "figures", tmp_path)
+    write_pages(copy.deepcopy(LEDGER), Shown(out / "figures"), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.md"]
     for name in ("report.html", "report.md"):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
@@ -196,7 +198,7 @@ def test_same_ledger_gives_the_same_bytes_and_nothing_is_left_beside(out: Path, 
 
 def test_a_ledger_without_results_is_a_page(tmp_path: Path) -> None:
     not_run = [e for e in LEDGER if e["verdict"] == "not run"]
-    write_pages(not_run, tmp_path, tmp_path)
+    write_pages(not_run, Shown(tmp_path), tmp_path)
     page = parsed(tmp_path)
     assert "Why not run:" in page.words
     assert (page.crossed, page.open) == ([], [])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sample_ledger import LEDGER, draw
 
-from experiments.ledger.pages import write_pages
+from experiments.ledger.pages import Page, write_pages
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -74,7 +74,7 @@ def browser() -> Iterator["Chrome"]:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
-    write_pages(LEDGER, draw(folder / "figures"), folder)
+    write_pages(LEDGER, Page(draw(folder / "figures")), folder)
     return folder / "report.html"
 
 

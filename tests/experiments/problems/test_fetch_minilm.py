@@ -30,7 +30,6 @@ def test_the_right_files_are_kept_and_not_fetched_again(tmp_path: Path, monkeypa
     content = b"something else"
     (tmp_path / "config.json").write_bytes(content)
     monkeypatch.setattr(fetch_minilm, "DIGESTS", {"config.json": hashlib.sha256(content).hexdigest()})
-    monkeypatch.setattr(fetch_minilm, "cache", lambda: tmp_path)
-    monkeypatch.setattr(fetch_minilm, "fetch", pytest.fail)
-    fetch_minilm.main()
+    monkeypatch.setattr(fetch_minilm, "_downloaded", pytest.fail)
+    fetch_minilm.fetch(tmp_path)
     assert (tmp_path / "config.json").read_bytes() == content

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -14,15 +13,21 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.lab.errors import OptionError
-from experiments.lab.experiment import Row, results, table
-from experiments.problems.adaptation import adapters, fft_losses, fft_rate, final_losses, lora_losses, problem
-from experiments.tuning import rank_law
-from experiments.tuning.rank_law import EXPERIMENT, Config, report
+from experiments.lab.experiment import Row, table
+from experiments.lab.runner import results
+from experiments.problems import PROBLEMS
+from experiments.tuning.rank_law import EXPERIMENT, report
+from experiments.tuning.rank_sweeps import Config
+from experiments.tuning.runs import final_losses, padded_adapters, sweep_of, swept_losses, swept_losses_and_purity
 
 TINY = replace(
-    EXPERIMENT.quick, tasks=("mlp4",), steps=8, ranks=(1, 3), grid_ranks=(3,), alphas=(1.0, 16.0, 64.0), dtype="float64"
+    EXPERIMENT.at(PROBLEMS["teacher64"], quick=True),
+    steps=8,
+    ranks=(1, 3),
+    grid_ranks=(3,),
+    alphas=(1.0, 16.0, 64.0),
+    dtype="float64",
 )
-TASK = TINY.task("mlp4")
 
 
 def test_ranks_seeds_and_runs_share_one_compilation() -> None:
@@ -33,10 +38,11 @@ def test_ranks_seeds_and_runs_share_one_compilation() -> None:
         return loss(weights)
 
     def run(rank: int, padded: int, seed: int, count: int) -> int:
-        loss, base, *_ = problem(TASK, seed)
-        ready, start = Partial(counted, loss), adapters(TASK, seed, rank, padded)
+        sweep = sweep_of(TINY, seed, rank, padded, [(float(rank), 1e-3)] * count, 4)
+        loss = Partial(counted, sweep.training.loss)
+        ready = sweep._replace(training=sweep.training._replace(loss=loss, fit=loss))
         before = len(traced)
-        final_losses(ready, base, start, jnp.ones(4), jnp.full(4, 1e-3), count, steps=5).block_until_ready()
+        final_losses(ready, steps=5).block_until_ready()
         return len(traced) - before
 
     assert run(1, 8, 0, 4) > 0
@@ -45,28 +51,27 @@ def test_ranks_seeds_and_runs_share_one_compilation() -> None:
 
 
 def test_swept_losses_are_those_of_single_unpadded_runs() -> None:
-    runs = [(1.0, 1e-2), (16.0, 1e-2), (4.0, 0.3)]
-    swept = lora_losses(TASK, 1, 3, 8, runs, 7)
-    loss, base, *_ = problem(TASK, 1)
-    start = adapters(TASK, 1, 3, 3)
-    single = [sd.train(loss, base, start, alpha / 3, optax.adam(eta), TASK.steps).loss[-1] for alpha, eta in runs]
-    np.testing.assert_allclose(swept, np.log(single), rtol=1e-9)
-    wrong = [sd.train(loss, base, start, alpha, optax.adam(eta), TASK.steps).loss[-1] for alpha, eta in runs]
+    points = [(1.0, 1e-2), (16.0, 1e-2), (4.0, 0.3)]
+    sweep = sweep_of(TINY, 1, 3, 8, points, 7)
+    swept, (again, pure) = swept_losses(TINY, sweep), swept_losses_and_purity(TINY, sweep)
+    problem = TINY.problem
+    base, loss, start = problem.draw(1).base, problem.training(1, 8).loss, padded_adapters(problem, 1, 3, 3, "float64")
+    single = [sd.train(loss, base, start, alpha / 3, optax.adam(eta), TINY.steps) for alpha, eta in points]
+    np.testing.assert_allclose(swept, np.log([run.loss[-1] for run in single]), rtol=1e-9)
+    np.testing.assert_allclose(again, swept, rtol=1e-9)
+    ratios = [np.log(np.asarray(run.signal_norm / run.drift_norm)[1:]).mean() for run in single]
+    np.testing.assert_allclose(np.log(pure), ratios, rtol=1e-6)
+    wrong = [sd.train(loss, base, start, alpha, optax.adam(eta), TINY.steps).loss[-1] for alpha, eta in points]
     assert not np.allclose(swept, np.log(wrong), rtol=1e-2)  # α in place of α/r
 
 
 def test_diverged_run_is_data() -> None:
-    losses = lora_losses(replace(TASK, dtype="float32"), 0, 1, 3, [(16.0, 1e-3), (4096.0, 1e30)], 2)
+    config = replace(TINY, dtype="float32")
+    losses, pure = swept_losses_and_purity(config, sweep_of(config, 0, 1, 3, [(16.0, 1e-3), (4096.0, 1e30)], 2))
     assert np.isfinite(losses[0])
+    assert np.isfinite(pure[0])
     assert losses[1] == np.inf
-
-
-def test_eta_fft_lies_at_the_lowest_loss() -> None:
-    rates, mean = np.array(TASK.fft_rates), fft_losses(TASK).mean(0)
-    step = rates[1] / rates[0]
-    assert rates[np.argmin(mean)] / step < fft_rate(TASK) < rates[np.argmin(mean)] * step
-    edge = replace(TASK, fft_rates=TASK.fft_rates[:4])  # all far too small
-    assert fft_rate(edge) == float(f"{edge.fft_rates[-1]:.3g}")
+    assert np.isnan(pure[1])
 
 
 def planted(config: Config, slope: float, C: float, rate_slope: float = -0.5) -> xr.Dataset:
@@ -74,7 +79,7 @@ def planted(config: Config, slope: float, C: float, rate_slope: float = -0.5) ->
 
     The loss at the best η falls with α.
     """
-    (task,), ranks = config.tasks, np.array(config.ranks)
+    ranks = np.array(config.ranks)
     noise = np.random.default_rng(0).standard_normal((config.seeds, len(ranks), len(config.alphas)))
     by_alpha = (np.log(config.alphas) - np.log(C * ranks**slope)[:, None]) ** 2 / 10 + 0.003 * noise
     by_rate = (np.log(config.multipliers) - np.log(2.0)) ** 2 / 10 + 1 + 0.003 * noise
@@ -82,27 +87,30 @@ def planted(config: Config, slope: float, C: float, rate_slope: float = -0.5) ->
     valley = np.log(10.0) + rate_slope * (alphas - np.log(config.alpha_0))
     by_both = 0.1 * (rates - valley[:, None]) ** 2 - 0.2 * alphas[:, None]
     full = np.log(config.fft_rates) - np.log(1e-3)
-    dims = ("task", "seed", "rank")
-    shape = (1, config.seeds, len(ranks))
+    dims = ("seed", "rank")
+    shape = (config.seeds, len(ranks))
+    pure = np.stack([np.full(len(config.alphas), 50.0), 50.0 / config.multipliers])
     return xr.Dataset(
         {
-            "by_alpha": ((*dims, "alpha"), by_alpha[None]),
-            "by_rate": ((*dims, "alpha"), by_rate[None]),
+            "by_alpha": ((*dims, "alpha"), by_alpha),
+            "by_rate": ((*dims, "alpha"), by_rate),
             "by_both": ((*dims, "grid_alpha", "grid_rate"), np.broadcast_to(by_both, (*shape, *by_both.shape))),
+            "purity": ((*dims, "path", "alpha"), np.broadcast_to(pure, (*shape, *pure.shape))),
+            "eta_fft": 1e-3,
             "fft": ((*dims, "fft_rate"), np.broadcast_to(full**2, (*shape, len(full)))),
         },
         coords={
-            "task": [task],
             "seed": range(config.seeds),
             "rank": ranks,
             "alpha": list(config.alphas),
+            "path": ["α", "η"],
             "grid_alpha": list(config.grid_alphas),
             "grid_rate": list(config.grid_rates),
         },
     )
 
 
-FULL = Config(tasks=("mlp64",), grid_ranks=(64,))
+FULL = replace(EXPERIMENT.at(PROBLEMS["teacher64"]), grid_ranks=(64,))
 
 
 def row(rows: list[Row], start: str) -> Row:
@@ -121,12 +129,12 @@ def test_report_recovers_a_planted_law() -> None:
     assert 0.45 < low < high < 0.55
     assert float(row(rows, "F1c  C of").measured) == pytest.approx(16.0, rel=0.03)
     assert float(row(rows, "F1c  the same over 1/σ_A").measured) == pytest.approx(2.0, rel=0.03)
-    assert float(row(rows, "F1   η_FFT").measured) == pytest.approx(1e-3, rel=1e-3)
     assert float(row(rows, "F1b  their ratio").measured) == pytest.approx(4.0, rel=0.05)
     assert float(row(rows, "F1b  ln of the lowest").measured) == pytest.approx(1.0, abs=0.1)
     assert float(row(rows, "F1a  exponent of η*").measured) == pytest.approx(-0.5, abs=1e-6)
     assert row(rows, "F1a  steps").measured == "6 of 6"  # of 7: at the smallest α the best η is on the edge
     assert float(row(rows, "F1a  η*/η_FFT at α = 16").measured) == pytest.approx(10.0, rel=1e-3)
+    assert float(row(rows, "F2c  signal to drift, 64·α₀").measured) == pytest.approx(64.0, rel=1e-3)
 
 
 def test_report_refutes_other_laws() -> None:
@@ -146,16 +154,30 @@ def test_best_points_on_the_edge_are_flagged_not_fitted() -> None:
 
 def test_tiny_sweep_is_stored_and_reported(tmp_path: Path) -> None:
     data = results(EXPERIMENT, TINY, tmp_path)
-    assert data.by_alpha.dims == ("task", "rank", "seed", "alpha")
+    assert data.by_alpha.dims == ("rank", "seed", "alpha")
     assert np.all(np.isnan(data.by_both.sel(rank=1)))
+    assert np.all(np.isnan(data.purity.sel(rank=1)))
     assert np.all(np.isfinite(data.by_alpha))
+    assert np.all(data.purity.sel(rank=3, alpha=16.0).isel(path=0) == data.purity.sel(rank=3, alpha=16.0).isel(path=1))
     found = report(TINY, data)
     assert len(found.figures) == 4
     assert all(line.count("|") == 5 for line in table(found.rows).splitlines())
     assert data.attrs["training_dtype"] == "float64"
 
 
-@pytest.mark.parametrize("change", [{"tasks": ("mlp0",)}, {"tasks": ("cifar",)}, {"ranks": (0,)}, {"seeds": 0}])
+def test_one_rank_without_a_grid_says_what_was_not_asked(tmp_path: Path) -> None:
+    """MiniLM's tuning has this form."""
+    config = replace(TINY, ranks=(3,), grid_alphas=())
+    found = report(config, results(EXPERIMENT, config, tmp_path))
+    assert set(found.figures) == {"rank_law", "scaling_paths"}
+    assert {row.quantity[:3] for row in found.rows} == {"F1b", "F2c"}
+    assert "one rank gives no exponent" in found.sentences[1]
+    assert "the (α, η) grid was not run" in found.sentences[2]
+    for draw in found.figures.values():
+        draw()
+
+
+@pytest.mark.parametrize("change", [{"ranks": (0,)}, {"ranks": (4, 1)}, {"alphas": ()}, {"grid_alphas": (-1.0,)}])
 def test_bad_options_are_named(change: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(change))):
-        replace(rank_law.EXPERIMENT.quick, **change)
+        replace(TINY, **change)

@@ -1,12 +1,10 @@
-"""Verdicts from intervals and bands, and every kind of claim on synthetic results of which the truth is known."""
-
-import math
+"""Verdicts from intervals and bands."""
 
 import numpy as np
 import pytest
 
-from experiments.analysis.intervals import Interval
-from experiments.claims.verdict import (
+from experiments.analysis.intervals import Interval, point
+from experiments.ledger.verdict import (
     Band,
     Finding,
     above,
@@ -16,11 +14,8 @@ from experiments.claims.verdict import (
     deciding,
     equal,
     exactly,
-    extent,
     magnitude,
-    point,
     power,
-    share,
     verdict,
 )
 
@@ -91,17 +86,3 @@ def test_strict_inequality_leaves_its_end_out() -> None:
 )
 def test_band_says_what_it_allows(band: Band, text: str) -> None:
     assert str(band) == text
-
-
-@pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (3, 7)])
-def test_share_has_wilsons_interval(hits: int, n: int) -> None:
-    z = 1.959963984540054
-    p, estimate = hits / n, share(np.arange(n) < hits)
-    middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    assert estimate.mean == pytest.approx(p)
-    assert estimate.low == pytest.approx(max(0, (middle - half) / (1 + z**2 / n)), abs=1e-12)
-    assert estimate.high == pytest.approx(min(1, (middle + half) / (1 + z**2 / n)), abs=1e-12)
-
-
-def test_extent_is_the_range() -> None:
-    assert extent(np.array([1.0, 2.0, 6.0])) == (3.0, 1.0, 6.0)

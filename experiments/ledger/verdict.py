@@ -1,8 +1,9 @@
-"""What decides a claim: an interval that was measured against a band that the statement allows.
+"""A verdict is decided by an interval that was measured, against a band that the statement allows.
 
 Supported: every interval lies within its band. Refuted: some interval is disjoint from its band. Inconclusive:
-anything else. One set of margins serves all claims. Intervals are 95% each: a claim of many quantities is refuted by
-one of them, and their number is not corrected for.
+anything else. Not run: a record is missing. Not testable here: the problem cannot answer the question. One set of
+margins serves all claims. Intervals are 95% each: a claim of many quantities is refuted by one of them, and their
+number is not corrected for.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from experiments.analysis.intervals import Interval
 
-Verdict = Literal["supported", "refuted", "inconclusive", "not run"]
+Verdict = Literal["supported", "refuted", "inconclusive", "not run", "not testable here"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 EXPONENT = 0.1
@@ -24,7 +25,7 @@ MAGNITUDE = 10**0.5
 
 
 class Band(NamedTuple):
-    """The values a statement allows, both ends included, and why it ends there."""
+    """Hold the values a statement allows, both ends included, and why it ends there."""
 
     low: float
     high: float
@@ -42,7 +43,7 @@ class Band(NamedTuple):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The ends as one writes them, whether they belong to the band or not."""
+        """Give the ends as one writes them, whether they belong to the band or not."""
         low = round(self.low, 12) if _open(self.low, np.inf) else self.low
         return low, round(self.high, 12) + 0.0 if _open(self.high, -np.inf) else self.high
 
@@ -66,7 +67,7 @@ def power(exponent: float) -> Band:
 
 
 def equal(value: float) -> Band:
-    """An average that a law gives exactly, measured to a few percent."""
+    """Allow an average that a law gives exactly, measured to a few percent."""
     return near(value, FRACTION * value, f"an equality of averages: ±{FRACTION:.0%}")
 
 
@@ -75,12 +76,12 @@ def magnitude(value: float) -> Band:
 
 
 def above(value: float, why: str = "an inequality has no margin") -> Band:
-    """> value."""
+    """Allow what is > value."""
     return Band(float(np.nextafter(value, np.inf)), np.inf, why)
 
 
 def below(value: float, why: str = "an inequality has no margin") -> Band:
-    """< value."""
+    """Allow what is < value."""
     return Band(-np.inf, float(np.nextafter(value, -np.inf)), why)
 
 
@@ -96,7 +97,7 @@ MOST = Band(0.5, 1.0, "at the majority of seeds: half of them or more")
 
 
 class Finding(NamedTuple):
-    """One measured quantity of a claim."""
+    """Hold one measured quantity of a claim beside what is allowed."""
 
     quantity: str
     band: Band
@@ -113,7 +114,7 @@ class Finding(NamedTuple):
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
-    """Refuted if one finding is, supported if all are."""
+    """Return refuted if one finding is, supported if all are."""
     found = {finding.verdict for finding in findings}
     if not found:
         return "inconclusive"
@@ -121,6 +122,6 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
 
 
 def deciding(findings: Sequence[Finding]) -> Finding:
-    """The finding that the verdict rests on: the first that has it."""
+    """Return the finding that the verdict rests on: the first that has it."""
     decided = verdict(findings)
     return next(finding for finding in findings if finding.verdict == decided)

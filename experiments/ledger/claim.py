@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from experiments.claims.verdict import Finding
 from experiments.lab.experiment import Experiment
+from experiments.ledger.verdict import Finding
 
 Findings = Callable[[Any, xr.Dataset], list[Finding]]
 """From a configuration and what was stored under it to the quantities that decide."""

@@ -1,0 +1,72 @@
+"""Every experiment there is, in the order in which a report tells of them, and on which problems each is reproduced."""
+
+from typing import Any
+
+from experiments.benchmark import experiment as benchmark
+from experiments.curvature import (
+    algebra,
+    asymmetric_scaling,
+    at_scale,
+    density_check,
+    layers,
+    purification,
+    residual_curvature,
+    suppression,
+)
+from experiments.dynamics import (
+    along_training,
+    gauge_breaking,
+    optimizer_gauge,
+    readings,
+    signal_descent,
+    stability,
+    trajectories,
+    update_scaling,
+)
+from experiments.lab.errors import OptionError
+from experiments.lab.experiment import Experiment
+from experiments.lab.problem import Problem
+from experiments.tuning import magnitudes, protocol_comparison, rank_law, rates
+
+BENCHMARK = benchmark.EXPERIMENT
+"""Run by itself, on a machine that does nothing else."""
+
+EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
+    module.EXPERIMENT
+    for module in (
+        algebra,
+        magnitudes,
+        suppression,
+        purification,
+        residual_curvature,
+        asymmetric_scaling,
+        density_check,
+        at_scale,
+        layers,
+        trajectories,
+        readings,
+        update_scaling,
+        signal_descent,
+        stability,
+        along_training,
+        optimizer_gauge,
+        gauge_breaking,
+        rates,
+        rank_law,
+        protocol_comparison,
+    )
+)
+
+
+def find(name: str) -> Experiment[Any]:
+    """Return the experiment of that name. Raises `OptionError` for one that is unknown, with the names there are."""
+    known = {experiment.name: experiment for experiment in (*EXPERIMENTS, BENCHMARK)}
+    if name not in known:
+        raise OptionError(f"experiment: unknown {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+def is_reproduced(experiment: Experiment[Any], problem: Problem) -> bool:
+    """Whether a reproduction asks this question of this problem: at home, or where the problem itself says so."""
+    asked = problem.name in experiment.homes or experiment.name in problem.reproduced
+    return asked and not experiment.refuses(problem)

@@ -1,0 +1,52 @@
+"""Figures as parts of a page: the content of an SVG file, with ids that are its own."""
+
+import re
+import xml.etree.ElementTree as ET
+from typing import NamedTuple
+
+
+class Inline(NamedTuple):
+    """A figure as part of an HTML page: the content of its <svg> and the frame that it is drawn in."""
+
+    frame: str
+    markup: str
+
+
+def inline(svg: str, name: str) -> Inline:
+    """The figure without what only a file of its own needs; its ids start with `name`, so that none clashes.
+
+    Metadata and the style sheet are left out, which would hold for the whole page. Coordinates are rounded to a
+    hundredth of a point.
+    """
+    root = ET.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local(child.tag) in {"metadata", "style"}:
+                parent.remove(child)
+    for element in root.iter():
+        attributes = {_local(key): _own(_local(key), value, name) for key, value in element.attrib.items()}
+        element.tag = _local(element.tag)
+        element.attrib.clear()
+        element.attrib.update(attributes)
+        element.tail = (element.tail or "").strip()
+    return Inline(root.attrib["viewBox"], "".join(ET.tostring(child, encoding="unicode") for child in root))
+
+
+def _local(name: str) -> str:
+    """A name without its XML namespace, as HTML writes it."""
+    return name.rpartition("}")[2]
+
+
+def _own(key: str, value: str, name: str) -> str:
+    """An attribute's value with every id and every reference to one made the figure's own."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "href":
+        return re.sub("^#", f"#{name}-", value)
+    if key == "d":
+        return re.sub(r"\d+\.\d+", _rounded, " ".join(value.split()))
+    return value.replace("url(#", f"url(#{name}-")
+
+
+def _rounded(found: re.Match[str]) -> str:
+    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,124 @@
+"""Every layer's own blocks and traces, by search and by random signs, against dense matrices."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+from problems import problem, rounding
+
+import signal_drift as sd
+from experiments.claims import traces as claims
+from experiments.curvature import layers
+from experiments.ledger.verdict import verdict
+from experiments.problems import PROBLEMS
+from signal_drift.spectra.layers import Block
+
+
+@pytest.fixture(scope="module")
+def point():
+    config = replace(layers.EXPERIMENT.at(PROBLEMS["minilm"], quick=True), probes=200)
+    return config, config.problem.draw(0), config.problem.adapters(0)
+
+
+@pytest.mark.parametrize("name", ["mlp", "indefinite"])
+def test_block_of_a_layer_is_that_of_the_whole(name):
+    """Non-square layers, B ≠ 0."""
+    P, start = problem(name), 0
+    whole = np.asarray(sd.decompose(P.loss, P.base, P.adapters, P.scaling).task.dense())
+    for layer, W0 in sorted(P.base.items()):
+        block = whole[start : start + W0.size, start : start + W0.size]
+        found = sd.decompose_layer(P.loss, P.base, P.adapters, P.s, layer).task.dense()
+        assert np.allclose(found, block, rtol=0, atol=rounding(P.D, whole))
+        start += W0.size
+
+
+def test_blocks_by_search_are_those_of_the_dense_matrices(point):
+    """Task, signal and drift of every layer, to the tolerance of the search; the other fields are not known."""
+    config, drawn, theta = point
+    s = config.problem.scaling(config.alpha)
+    dense, found = layers.dense_blocks(drawn, theta, s), layers.searched_blocks(drawn, theta, s, config.tolerance)
+    fields = Block._fields
+    low, high = (dense[..., fields.index(name)] for name in ("smallest", "largest"))
+    size = np.maximum(high, -low)
+    allowed = np.array([config.tolerance, config.tolerance, 1e-9]) * size
+    assert np.all(np.abs(found[..., fields.index("largest")] - high) <= allowed)
+    assert np.isnan(np.delete(found, fields.index("largest"), axis=2)).all()
+
+
+def test_table_is_stored(stored):
+    """In order of the layers: V2 with σ_A as set and as in A, the sum of the shares, and s²‖G‖ for the drift."""
+    config, data = stored(layers.EXPERIMENT, "mlp")
+    theta = config.problem.adapters(0)
+    for k, (A, _) in sorted(theta.items()):
+        here = data.sel(layer=k, state="initial", seed=0)
+        assert float(here.alpha_v2.sel(sigma="set")) == pytest.approx((config.problem.rank * A.shape[1]) ** 0.5)
+        measured = config.problem.rank**0.5 / float(np.sqrt(np.mean(np.asarray(A) ** 2)))
+        assert float(here.alpha_v2.sel(sigma="measured")) == pytest.approx(measured)
+    shares = layers.share(data.assign(block=data.block), "signal", "initial")
+    traces = data.block.sel(operator="signal", field="trace_share", state="initial").sum("layer")
+    assert np.allclose(traces, 1, rtol=1e-9)
+    assert 0 < sum(x.mean for x in shares.values()) < 1
+    assert len(shares) == config.problem.depth
+
+
+def test_samples_have_the_exact_traces_as_their_means(point):
+    """By layer, H_ℓ dense: of 12 z-scores none exceeds 4.5 (chance 10⁻⁴); without the rank the largest does."""
+    config, drawn, theta = point
+    s, rank, sigma = config.problem.scaling(config.alpha), config.problem.rank, config.problem.sigma_a()
+    task, start, exact = sd.decompose(drawn.loss, drawn.base, theta, 1.0).task.dense(), 0, []
+    samples = layers.trace_samples(config, drawn, theta, 0)
+    for layer, W0 in sorted(drawn.base.items()):
+        trace = np.trace(task[start : start + W0.size, start : start + W0.size])
+        exact.append(rank * s**2 * sigma[layer] ** 2 * trace)
+        start += W0.size
+    error = samples.std(1, ddof=1) / np.sqrt(config.probes)
+    assert np.max(np.abs(samples.mean(1) - exact) / error) < 4.5
+    assert np.max(np.abs(samples.mean(1) - rank * np.array(exact)) / error) > 4.5
+
+
+def test_trace_scores_refute_a_wrong_factor(point):
+    """The largest z over layers and the whole, of the same samples as above; four times the law is noticed."""
+    config, drawn, theta = point
+    data = _traces(layers.trace_samples(config, drawn, theta, 0), sorted(drawn.base))
+    assert float(abs(layers.trace_scores(data)).max()) < 4.5
+    assert float(abs(layers.trace_scores(data, 4.0)).max()) > 4.5
+
+
+def _traces(samples: np.ndarray, names: list[str]) -> xr.Dataset:
+    coords = {"side": ["measured", "predicted"], "layer": names}
+    data = xr.Dataset({"trace": (("side", "probe", "layer"), samples)}, coords)
+    return data.expand_dims(state=["initial"], seed=[0])
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "wanted"), [(1.0, 0.1, "supported"), (1.2, 0.1, "refuted"), (1.0, 30.0, "inconclusive")]
+)
+def test_trace_law_is_judged_where_the_samples_would_notice_a_wrong_one(mean, spread, wanted):
+    """Two layers, 100 samples a side: normal about `mean` times the law of 1, and r = 2 for the law without 1/r."""
+    config = layers.EXPERIMENT.at(PROBLEMS["mlp"].tiny())
+    config = replace(config, problem=replace(config.problem, rank=2))
+    noise = np.random.default_rng(0).standard_normal((2, 100, 2))
+    data = _traces(np.array([mean, 1.0])[:, None, None] + spread * noise, ["a", "b"])
+    assert verdict(claims.trace_law_by_layer(config, data)) == wanted
+    assert verdict(claims.trace_law_by_layer_without_rank(config, data)) == ("refuted" if spread < 1 else "supported")
+
+
+@pytest.mark.parametrize(
+    ("ratios", "wanted"),
+    [((1.0, 1.0), "supported"), ((0.5, 2.0), "supported"), ((0.2, 1.0), "inconclusive"), ((0.1, 0.2), "refuted")],
+)
+def test_order_of_magnitude_is_asked_of_every_layer(ratios, wanted):
+    """Two layers, σ_A = 1, λmax[H_Signal] so many times r s² λmax[H_ℓ]; without 1/r it is r times less."""
+    config = layers.EXPERIMENT.at(PROBLEMS["mlp"].tiny())
+    factor = config.problem.rank * config.problem.scaling(config.alpha) ** 2
+
+    def judged(scale: float, **options: bool) -> str:
+        tops = np.array([[3.0, scale * ratio * 3.0 * factor] for ratio in ratios])
+        coords = {"layer": ["a", "b"], "operator": ["task", "signal"]}
+        data = xr.Dataset({"block": (("layer", "operator"), tops)}, coords).expand_dims(field=["largest"])
+        data = data.assign(sigma_a=("layer", [1.0, 1.0])).expand_dims(state=["initial"], seed=[0])
+        return verdict(claims.suppressed_by_layer(config, data, **options))
+
+    assert judged(1.0) == wanted
+    assert judged(config.problem.rank, without_rank=True) == wanted

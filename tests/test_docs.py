@@ -1,0 +1,215 @@
+"""The guide pages of docs/: their links, names, commands, examples and tables are those of the code."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages_of_docs import GUIDES, PAGES, ROOT, blocks, commands, links, read, rows, spoken
+
+from experiments import __main__ as door
+from experiments import reproduce, rerun, verify
+from experiments.catalogue import EXPERIMENTS
+from experiments.claims import CLAIMS
+from experiments.lab import command_line
+from experiments.ledger.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
+from experiments.problems import PROBLEMS
+from signal_drift.__main__ import main as audit_door
+from signal_drift.propositions import PROPOSITIONS, random_instance
+
+DOCS = ROOT / "docs"
+FOLDERS = ("signal_drift", "experiments", "tests", "docs", "notebooks")
+ELSEWHERE = {"git", "python3", ".venv/bin/pip"}
+"""First words of commands that are not ours."""
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def resolve(name: str) -> Any:
+    """The object or module of a dotted name; one without a prefix is a proposition."""
+    if "." not in name:
+        return getattr(import_module("signal_drift.propositions"), name)
+    module, _, attribute = re.sub(r"^sd\b", "signal_drift", name).rpartition(".")
+    parent = import_module(module)
+    return getattr(parent, attribute) if hasattr(parent, attribute) else import_module(f"{module}.{attribute}")
+
+
+@each_page
+def test_links_and_named_files_exist(page: Path) -> None:
+    named = [ROOT / text for text in spoken(page) if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./-]+", text)]
+    for path in (*links(page), *named):
+        assert path.exists(), path
+
+
+@each_page
+def test_names_exist(page: Path) -> None:
+    for text in spoken(page):
+        for name in re.findall(r"(?<![\w/.])(?:sd|signal_drift|experiments)(?:\.[A-Za-z_]\w*)+", text):
+            assert resolve(name) is not None
+
+
+def options(*shapes: Any) -> Iterator[str]:
+    """The options that dataclasses make on a command line, those of their fields' own fields too."""
+    for shape in shapes:
+        for field in dataclasses.fields(shape):
+            yield f"--{field.name.replace('_', '-')}"
+            value = getattr(shape, field.name, None)
+            if dataclasses.is_dataclass(value):
+                yield from options(value)
+
+
+def audit_help(command: str) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as text, pytest.raises(SystemExit):
+        audit_door([command, "--help"])
+    return text.getvalue()
+
+
+@each_page
+def test_options_within_the_text_exist(page: Path) -> None:
+    asked = [e.at(p) for e in EXPERIMENTS for p in PROBLEMS.values() if not e.refuses(p)]
+    known = {"--problem", *options(*asked, command_line.Run, reproduce.Options, verify.Options, rerun.Options)}
+    known |= set(re.findall(r"--[\w-]+", audit_help("audit") + audit_help("config")))
+    elsewhere = {"--gpus-per-task"}  # of srun
+    for text in spoken(page):
+        for option in re.findall(r"(?<!\S)--[a-z][\w-]*", text):
+            assert option in known | elsewhere, option
+
+
+@each_page
+def test_commands_can_be_given(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed to their end, and not run."""
+    for module, name in ((command_line, "_run"), (door, "reproduce"), (door, "verify")):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(door, "show", lambda options: rerun.find(options.claim) if options.claim else None)
+    for words in commands(page):
+        check_command(words)
+
+
+def check_command(words: list[str]) -> None:
+    if words[0] in ("srun", "sbatch"):
+        wrapped = " ".join(words)
+        if "python -m" not in wrapped:
+            return
+        words = wrapped[wrapped.index("python -m") :].split()
+    if words[0] == "make":
+        check_make(words[1:])
+    elif words[:4] == ["python", "-m", "experiments", "ledger"]:
+        for claim in words[4:]:
+            assert claim in {"--list", *(claim.id for claim in CLAIMS)}
+    elif words[:3] == ["python", "-m", "experiments"]:
+        parsed(lambda: door.door(words[3:]), "--help" in words)
+    elif words[:3] == ["python", "-m", "signal_drift"]:
+        text = audit_help(words[3])
+        assert all(word in text for word in words[4:] if word.startswith("--"))
+    else:
+        assert words[0] in ELSEWHERE, words
+
+
+def parsed(command: Any, helps: bool) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        if helps:
+            with pytest.raises(SystemExit) as stop:
+                command()
+            assert stop.value.code == 0
+        else:
+            command()
+
+
+def check_make(words: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for word in words:
+        name, assigned, _ = word.partition("=")
+        pattern = rf"\$\((?:if \$\()?{name}\b" if assigned else rf"^{name}:"
+        assert re.search(pattern, makefile, re.MULTILINE), word
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in GUIDES if any(b.language == "python" for b in blocks(p))], ids=lambda p: p.name
+)
+def test_examples_run_in_order(page: Path) -> None:
+    code = "\n".join(block.text for block in blocks(page) if block.language == "python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    if "check_all" in code:
+        *checks, counterexample = [line for line in done.stdout.splitlines() if re.match(r"[PLKX]\d", line)]
+        assert len(checks) == len(PROPOSITIONS)
+        assert counterexample.startswith("P1-update FAILS")
+
+
+@each_page
+def test_findings_quoted_are_those_of_the_reference_run(page: Path) -> None:
+    reference = read(DOCS / "report.md")
+    for sentence in re.findall(r"^> (.+)$", read(page), re.MULTILINE):
+        assert sentence in reference
+
+
+def test_statements_are_indexed_with_their_equations_and_experiments() -> None:
+    index = rows(DOCS / "statements.md", "claim")
+    assert [row[0] for row in index] == [claim.id for claim in CLAIMS]
+    order = [experiment.name for experiment in EXPERIMENTS]
+    for (_, equation, _, asked, _), claim in zip(index, CLAIMS, strict=True):
+        pairs = [reading for evidence in claim.evidence for reading in evidence]
+        names = {reading.experiment.name for reading in (*pairs, *claim.readings)}
+        assert (equation, asked) == (claim.source, ", ".join(f"`{n}`" for n in sorted(names, key=order.index)))
+
+
+def test_every_proposition_is_indexed_under_the_claim_that_it_checks() -> None:
+    indexed = {row[0]: re.findall(r"`([\w.]+)`", row[2]) for row in rows(DOCS / "statements.md", "claim")}
+    x = random_instance("quadratic", seed=0, alpha=1.0, begins=False)
+    checked: dict[str, list[str]] = {}
+    for proposition in PROPOSITIONS:
+        name = getattr(proposition, "func", proposition).__name__
+        checked.setdefault(proposition(x).claim, []).append(name)
+    for claim, functions in indexed.items():
+        assert all(callable(resolve(name)) for name in functions)
+        assert [n for n in functions if "." not in n] == list(dict.fromkeys(checked.get(claim, [])))
+
+
+@pytest.mark.parametrize("header", ["claim", "what"])
+def test_tests_that_are_indexed_test_what_they_stand_beside(header: str) -> None:
+    for cells in rows(DOCS / "statements.md", header):
+        names = [
+            cells[0],
+            *(name.rpartition(".")[2] for cell in cells[1:-1] for name in re.findall(r"`([^`]+)`", cell)),
+        ]
+        for path in re.findall(r"\]\(\.\./(tests/[\w/.]+)\)", cells[-1]):
+            text = (ROOT / path).read_text(encoding="utf-8")
+            assert any(re.search(rf"\b{re.escape(name)}\b", text) for name in names), (path, names)
+
+
+def test_parts_that_are_indexed_exist() -> None:
+    for _, where, _ in rows(DOCS / "statements.md", "what"):
+        for name in re.findall(r"`([^`]+)`", where):
+            assert resolve(name) is not None
+
+
+def test_problems_and_verdicts_and_margins_are_those_of_the_code() -> None:
+    named = [name for row in rows(DOCS / "experiments.md", "problem") for name in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(named) == sorted(PROBLEMS)
+    page = DOCS / "ledger.md"
+    assert [row[0] for row in rows(page, "verdict")] == list(VERDICTS)
+    assert f"exponents to ±{EXPONENT:g}, equal averages to ±{FRACTION:.0%}" in read(page)
+    assert MAGNITUDE == 10**0.5
+    assert "a factor √10" in read(page)
+
+
+def test_every_package_and_every_notebook_has_its_line() -> None:
+    listed = set(spoken(DOCS / "contributing.md"))
+    for folder in ("signal_drift", "experiments"):
+        packages = {f"{folder}/{init.parent.name}" for init in (ROOT / folder).glob("*/__init__.py")}
+        assert packages <= listed, packages - listed
+    assert {path for path in links(DOCS / "notebooks.md") if path.suffix == ".ipynb"} == set(
+        (ROOT / "notebooks").glob("*.ipynb")
+    )
+
+
+def test_what_goes_wrong_is_said_in_the_words_that_are_tested() -> None:
+    tested = (ROOT / "tests" / "experiments" / "test_verify.py").read_text(encoding="utf-8")
+    for says, _ in rows(DOCS / "your-own-model.md", "it says"):
+        assert says.strip("`").partition("…")[0] in tested
+    assert f"{verify.Options.budget:g} by default" in read(DOCS / "your-own-model.md")
