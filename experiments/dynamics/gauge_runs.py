@@ -11,9 +11,9 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments.dynamics.one_step import VANISHING_EPSILON
 from experiments.lab.problem import Setting
 from signal_drift.lora.adapters import Adapters
+from signal_drift.propositions import VANISHING_EPSILON
 
 FLOOR = 1e-18
 """Where an exact zero is drawn on a logarithmic axis."""

@@ -21,9 +21,7 @@ import signal_drift as sd
 from experiments.dynamics.eta_against_alpha import FAMILIES
 from experiments.lab.problem import Problem
 from signal_drift.lora.adapters import Adapters
-
-VANISHING_EPSILON = 1e-200
-"""ε of Adam where the theory has none: lost to rounding beside any √v̂, and still 0/(0 + ε) = 0 for an exact zero."""
+from signal_drift.propositions import VANISHING_EPSILON
 
 
 def polar_descent(learning_rate: float | Array) -> optax.GradientTransformation:
