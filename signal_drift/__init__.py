@@ -1,37 +1,60 @@
-"""The laboratory in which LoRA's theory is tested exactly.
+"""The laboratory in which LoRA's theory is tested exactly; open this first, `import signal_drift as sd`.
 
 `decompose` gives the Jacobian, the task, signal, drift and LoRA Hessians of any loss over adapted weights as
 operators, `gauss_newton` the part of the curvature that the criterion alone puts there; `decompose_update` splits an
-update; `eigenvalues`, `extreme_eigenvalues`, `trace`, `estimate_trace` and `spectral_density` read spectra.
+update; `eigenvalues`, `extreme_eigenvalues`, `trace`, `estimate_trace` and `spectral_density` read spectra; `train`
+records what signal and drift do along a run. Each comes from a package with an introduction of its own.
+
+>>> import jax, jax.numpy as jnp
+>>> import optax
+>>> import signal_drift as sd
+>>> X, base = jnp.eye(3), {"layer": jnp.ones((2, 3))}
+>>> adapters = sd.init_adapters(jax.random.key(0), base, rank=2)
+>>> def loss(weights):
+...     return jnp.sum((X @ weights["layer"].T) ** 2) / 2
+>>> sd.trace(sd.decompose(loss, base, adapters, scaling=1.0).drift)
+0.0
+>>> run = sd.train(loss, base, adapters, 1.0, optax.sgd(0.1), steps=2)
+>>> float(run.drift_norm[0]), bool(run.drift_norm[1] > 0)  # the first step from B = 0 has no drift
+(0.0, True)
 """
 
 from signal_drift.errors import InputError
-from signal_drift.hessians.decomposition import Decomposition, decompose
-from signal_drift.hessians.gauss_newton import GaussNewton, gauss_newton
-from signal_drift.hessians.one_layer import decompose_layer
-from signal_drift.lora.adapters import (
+from signal_drift.hessians import Decomposition, GaussNewton, decompose, decompose_layer, gauss_newton
+from signal_drift.lora import (
     Adapter,
+    UpdateParts,
     adjoint_product,
+    alignment,
+    alpha_base,
+    decompose_update,
     effective_weights,
+    empirical_alpha_base,
     init_adapters,
     jacobian_product,
+    kaiming_sigma,
     kaiming_uniform,
     normal_fan_in,
 )
-from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base, kaiming_sigma
-from signal_drift.lora.updates import UpdateParts, alignment, decompose_update
-from signal_drift.losses.batches import mean_over_batches
-from signal_drift.losses.composite import composite
+from signal_drift.losses import composite, mean_over_batches
 from signal_drift.models.attention import exact_attention
 from signal_drift.models.bridge import LoRAModel, base_and_forward, lora_and_forward
 from signal_drift.models.mlp import MLP
-from signal_drift.operators.operator import LinearOperator, SymmetricOperator
-from signal_drift.operators.sharding import shard_columns, shard_data
-from signal_drift.spectra.exact import eigenvalues, trace
-from signal_drift.spectra.extremes import ExtremeEigenvalues, extreme_eigenvalues
-from signal_drift.spectra.layers import Block, LayerView, layer_views
-from signal_drift.spectra.stochastic import Estimate, SpectralDensity, estimate_trace, spectral_density
-from signal_drift.training import Run, pad_rank, separate_rates, train
+from signal_drift.operators import LinearOperator, SymmetricOperator, shard_columns, shard_data
+from signal_drift.spectra import (
+    Block,
+    Estimate,
+    ExtremeEigenvalues,
+    LayerView,
+    SpectralDensity,
+    eigenvalues,
+    estimate_trace,
+    extreme_eigenvalues,
+    layer_views,
+    spectral_density,
+    trace,
+)
+from signal_drift.training import RecordedRun, Run, Step, pad_rank, separate_rates, train
 
 __all__ = [
     "MLP",
@@ -45,8 +68,10 @@ __all__ = [
     "LayerView",
     "LinearOperator",
     "LoRAModel",
+    "RecordedRun",
     "Run",
     "SpectralDensity",
+    "Step",
     "SymmetricOperator",
     "UpdateParts",
     "adjoint_product",

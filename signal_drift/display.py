@@ -1,4 +1,4 @@
-"""What a result shows of itself, in a terminal and in Jupyter: shapes, ranks, sizes and verdicts, never an array."""
+"""Lets a result show itself in a terminal and in Jupyter: shapes, ranks, sizes and verdicts, never an array."""
 
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -17,14 +17,14 @@ LAYER = ("layer", "W₀", "‖W₀‖", "r", "s", "‖A‖", "‖B‖")
 
 
 class Table(NamedTuple):
-    """A line, and rows under a header if there is more to say."""
+    """Hold a line, and rows under a header if there is more to say."""
 
     title: str
     header: tuple[str, ...] = ()
     rows: Sequence[tuple[str, ...]] = ()
 
 
-def shown(table: Callable[[Any], Table]) -> Callable[[C], C]:
+def displayed_as(table: Callable[[Any], Table]) -> Callable[[C], C]:
     """Give a class the `repr` that `table` makes of its instances, and the same as HTML for Jupyter."""
 
     def decorate(cls: C) -> C:
@@ -36,7 +36,7 @@ def shown(table: Callable[[Any], Table]) -> Callable[[C], C]:
 
 
 def as_text(table: Table) -> str:
-    """Columns aligned with spaces: words to the left, numbers to the right."""
+    """Lay out columns aligned with spaces: words to the left, numbers to the right."""
     lines = [table.header, *table.rows[:LINES]] if table.rows else []
     columns = [_aligned(column) for column in zip(*lines, strict=True)]
     text = ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
@@ -51,7 +51,7 @@ def _aligned(column: tuple[str, ...]) -> list[str]:
 
 
 def as_html(table: Table) -> str:
-    """The same, as one element."""
+    """Lay out a table as one element of HTML."""
     if not table.rows:
         return f"<code>{escape(table.title)}</code>"
     head, *body = (
@@ -67,12 +67,12 @@ def _more(table: Table) -> list[str]:
 
 
 def number(x: Any) -> str:
-    """A number to three digits; what is not known yet, as under jit, is a dash."""
+    """Write a number to three digits; one that is not known yet, as under jit, is a dash."""
     return f"{float(x):.3g}" if _known(x) else "–"
 
 
 def span(values: Any) -> str:
-    """The least and the greatest of some numbers, or the one they all are."""
+    """Write the least and the greatest of some numbers, or the one they all are."""
     if not _known(values):
         return "–"
     low, high = (number(f(np.asarray(values))) for f in (np.min, np.max))
@@ -80,21 +80,22 @@ def span(values: Any) -> str:
 
 
 def norm(x: Any) -> str:
-    """‖x‖_F."""
+    """Write ‖x‖_F."""
     return number(np.linalg.norm(np.asarray(x))) if _known(x) else "–"
 
 
 def shape(x: Any) -> str:
+    """Write the shape of an array, 3×4."""
     return "×".join(map(str, getattr(x, "shape", ())))
 
 
 def dtype(tree: Any) -> str:
-    """Of the leaves, as far as they have one."""
+    """Write the dtypes of the leaves, as far as they have one."""
     return ", ".join(sorted({str(x.dtype) for x in jax.tree.leaves(tree) if hasattr(x, "dtype")})) or "no arrays"
 
 
 def layer_rows(base: Mapping, adapters: Mapping, scaling: Mapping) -> list[tuple[str, ...]]:
-    """One line for each layer: its sizes and norms."""
+    """Write one line for each layer: its sizes and norms."""
     return [
         (k, shape(base[k]), norm(base[k]), str(len(A)), number(scaling[k]), norm(A), norm(B))
         for k, (A, B) in sorted(adapters.items())

@@ -1,15 +1,14 @@
-"""Training under one scan that records, at every step, what the signal and the drift did."""
+"""Training under one scan that records something of every step: what the signal and the drift did, unless told."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from signal_drift.display import Table, dtype, shown, span
+from signal_drift.display import Table, displayed_as, dtype, span
 from signal_drift.errors import InputError
 from signal_drift.lora.adapters import (
     Adapter,
@@ -28,29 +27,8 @@ from signal_drift.losses.batches import BatchLoss
 PerLayer = Mapping[str, Float[Array, "*steps"]]
 
 
-def _run(x: "Run") -> Table:
-    *runs, count = x.loss.shape
-    quantities = {"loss": x.loss, "‖Δw_Signal‖": x.signal_norm, "‖Δw_Drift‖": x.drift_norm, "‖g‖": x.gradient_norm}
-    rows = [(name, *(span(f(v)) for f in (_first, _last, _all))) for name, v in quantities.items() if v.size]
-    title = f"Run of {count - 1} steps, {dtype(x.loss)}" + f", {'×'.join(map(str, runs))} of them" * bool(runs)
-    return Table(title, ("", "first", "last", "least … greatest"), rows)
-
-
-def _first(x: Array) -> Array:
-    return x[..., 0]
-
-
-def _last(x: Array) -> Array:
-    return x[..., -1]
-
-
-def _all(x: Array) -> Array:
-    return x
-
-
-@shown(_run)
 class Run(NamedTuple):
-    """What happened in T steps; a run that diverges carries on as inf and NaN.
+    """Hold what happened in T steps; a run that diverges carries on as inf and NaN.
 
     `loss` has T + 1 entries, from before the first step to after the last; everything else has T. Norms are
     ‖ΔW‖_F per layer, alignments ⟨Δw, −g⟩ over all layers, `trained` the final adapters or weights.
@@ -66,13 +44,74 @@ class Run(NamedTuple):
 
     @property
     def signal_norm(self) -> Float[Array, "*steps"]:
-        """‖Δw_Signal‖ over all layers."""
+        """Return ‖Δw_Signal‖ over all layers."""
         return _total(self.signal_norms)
 
     @property
     def drift_norm(self) -> Float[Array, "*steps"]:
-        """‖Δw_Drift‖ over all layers."""
+        """Return ‖Δw_Drift‖ over all layers."""
         return _total(self.drift_norms)
+
+
+class Step(NamedTuple):
+    """Show a recorder one step, θ → θ + Δθ with w = w(θ): θ is the adapters, or the weights themselves.
+
+    `loss` and `gradient`, G = ∇_W ℓ per layer, are those at w on the batch of the step, and `theta_gradient` is Jᵀg.
+    `after` is θ + Δθ, `state` that of the optimizer after the step, and `scaling` s per layer, empty where θ = w.
+    """
+
+    theta: Any
+    weights: dict[str, Array]
+    loss: Float[Array, ""]
+    gradient: dict[str, Array]
+    theta_gradient: Any
+    delta: Any
+    after: Any
+    state: optax.OptState
+    scaling: Mapping[str, float | Array]
+
+
+Recorder = Callable[[Step], Any]
+"""A pure function of one step to a tree of arrays."""
+
+
+class RecordedRun(NamedTuple):
+    """Hold what a recorder of one's own saw in T steps.
+
+    `loss` has T + 1 entries as in `Run`, every array of `recorded` has T rows; `trained` and `state` are θ and the
+    state of the optimizer after the last step.
+    """
+
+    loss: Float[Array, "steps"]
+    recorded: Any
+    trained: Any
+    state: optax.OptState
+
+
+@overload
+def train(
+    loss: Loss | BatchLoss,
+    base: Weights,
+    adapters: Adapters | None,
+    scaling: Scaling,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    batches: Any = None,
+) -> Run: ...
+
+
+@overload
+def train(
+    loss: Loss | BatchLoss,
+    base: Weights,
+    adapters: Adapters | None,
+    scaling: Scaling,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    batches: Any = None,
+    *,
+    record: Recorder,
+) -> RecordedRun: ...
 
 
 def train(
@@ -83,55 +122,100 @@ def train(
     optimizer: optax.GradientTransformation,
     steps: int,
     batches: Any = None,
-) -> Run:
-    """`steps` steps of `optimizer` on θ ↦ ℓ(w(θ)), recording ‖Δw_Signal‖, ‖Δw_Drift‖ and their alignment with −g.
+    *,
+    record: Recorder | None = None,
+) -> Run | RecordedRun:
+    """Take `steps` steps of `optimizer` on θ ↦ ℓ(w(θ)), recording ‖Δw_Signal‖, ‖Δw_Drift‖ and their alignment with −g.
 
     With `adapters` None the weights themselves are trained (full fine-tuning): θ = w, all signal and no drift,
     and `scaling` has no effect. With `batches`, an array or a tree of arrays whose first axis is the step, the loss is
     a function of (weights, batch), and every step, g and loss are those of its own batch; the loss after the last
     step is that of the last batch. The function is traceable: vmap it over scalings, adapters or learning rates.
+
+    With `record`, a function of a `Step` to a tree of arrays, what it returns is recorded instead, one row a step:
+
+    >>> base = {"layer": jnp.eye(2)}
+    >>> start = {"layer": Adapter(A=jnp.ones((1, 2)), B=jnp.zeros((2, 1)))}
+    >>> def loss(weights):
+    ...     return jnp.sum(weights["layer"] ** 2) / 2
+    >>> train(loss, base, start, 1.0, optax.sgd(0.25), 2)
+    Run of 2 steps, float64
+                   first     last  least … greatest
+      loss             1    0.526         0.526 … 1
+      ‖Δw_Signal‖    0.5    0.266       0.266 … 0.5
+      ‖Δw_Drift‖       0  0.00781       0 … 0.00781
+      ‖g‖           1.41     1.12       1.12 … 1.41
+    >>> run = train(loss, base, start, 1.0, optax.sgd(0.25), 2, record=lambda step: {"B": step.after["layer"].B[:, 0]})
+    >>> run.recorded["B"].tolist()
+    [[-0.25, -0.25], [-0.375, -0.375]]
+
+    Raises `InputError` for steps, an optimizer, adapters, a scaling, batches or a loss that do not fit.
     """
     if steps != int(steps) or steps < 0:
         raise InputError(f"steps: must be a whole number and not negative, got {steps}")
     if not isinstance(optimizer, optax.GradientTransformation):
         raise InputError(f"optimizer: must be one of optax, as optax.adam(1e-3), got {optimizer!r}")
-    space: Any = _Full(base) if adapters is None else _LowRank(base, adapters, per_layer("scaling", scaling, base))
+    if record is None:
+        recorder = all_signal if adapters is None else signal_and_drift
+        run = train(loss, base, adapters, scaling, optimizer, steps, batches, record=recorder)
+        return run.recorded._replace(loss=run.loss, trained=run.trained)
+    if not callable(record):
+        raise InputError(f"record: must be a function of a Step, as lambda step: step.after, got {record!r}")
+    space = _full(base) if adapters is None else _low_rank(base, adapters, per_layer("scaling", scaling, base))
 
     on, last = _on_batches(loss, batches, steps)
     check_loss(lambda weights: on(weights, last), space.weights(space.start))
 
-    def step(carry: tuple[Any, optax.OptState], batch: Any) -> tuple[tuple[Any, optax.OptState], Run]:
+    def step(carry: tuple[Any, optax.OptState], batch: Any) -> tuple[tuple[Any, optax.OptState], tuple[Array, Any]]:
         theta, state = carry
-        value, gradient = jax.value_and_grad(on)(space.weights(theta), batch)
+        weights = space.weights(theta)
+        value, gradient = jax.value_and_grad(on)(weights, batch)
         theta_gradient = space.pull_back(theta, gradient)
-        delta: Any
         delta, state = optimizer.update(theta_gradient, state, theta)
-        seen = Run(
-            loss=value,
-            signal_norms=space.signal_norms(theta, delta),
-            drift_norms=space.drift_norms(delta),
-            signal_alignment=-jnp.asarray(optax.tree.vdot(delta, theta_gradient)),  # = ⟨Δw_Signal, −g⟩ (Eq. 22)
-            drift_alignment=space.drift_alignment(delta, gradient),
-            gradient_norm=optax.tree.norm(gradient),
-        )
-        return (optax.apply_updates(theta, delta), state), seen
+        after = optax.apply_updates(theta, delta)
+        seen = record(Step(theta, weights, value, gradient, theta_gradient, delta, after, state, space.scaling))
+        return (after, state), (value, seen)
 
-    (theta, _), run = jax.lax.scan(step, (space.start, optimizer.init(space.start)), batches, length=steps)
-    return run._replace(loss=jnp.append(run.loss, on(space.weights(theta), last)), trained=theta)
+    start = space.start, optimizer.init(space.start)
+    (theta, state), (losses, recorded) = jax.lax.scan(step, start, batches, length=steps)
+    return RecordedRun(jnp.append(losses, on(space.weights(theta), last)), recorded, theta, state)
 
 
-def _on_batches(loss: Callable[..., Array], batches: Any, steps: int) -> tuple[BatchLoss, Any]:
-    """The loss as a function of (weights, batch), and the last batch."""
-    if batches is None:
-        return lambda weights, batch: loss(weights), None
-    for leaf in jax.tree.leaves(batches):
-        if not steps or jnp.shape(leaf)[:1] != (steps,):
-            raise InputError(f"batches: need one for each of {steps} steps, got an array of shape {jnp.shape(leaf)}")
-    return loss, jax.tree.map(lambda x: x[-1], batches)
+def signal_and_drift(step: Step) -> Run:
+    """Record the norms ‖Δw_Signal‖, ‖Δw_Drift‖ and their alignments with −g of one step on adapters (Eq. 18–22).
+
+    ‖s(BΔA + ΔB A)‖_F = ‖s [B ΔB]·[ΔA; A]‖_F and ‖s ΔB ΔA‖_F come from small Gram matrices, without ΔW.
+    """
+    s, delta = step.scaling, step.delta
+    signal_norms = {
+        k: abs(s[k]) * _product_norm(jnp.hstack([B, delta[k].B]), jnp.vstack([delta[k].A, A]))
+        for k, (A, B) in step.theta.items()
+    }
+    products = [s[k] * jnp.vdot(dB.T @ step.gradient[k], dA) for k, (dA, dB) in delta.items()]
+    return Run(
+        loss=step.loss,
+        signal_norms=signal_norms,
+        drift_norms={k: abs(s[k]) * _product_norm(dB, dA) for k, (dA, dB) in delta.items()},
+        signal_alignment=-jnp.asarray(optax.tree.vdot(delta, step.theta_gradient)),  # = ⟨Δw_Signal, −g⟩ (Eq. 22)
+        drift_alignment=-jnp.sum(jnp.stack(products)),
+        gradient_norm=optax.tree.norm(step.gradient),
+    )
+
+
+def all_signal(step: Step) -> Run:
+    """Record of a step in full fine-tuning, θ = w, what `signal_and_drift` records of adapters: Δw is all signal."""
+    return Run(
+        loss=step.loss,
+        signal_norms={k: jnp.linalg.norm(change) for k, change in step.delta.items()},
+        drift_norms={k: jnp.zeros((), change.dtype) for k, change in step.delta.items()},
+        signal_alignment=-jnp.asarray(optax.tree.vdot(step.delta, step.gradient)),
+        drift_alignment=jnp.zeros((), jnp.result_type(*step.gradient.values())),
+        gradient_norm=optax.tree.norm(step.gradient),
+    )
 
 
 def pad_rank(adapters: Adapters, rank: int) -> dict[str, Adapter]:
-    """The same map θ ↦ w with zero rows in A and zero columns in B up to `rank`.
+    """Fill up A with zero rows and B with zero columns to `rank`, which leaves the map θ ↦ w as it is.
 
     Their gradients are zero, so no optimizer that maps zero to zero moves them: adapters of different ranks can
     share one compiled, vmapped run. Raises `InputError` for a rank below an adapter's own.
@@ -148,7 +232,7 @@ def pad_rank(adapters: Adapters, rank: int) -> dict[str, Adapter]:
 def separate_rates(
     for_A: optax.GradientTransformation, for_B: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
-    """One optimizer for every A and another for every B (LoRA+ with a larger rate for B)."""
+    """Join one optimizer for every A and another for every B into one (LoRA+ with a larger rate for B)."""
 
     def labels(theta: Adapters) -> Any:
         return {layer: adapter._replace(A="A", B="B") for layer, adapter in theta.items()}
@@ -156,69 +240,40 @@ def separate_rates(
     return optax.partition({"A": for_A, "B": for_B}, labels)
 
 
-@dataclass(frozen=True)
-class _LowRank:
+def _on_batches(loss: Callable[..., Array], batches: Any, steps: int) -> tuple[BatchLoss, Any]:
+    """The loss as a function of (weights, batch), and the last batch."""
+    if batches is None:
+        return lambda weights, batch: loss(weights), None
+    for leaf in jax.tree.leaves(batches):
+        if not steps or jnp.shape(leaf)[:1] != (steps,):
+            raise InputError(f"batches: need one for each of {steps} steps, got an array of shape {jnp.shape(leaf)}")
+    return loss, jax.tree.map(lambda x: x[-1], batches)
+
+
+class _Space(NamedTuple):
+    """The parameters θ that are trained: where they start, w(θ), and (θ, g) ↦ Jᵀg."""
+
+    start: Any
+    weights: Callable[[Any], dict[str, Array]]
+    pull_back: Callable[[Any, dict[str, Array]], Any]
+    scaling: Mapping[str, float | Array]
+
+
+def _low_rank(base: Weights, adapters: Adapters, s: Mapping[str, float | Array]) -> _Space:
     """θ = (A, B) and w = W₀ + s·BA."""
-
-    base: Weights
-    adapters: Adapters
-    s: Mapping[str, float | Array]
-
-    def __post_init__(self) -> None:
-        check_fit(self.base, self.adapters)
-
-    @property
-    def start(self) -> Any:
-        return dict(self.adapters)
-
-    def weights(self, theta: Adapters) -> dict[str, Array]:
-        return effective_weights(self.base, theta, self.s)
-
-    def pull_back(self, theta: Adapters, gradient: Weights) -> dict[str, Adapter]:
-        return adjoint_product(theta, gradient, self.s)
-
-    def signal_norms(self, theta: Adapters, delta: Adapters) -> PerLayer:
-        """|s|‖BΔA + ΔB A‖_F: the norm of [B ΔB]·[ΔA; A]."""
-        return {
-            k: abs(self.s[k]) * _product_norm(jnp.hstack([B, delta[k].B]), jnp.vstack([delta[k].A, A]))
-            for k, (A, B) in theta.items()
-        }
-
-    def drift_norms(self, delta: Adapters) -> PerLayer:
-        return {k: abs(self.s[k]) * _product_norm(dB, dA) for k, (dA, dB) in delta.items()}
-
-    def drift_alignment(self, delta: Adapters, gradient: Weights) -> Array:
-        products = [self.s[k] * jnp.vdot(dB.T @ gradient[k], dA) for k, (dA, dB) in delta.items()]
-        return -jnp.sum(jnp.stack(products))
+    check_fit(base, adapters)
+    return _Space(
+        start=dict(adapters),
+        weights=lambda theta: effective_weights(base, theta, s),
+        pull_back=lambda theta, gradient: adjoint_product(theta, gradient, s),
+        scaling=s,
+    )
 
 
-@dataclass(frozen=True)
-class _Full:
+def _full(base: Weights) -> _Space:
     """θ = w."""
-
-    base: Weights
-
-    def __post_init__(self) -> None:
-        check_matrices(self.base)
-
-    @property
-    def start(self) -> Any:
-        return dict(self.base)
-
-    def weights(self, theta: dict[str, Array]) -> dict[str, Array]:
-        return theta
-
-    def pull_back(self, theta: dict[str, Array], gradient: dict[str, Array]) -> dict[str, Array]:
-        return gradient
-
-    def signal_norms(self, theta: Weights, delta: Weights) -> PerLayer:
-        return {k: jnp.linalg.norm(change) for k, change in delta.items()}
-
-    def drift_norms(self, delta: Weights) -> PerLayer:
-        return {k: jnp.zeros((), change.dtype) for k, change in delta.items()}
-
-    def drift_alignment(self, delta: Weights, gradient: Weights) -> Array:
-        return jnp.zeros((), jnp.result_type(*gradient.values()))
+    check_matrices(base)
+    return _Space(start=dict(base), weights=lambda w: w, pull_back=lambda w, gradient: gradient, scaling={})
 
 
 def _product_norm(L: Array, R: Array) -> Array:
@@ -228,3 +283,18 @@ def _product_norm(L: Array, R: Array) -> Array:
 
 def _total(norms: PerLayer) -> Array:
     return jnp.sqrt(jnp.sum(jnp.stack([jnp.square(x) for x in norms.values()]), axis=0))
+
+
+def _table(x: Run) -> Table:
+    *runs, count = x.loss.shape
+    quantities = {"loss": x.loss, "‖Δw_Signal‖": x.signal_norm, "‖Δw_Drift‖": x.drift_norm, "‖g‖": x.gradient_norm}
+    rows = [
+        (name, span(values[..., 0]), span(values[..., -1]), span(values))
+        for name, values in quantities.items()
+        if values.size
+    ]
+    title = f"Run of {count - 1} steps, {dtype(x.loss)}" + f", {'×'.join(map(str, runs))} of them" * bool(runs)
+    return Table(title, ("", "first", "last", "least … greatest"), rows)
+
+
+displayed_as(_table)(Run)

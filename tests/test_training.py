@@ -6,6 +6,7 @@ An entry of a gradient errs by n·ε of the largest entry, n of about 20. Adam d
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -320,7 +321,7 @@ def test_every_step_is_taken_on_its_own_batch():
         losses.append(np.sum(rest**2) / 10)
         G = rest.T @ x / 5
         A, B = A - eta * s * B.T @ G, B - eta * s * G @ A.T
-    losses.append(np.sum((x @ (W0 + s * B @ A).T - y) ** 2) / 10)
+    losses.append(np.sum((np.asarray(X[-1]) @ (W0 + s * B @ A).T - np.asarray(Y[-1])) ** 2) / 10)
     assert np.allclose(trained.loss, losses, rtol=TOLERANCE, atol=0)
     assert np.allclose(trained.trained["one"].A, A, rtol=0, atol=TOLERANCE * np.linalg.norm(A))
     assert np.allclose(trained.trained["one"].B, B, rtol=0, atol=TOLERANCE * np.linalg.norm(B))
@@ -338,3 +339,122 @@ def test_one_batch_for_all_steps_is_no_batch():
 def test_train_names_batches_that_do_not_fit_the_steps():
     with rejects("batches", STEPS, "(3, 2)"):
         sd.train(*arguments("psd"), optax.sgd(0.1), STEPS, {"x": jnp.ones((STEPS, 1)), "y": jnp.ones((3, 2))})
+
+
+def product_norm(L, R):
+    return jnp.sqrt(jnp.maximum(jnp.vdot(L.T @ L, R @ R.T), 0))
+
+
+def written_out(P, optimizer, low_rank):
+    """The scan behind `train` and its records, in the same order of operations."""
+    s, start = P.s, dict(P.adapters if low_rank else P.base)
+
+    def weights(theta):
+        return {k: P.base[k] + s[k] * (B @ A) for k, (A, B) in sorted(theta.items())} if low_rank else theta
+
+    def norms(theta, delta):
+        if not low_rank:
+            return {k: (jnp.linalg.norm(x), jnp.zeros(())) for k, x in delta.items()}
+        return {
+            k: (
+                abs(s[k]) * product_norm(jnp.hstack([B, delta[k].B]), jnp.vstack([delta[k].A, A])),
+                abs(s[k]) * product_norm(delta[k].B, delta[k].A),
+            )
+            for k, (A, B) in theta.items()
+        }
+
+    def step(carry, _):
+        theta, state = carry
+        value, G = jax.value_and_grad(P.loss)(weights(theta))
+        gradient = (
+            {k: sd.Adapter(s[k] * (B.T @ G[k]), s[k] * (G[k] @ A.T)) for k, (A, B) in theta.items()} if low_rank else G
+        )
+        delta, state = optimizer.update(gradient, state, theta)
+        drift = [s[k] * jnp.vdot(x.B.T @ G[k], x.A) for k, x in delta.items()] if low_rank else [jnp.zeros(())]
+        alignments = -jnp.asarray(optax.tree.vdot(delta, gradient)), -jnp.sum(jnp.stack(drift))
+        seen = value, norms(theta, delta), *alignments, optax.tree.norm(G)
+        return (optax.apply_updates(theta, delta), state), seen
+
+    (theta, _), seen = jax.lax.scan(step, (start, optimizer.init(start)), None, length=STEPS)
+    return (jnp.append(seen[0], P.loss(weights(theta))), *seen[1:], theta)
+
+
+@pytest.mark.parametrize("low_rank", [True, False])
+@pytest.mark.parametrize(("name", "optimizer"), [("mlp", "adam"), ("indefinite", "sgd")])
+def test_a_run_is_the_scan_written_out_bit_for_bit(name, optimizer, low_rank):
+    P, transform = problem(name), OPTIMIZERS[optimizer][0]
+    found = sd.train(P.loss, P.base, P.adapters if low_rank else None, P.scaling, transform, STEPS)
+    loss, norms, signal_alignment, drift_alignment, gradient_norm, theta = written_out(P, transform, low_rank)
+    expected = sd.Run(
+        loss,
+        {k: signal for k, (signal, _) in norms.items()},
+        {k: drift for k, (_, drift) in norms.items()},
+        signal_alignment,
+        drift_alignment,
+        gradient_norm,
+        theta,
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("low_rank", [True, False])
+def test_a_recorder_sees_every_step_whole(low_rank):
+    """What it sees fits together and follows Adam's own moments; the run is the one that is recorded by default."""
+    P, optimizer = problem("indefinite"), OPTIMIZERS["adam"][0]
+    start = P.adapters if low_rank else None
+    found = sd.train(P.loss, P.base, start, P.scaling, optimizer, STEPS, record=lambda step: step)
+    plain = sd.train(P.loss, P.base, start, P.scaling, optimizer, STEPS)
+    np.testing.assert_array_equal(found.loss, plain.loss)
+    jax.tree.map(np.testing.assert_array_equal, found.trained, plain.trained)
+    theta: Any = dict(start or P.base)
+    state = optimizer.init(theta)
+    for t in range(STEPS):
+        step = sd.Step(*jax.tree.map(lambda x, t=t: x[t], tuple(found.recorded)))
+        jax.tree.map(np.testing.assert_array_equal, step.theta, theta)
+        weights = sd.effective_weights(P.base, theta, P.scaling) if low_rank else theta
+        value, G = jax.value_and_grad(P.loss)(weights)
+        pulled = sd.adjoint_product(theta, step.gradient, P.scaling) if low_rank else step.gradient
+        delta, state = optimizer.update(step.theta_gradient, state, theta)
+        for seen, wanted in (
+            (step.weights, weights),
+            (step.loss, value),
+            (step.gradient, G),
+            (step.theta_gradient, pulled),
+            (step.delta, delta),
+            (step.state, state),
+            (step.after, optax.apply_updates(theta, delta)),
+        ):
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE), seen, wanted)
+        assert step.scaling == (P.s if low_rank else {})
+        theta, state = step.after, step.state
+    jax.tree.map(np.testing.assert_array_equal, found.trained, theta)
+    jax.tree.map(np.testing.assert_array_equal, found.state, state)
+
+
+def test_a_recorder_sees_the_batch_of_its_step_and_may_be_mapped():
+    P, factors = problem("psd"), jnp.arange(1.0, STEPS + 1)
+
+    def losses(s):
+        run = sd.train(
+            lambda w, batch: batch * P.loss(w), P.base, P.adapters, s, optax.sgd(0.01), STEPS, factors,
+            record=lambda step: (step.loss, P.loss(step.weights)),
+        )  # fmt: skip
+        return run.loss[:-1], *run.recorded
+
+    on_batch, recorded, plain = jax.vmap(losses)(jnp.array([0.5, 1.0]))
+    assert plain.shape == (2, STEPS)
+    np.testing.assert_array_equal(recorded, on_batch)
+    np.testing.assert_allclose(recorded, factors * plain, rtol=TOLERANCE)
+
+
+def test_a_recorder_may_see_nothing_and_no_steps():
+    nothing = sd.train(*arguments("psd"), optax.sgd(0.1), 2, record=lambda step: None)
+    assert nothing.recorded is None
+    none = sd.train(*arguments("psd"), optax.sgd(0.1), 0, record=lambda step: step.loss)
+    assert (none.loss.shape, none.recorded.shape) == ((1,), (0,))
+
+
+def test_train_names_a_recorder_that_is_no_function():
+    record: Any = "loss"
+    with rejects("record", "'loss'"):
+        sd.train(*arguments("psd"), optax.sgd(0.1), 1, record=record)

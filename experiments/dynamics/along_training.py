@@ -81,15 +81,8 @@ def measure(config: Config, seed: int, run: str) -> xr.Dataset:
 def _trained(loss, base, start, s, eta, *, steps: int) -> tuple[Any, Any]:
     """θ after `steps` of Adam, and its running second moment v."""
     optimizer = optax.adam(eta, b1=BETA_1, b2=BETA_2, eps=EPSILON)
-
-    def step(carry, _):
-        theta, state = carry
-        gradient = jax.grad(lambda theta: loss(sd.effective_weights(base, theta, s)))(theta)
-        delta, state = optimizer.update(gradient, state, theta)
-        return (optax.apply_updates(theta, delta), state), None
-
-    (theta, state), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=steps)
-    return theta, optax.tree.get(state, "nu")
+    run = sd.train(loss, base, start, s, optimizer, steps, record=lambda step: None)
+    return run.trained, optax.tree.get(run.state, "nu")
 
 
 def _preconditioned(config: Config, loss, base, theta, s, second, steps: int) -> float:

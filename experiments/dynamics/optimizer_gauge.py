@@ -11,7 +11,7 @@ with A₀ multiplied by 1 + 2⁻⁵². ε is not exactly 0 (0/0 at the exact zer
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,20 +117,13 @@ def _optimizer(eta_a, eta_b, epsilon, decay, clip) -> optax.GradientTransformati
 def _trajectory(loss, base, start, s, scale_A, eta_a, eta_b, epsilon, decay, clip, steps: int) -> tuple[Array, Array]:
     """s·BA, all layers in one vector, after every step, and the loss before the first and after every step."""
     optimizer = _optimizer(eta_a, eta_b, epsilon, decay, clip)
-    theta: Any = {layer: sd.Adapter(scale_A * A, B) for layer, (A, B) in start.items()}
+    theta = {layer: sd.Adapter(scale_A * A, B) for layer, (A, B) in start.items()}
 
-    def value(theta) -> Array:
-        return loss(sd.effective_weights(base, theta, s))
+    def update(step: sd.Step) -> Array:
+        return jnp.concatenate([(s * (B @ A)).ravel() for A, B in step.after.values()])
 
-    def step(carry, _):
-        theta, state = carry
-        delta, state = optimizer.update(jax.grad(value)(theta), state, theta)
-        theta: Any = optax.apply_updates(theta, delta)
-        update = jnp.concatenate([(s * (B @ A)).ravel() for A, B in theta.values()])
-        return (theta, state), (update, value(theta))
-
-    _, (updates, losses) = jax.lax.scan(step, (theta, optimizer.init(theta)), length=steps)
-    return updates, jnp.insert(losses, 0, value(theta))
+    run = sd.train(loss, base, theta, s, optimizer, steps, record=update)
+    return run.recorded, run.loss
 
 
 def distance(left: Array, right: Array) -> np.ndarray:

@@ -6,7 +6,6 @@ One choice is changed at a time, for both rules of s. A reading shows what the p
 three runs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -97,31 +96,19 @@ def measure(config: Config, seed: int, variant: str) -> xr.Dataset:
 
 @partial(jax.jit, static_argnames=("steps", "batch", "reduction"))
 def _losses(forward, data, base, start, s, learning_rate, key, steps: int, batch: int, reduction: Reduction) -> Array:
-    optimizer = optax.adam(learning_rate)
+    """The loss on all samples before and after every step on a batch of them."""
+    optimizer, on_all = optax.adam(learning_rate), squared_error(forward, data, reduction)
     if not batch:
-        return sd.train(squared_error(forward, data, reduction), base, start, s, optimizer, steps).loss
+        return sd.train(on_all, base, start, s, optimizer, steps).loss
 
-    def on(samples, theta) -> Array:
-        return squared_error(forward, samples, reduction)(sd.effective_weights(base, theta, s))
+    def on_batch(weights, rows: Array) -> Array:
+        return squared_error(forward, Regression(data.X[rows], data.Y[rows]), reduction)(weights)
 
-    return _minibatch_losses(on, data, start, optimizer, jax.random.split(key, steps), batch)
-
-
-def _minibatch_losses(on: Callable[..., Array], data: Regression, start, optimizer, keys: Array, batch: int) -> Array:
-    """The loss `on` all samples before and after every step on a batch of them.
-
-    `sd.train` records the loss of the batch; what is wanted here is that of all samples.
-    """
-
-    def step(carry, key):
-        theta, state = carry
-        rows = jax.random.permutation(key, len(data.X))[:batch]
-        gradient = jax.grad(partial(on, jax.tree.map(lambda x: x[rows], data)))(theta)
-        delta, state = optimizer.update(gradient, state, theta)
-        return (optax.apply_updates(theta, delta), state), on(data, theta)
-
-    (theta, _), losses = jax.lax.scan(step, (start, optimizer.init(start)), keys)
-    return jnp.append(losses, on(data, theta))
+    shuffled = jax.vmap(lambda key: jax.random.permutation(key, len(data.X)))(jax.random.split(key, steps))
+    run = sd.train(
+        on_batch, base, start, s, optimizer, steps, shuffled[:, :batch], record=lambda step: on_all(step.weights)
+    )
+    return jnp.append(run.recorded, on_all(sd.effective_weights(base, run.trained, s)))
 
 
 def agreement(names: xr.DataArray) -> xr.DataArray:

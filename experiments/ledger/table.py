@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.claims.verdict import VERDICTS
 from experiments.lab.errors import RecordError
-from signal_drift.display import Table, shown
+from signal_drift.display import Table, displayed_as
 
 Entry = dict[str, Any]
 
@@ -18,7 +18,7 @@ def _entries(entries: "Entries") -> Table:
     return Table(title, ("claim", "verdict", "statement"), [(e["id"], e["verdict"], e["statement"]) for e in entries])
 
 
-@shown(_entries)
+@displayed_as(_entries)
 class Entries(tuple[Entry, ...]):
     """The claims of a ledger in its order."""
 

@@ -1,4 +1,4 @@
-"""The decomposition H_LoRA = H_Signal + H_Drift as linear operators, each from its own definition.
+"""Gives the decomposition H_LoRA = H_Signal + H_Drift as linear operators, each from its own definition.
 
 None of the four matrices is derived from the others, so that their identities are facts to test. An operator is
 matrix-free: `op @ v` costs a gradient or two, and only `op.dense()` builds a matrix, column by column.
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from signal_drift.display import shown
+from signal_drift.display import displayed_as
 from signal_drift.hessians.factored import composed_loss
 from signal_drift.lora.adapters import (
     Adapter,
@@ -27,9 +27,8 @@ from signal_drift.losses.arguments import Loss, check_finite, traceable
 from signal_drift.operators.operator import LinearMap, LinearOperator, Point, SymmetricOperator, Vector, operators
 
 
-@shown(operators)
 class Decomposition(NamedTuple):
-    """What `decompose` returns: D×p the Jacobian, D×D the task Hessian, p×p the other three."""
+    """Hold what `decompose` returns: D×p the Jacobian, D×D the task Hessian, p×p the other three."""
 
     jacobian: LinearOperator
     task: SymmetricOperator
@@ -39,11 +38,11 @@ class Decomposition(NamedTuple):
 
 
 def decompose(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -> Decomposition:
-    """J, H_ℓ, H_Signal = JᵀH_ℓJ, H_Drift = Σ_k g_k ∇²_θ w_k and H_LoRA = ∇²_θ ℓ(w(θ)) at one point (Eq. 4).
+    """Decompose the curvature at one point: J, H_ℓ and the two parts of H_LoRA = H_Signal + H_Drift (Eq. 4).
 
-    `loss` is any differentiable function of the dict of effective weights to a scalar; `scaling` is s = α/r, one
-    number or one per layer. Raises `InputError` for adapters or scalings that do not fit the base and for a loss
-    that is not a finite scalar.
+    H_Signal = JᵀH_ℓJ, H_Drift = Σ_k g_k ∇²_θ w_k and H_LoRA = ∇²_θ ℓ(w(θ)). `loss` is any differentiable
+    function of the dict of effective weights to a scalar; `scaling` is s = α/r, one number or one per layer. Raises
+    `InputError` for adapters or scalings that do not fit the base and for a loss that is not a finite scalar.
     """
     check_fit(base, adapters)
     dtype = jnp.result_type(*base.values())
@@ -57,40 +56,46 @@ def decompose(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -
     D = sum(W0.size for W0 in base.values())
     p = sum(A.size + B.size for A, B in adapters.values())
     return Decomposition(
-        jacobian=LinearOperator(jacobian_map, (D, p), point),
-        task=SymmetricOperator(task_hessian, (D, D), point),
-        signal=SymmetricOperator(signal_hessian, (p, p), point),
-        drift=SymmetricOperator(drift_hessian, (p, p), point, traceless=True),  # X1
-        lora=SymmetricOperator(lora_hessian, (p, p), point),
+        jacobian=LinearOperator(jacobian_map, (D, p), point, formula="J = ∂w/∂θ (Eq. 43)"),
+        task=SymmetricOperator(task_hessian, (D, D), point, formula="H_ℓ = ∇²_w ℓ (Eq. 12)"),
+        signal=SymmetricOperator(signal_hessian, (p, p), point, formula="H_Signal = JᵀH_ℓJ (Eq. 4, 16)"),
+        drift=SymmetricOperator(
+            drift_hessian,
+            (p, p),
+            point,
+            formula="H_Drift = Σ_k g_k ∇²_θ w_k (Eq. 4, 17)",
+            traceless=True,  # X1
+        ),
+        lora=SymmetricOperator(lora_hessian, (p, p), point, formula="H_LoRA = ∇²_θ ℓ(w(θ)) (Eq. 12–17)"),
     )
 
 
 def jacobian_map(point: Point) -> LinearMap:
-    """J = ∂w/∂θ: v ↦ J v, through its Kronecker structure s·[B ⊗ I, I ⊗ Aᵀ] (Eq. 43, row by row)."""
+    """Return v ↦ J v, J = ∂w/∂θ, through its Kronecker structure s·[B ⊗ I, I ⊗ Aᵀ] (Eq. 43, row by row)."""
     unravel = ravel_pytree(point.adapters)[1]
     return lambda v: ravel_pytree(jacobian_product(point.adapters, unravel(v), point.scaling))[0]
 
 
 def adjoint_map(point: Point) -> LinearMap:
-    """Jᵀ: u ↦ Jᵀu (transpose of Eq. 43)."""
+    """Return u ↦ Jᵀu (transpose of Eq. 43)."""
     unravel = ravel_pytree(point.base)[1]
     return lambda u: ravel_pytree(adjoint_product(point.adapters, unravel(u), point.scaling))[0]
 
 
 def task_hessian(point: Point) -> LinearMap:
-    """H_ℓ = ∇²_w ℓ at w(θ), with its cross-layer blocks (Eq. 12)."""
+    """Return u ↦ H_ℓ u, H_ℓ = ∇²_w ℓ at w(θ) with its cross-layer blocks (Eq. 12)."""
     w, unravel = ravel_pytree(point.weights())
     return jax.linearize(jax.grad(lambda w: point.loss(unravel(w))), w)[1]
 
 
 def signal_hessian(point: Point) -> LinearMap:
-    """H_Signal = Jᵀ H_ℓ J (Eq. 4, 16)."""
+    """Return v ↦ Jᵀ(H_ℓ(J v)), the map of H_Signal (Eq. 4, 16)."""
     push, curve, pull = jacobian_map(point), task_hessian(point), adjoint_map(point)
     return lambda v: pull(curve(push(v)))
 
 
 def drift_hessian(point: Point) -> LinearMap:
-    """H_Drift = Σ_k g_k ∇²_θ w_k (Eq. 4, 17): (δA, δB) ↦ s·(δBᵀG, G δAᵀ) for every layer, G = ∇_W ℓ."""
+    """Return (δA, δB) ↦ s·(δBᵀG, G δAᵀ) for every layer, G = ∇_W ℓ: H_Drift = Σ_k g_k ∇²_θ w_k (Eq. 4, 17)."""
     unravel = ravel_pytree(point.adapters)[1]
     gradient = jax.grad(point.loss)(point.weights())
 
@@ -106,10 +111,13 @@ def drift_hessian(point: Point) -> LinearMap:
 
 
 def lora_hessian(point: Point) -> LinearMap:
-    """H_LoRA = ∇²_θ ℓ(w(θ)), by differentiating the composition twice (Eq. 12–17, left-hand side)."""
+    """Return v ↦ H_LoRA v by differentiating θ ↦ ℓ(w(θ)) twice (Eq. 12–17, left-hand side)."""
     theta, unravel = ravel_pytree(point.adapters)
 
     def loss(theta: Vector) -> Array:
         return composed_loss(point.loss, point.base, unravel(theta), point.scaling)
 
     return jax.linearize(jax.grad(loss), theta)[1]
+
+
+displayed_as(operators)(Decomposition)

@@ -1,4 +1,4 @@
-"""ℓ(W₀ + s·BA) without forming W: x Wᵀ = x W₀ᵀ + s (x Aᵀ) Bᵀ wherever the loss does nothing but multiply by W.
+"""Evaluates ℓ(W₀ + s·BA) without forming W: x Wᵀ = x W₀ᵀ + s (x Aᵀ) Bᵀ wherever the loss only multiplies by W.
 
 The loss is written for whole matrices and stays untouched. It is traced once, and its equations are evaluated one by
 one: a product with a weight is taken factor by factor, its transpose is the transpose of the factors, and anything
@@ -21,18 +21,19 @@ Axes = tuple[int, ...]
 
 
 class Factored(NamedTuple):
-    """W = W0 + L R, of any number of axes: those of L, then those of R."""
+    """Hold W = W0 + L R, of any number of axes: those of L, then those of R."""
 
     W0: Float[Array, "..."]
     L: Float[Array, "*m r"]
     R: Float[Array, "r *n"]
 
     def merged(self) -> Float[Array, "..."]:
+        """Return W itself."""
         return self.W0 + jnp.tensordot(self.L, self.R, 1)
 
 
 def composed_loss(loss: Callable, base: Weights, adapters: Adapters, scaling: Mapping[str, Any]) -> Float[Array, ""]:
-    """ℓ(w(θ)), w = W₀ + s·BA, each layer in the form in which its products are cheaper."""
+    """Evaluate ℓ(w(θ)), w = W₀ + s·BA (Eq. 4), each layer in the form in which its products are cheaper."""
     return evaluate(loss, {k: _cheaper(Factored(base[k], scaling[k] * B, A)) for k, (A, B) in adapters.items()})
 
 
@@ -42,7 +43,7 @@ def _cheaper(W: Factored) -> Factored | Array:
 
 
 def evaluate(loss: Callable, weights: Mapping[str, Factored | Array]) -> Float[Array, ""]:
-    """The value of a loss of the dict of merged weights, at weights some of which are factored.
+    """Evaluate a loss of the dict of merged weights at weights some of which are factored.
 
     Differentiable in reverse mode, and the gradient in either mode.
     """
@@ -70,7 +71,7 @@ def _merged(x: Any) -> Any:
 
 
 def _merge_and_bind(equation: Equation, inputs: list) -> list:
-    """What JAX itself does with the equation, at merged weights."""
+    """The equation as JAX itself evaluates it, at merged weights."""
     return bind(equation, [_merged(x) for x in inputs])
 
 
@@ -202,4 +203,4 @@ RULES = {
     "scan": _scan,
     "remat2": _checkpoint,
 }
-"""What is done with a factored weight, by primitive."""
+"""The rule for an equation with a factored weight, by primitive."""

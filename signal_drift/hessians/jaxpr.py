@@ -1,4 +1,4 @@
-"""The equations of a traced function, evaluated one by one under a rule of one's own."""
+"""Evaluates the equations of a traced function one by one under a rule of one's own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ Rule = Callable[[Equation, list], list]
 
 
 def run(traced: Any, arguments: list, rule: Rule) -> list:
-    """The outputs of the traced function; `rule` gives those of each equation from its inputs."""
+    """Return the outputs of the traced function; `rule` gives those of each equation from its inputs."""
     jaxpr = getattr(traced, "jaxpr", traced)
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*getattr(traced, "consts", ()), *arguments], strict=True))
 
@@ -24,7 +24,7 @@ def run(traced: Any, arguments: list, rule: Rule) -> list:
 
 
 def bind(equation: Equation, inputs: list) -> list:
-    """What JAX itself does with the equation."""
+    """Evaluate the equation as JAX itself does."""
     with equation.ctx.manager:
         outputs = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(equation.params))
     return list(outputs) if equation.primitive.multiple_results else [outputs]

@@ -1,4 +1,4 @@
-"""The curvature in one layer alone, matrix-free."""
+"""Gives the curvature in one layer alone, matrix-free."""
 
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
@@ -10,9 +10,10 @@ from signal_drift.losses.arguments import Loss, traceable
 
 
 def decompose_layer(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling, layer: str) -> Decomposition:
-    """The diagonal blocks of one layer: the decomposition of ℓ as a function of that layer's weights alone.
+    """Decompose ℓ as a function of one layer's weights alone (Eq. 4): the diagonal blocks of that layer.
 
     Matrix-free like `decompose`, at any size; the other layers are held at their effective weights.
+    Raises `InputError` for an unknown layer, and where `decompose` does.
     """
     fixed = effective_weights(base, adapters, scaling)
     if layer not in fixed:

@@ -1,4 +1,4 @@
-"""The LoRA map θ ↦ w(θ) = W₀ + s·BA, its Jacobian and its adjoint, layer by layer and never materialised.
+"""Computes the LoRA map θ ↦ w(θ) = W₀ + s·BA, its Jacobian and its adjoint, layer by layer and never materialised.
 
 A model is a dict of frozen matrices `base[layer]`, W₀ of shape (d_out, d_in) in y = W x. Every dict of this
 package has the same keys. Wherever a dict is flattened, the order is that of `jax.flatten_util.ravel_pytree`:
@@ -14,7 +14,7 @@ import numpy as np
 from jax.nn.initializers import Initializer, variance_scaling
 from jaxtyping import Array, Float, Key
 
-from signal_drift.display import Table, dtype, norm, shape, shown
+from signal_drift.display import Table, displayed_as, dtype, norm, shape
 from signal_drift.errors import InputError
 
 Weights = Mapping[str, Float[Array, "_d_out _d_in"]]
@@ -22,13 +22,8 @@ Scaling = float | Array | Mapping[str, float | Array]
 T = TypeVar("T")
 
 
-def _adapter(x: "Adapter") -> Table:
-    return Table(f"Adapter(A {shape(x.A)}, ‖A‖ {norm(x.A)}; B {shape(x.B)}, ‖B‖ {norm(x.B)}; {dtype(x)})")
-
-
-@shown(_adapter)
 class Adapter(NamedTuple):
-    """The two factors of one layer's update s·BA."""
+    """Hold the two factors of one layer's update s·BA."""
 
     A: Float[Array, "r d_in"]
     B: Float[Array, "d_out r"]
@@ -49,7 +44,7 @@ def init_adapters(
     rank: int | Mapping[str, int],
     init_A: Initializer = normal_fan_in,
 ) -> dict[str, Adapter]:
-    """A drawn from `init_A`, B = 0, so that w(θ) = W₀ at the start (Sec. 3).
+    """Draw A from `init_A` and set B = 0, so that w(θ) = W₀ at the start (Sec. 3).
 
     `rank` is r for all layers, or r of each layer; it may exceed the layer's own dimensions. The factors take
     the dtype of `base`. Raises `InputError` for a rank below 1, a base weight that is not a matrix, or no key.
@@ -71,21 +66,21 @@ def init_adapters(
 
 
 def effective_weights(base: Weights, adapters: Adapters, scaling: Scaling) -> dict[str, Array]:
-    """W = W₀ + s·BA for every layer (Sec. 2), s = α/r the `scaling`, one number or one per layer."""
+    """Return W = W₀ + s·BA for every layer (Sec. 2), s = α/r the `scaling`, one number or one per layer."""
     check_fit(base, adapters)
     s = per_layer("scaling", scaling, base)
     return {layer: base[layer] + s[layer] * (B @ A) for layer, (A, B) in sorted(adapters.items())}
 
 
 def jacobian_product(adapters: Adapters, delta: Adapters, scaling: Scaling) -> dict[str, Array]:
-    """J Δθ = s·(B ΔA + ΔB A) for every layer (Eq. 43), without forming J."""
+    """Return J Δθ = s·(B ΔA + ΔB A) for every layer (Eq. 43), without forming J."""
     check_same_shapes(adapters, delta)
     s = per_layer("scaling", scaling, adapters)
     return {layer: s[layer] * (B @ delta[layer].A + delta[layer].B @ A) for layer, (A, B) in adapters.items()}
 
 
 def adjoint_product(adapters: Adapters, V: Weights, scaling: Scaling) -> dict[str, Adapter]:
-    """Jᵀ V = (s·BᵀV, s·V Aᵀ) for every layer: the transpose of Eq. 43; for V = G it is ∇_θ ℓ (Eq. 22)."""
+    """Return Jᵀ V = (s·BᵀV, s·V Aᵀ) for every layer: the transpose of Eq. 43; for V = G it is ∇_θ ℓ (Eq. 22)."""
     for layer, matrix in per_layer("V", V, adapters).items():
         A, B = adapters[layer]
         if jnp.shape(matrix) != (len(B), A.shape[1]):
@@ -98,7 +93,10 @@ def adjoint_product(adapters: Adapters, V: Weights, scaling: Scaling) -> dict[st
 
 
 def per_layer(name: str, value: T | Mapping[str, T], layers: Mapping[str, object]) -> dict[str, T]:
-    """The argument `name`, given once for all layers or as a dict with exactly these layers, as a dict."""
+    """Spread the argument `name`, given once for all layers or as a dict with exactly these layers, to a dict.
+
+    Raises `InputError` for an unknown or a missing layer.
+    """
     if not isinstance(value, Mapping):
         return dict.fromkeys(sorted(layers), value)
     if value.keys() != layers.keys():
@@ -109,6 +107,7 @@ def per_layer(name: str, value: T | Mapping[str, T], layers: Mapping[str, object
 
 
 def check_matrices(base: Weights) -> None:
+    """Raise `InputError` unless every layer of a dict, of which there is one, is a matrix of a floating dtype."""
     if not isinstance(base, Mapping):
         raise InputError(f"base: must be a dict of matrices, as of base_and_forward(model), got {type(base).__name__}")
     if not base:
@@ -125,7 +124,7 @@ def check_matrices(base: Weights) -> None:
 
 
 def check_fit(base: Weights, adapters: Adapters) -> None:
-    """Every layer has its adapter, A of shape (r, d_in) and B of shape (d_out, r)."""
+    """Raise `InputError` unless every layer has its adapter, A of shape (r, d_in) and B of shape (d_out, r)."""
     check_matrices(base)
     check_adapters("adapters", adapters)
     for layer, (A, B) in per_layer("adapters", adapters, base).items():
@@ -138,7 +137,7 @@ def check_fit(base: Weights, adapters: Adapters) -> None:
 
 
 def check_adapters(name: str, adapters: Adapters) -> None:
-    """A dict of pairs (A, B)."""
+    """Raise `InputError` unless this is a dict of pairs (A, B)."""
     if not isinstance(adapters, Mapping):
         raise InputError(f"{name}: must be a dict of Adapter(A, B), got {type(adapters).__name__}")
     for layer, adapter in adapters.items():
@@ -147,6 +146,7 @@ def check_adapters(name: str, adapters: Adapters) -> None:
 
 
 def check_same_shapes(adapters: Adapters, delta: Adapters) -> None:
+    """Raise `InputError` unless both are adapters of the same layers and shapes."""
     check_adapters("adapters", adapters)
     check_adapters("delta", delta)
     for layer, change in per_layer("delta", delta, adapters).items():
@@ -155,3 +155,10 @@ def check_same_shapes(adapters: Adapters, delta: Adapters) -> None:
                 f"delta[{layer!r}]: A {change.A.shape} and B {change.B.shape} do not fit the adapter's "
                 f"A {adapters[layer].A.shape} and B {adapters[layer].B.shape}"
             )
+
+
+def _table(x: Adapter) -> Table:
+    return Table(f"Adapter(A {shape(x.A)}, ‖A‖ {norm(x.A)}; B {shape(x.B)}, ‖B‖ {norm(x.B)}; {dtype(x)})")
+
+
+displayed_as(_table)(Adapter)

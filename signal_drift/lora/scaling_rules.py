@@ -1,4 +1,4 @@
-"""LoRA-α, the paper's protocol (Eq. 5): ΔW = (α·α_base/r)·BA with η = η_FFT and α = 1."""
+"""States LoRA-α, the paper's protocol (Eq. 5): ΔW = (α·α_base/r)·BA with η = η_FFT and α = 1."""
 
 import math
 
@@ -6,9 +6,10 @@ from signal_drift.errors import InputError
 
 
 def alpha_base(rank: int, sigma_a: float) -> float:
-    """V2: α_base = √r/σ_A, at which E[Tr H_Signal] = Tr H_ℓ (Cor. 1, K1-alignment).
+    """Return α_base = √r/σ_A, the paper's V2, at which E[Tr H_Signal] = Tr H_ℓ (Cor. 1, K1-alignment).
 
-    `sigma_a` is the standard deviation of the entries of A at initialisation, per layer.
+    `sigma_a` is the standard deviation of the entries of A at initialisation, per layer. Raises `InputError` for a
+    rank below 1 and a deviation that is not positive.
     """
     if not (sigma_a > 0 and math.isfinite(sigma_a)):
         raise InputError(f"sigma_a: must be positive and finite, got {sigma_a}")
@@ -16,12 +17,12 @@ def alpha_base(rank: int, sigma_a: float) -> float:
 
 
 def empirical_alpha_base(rank: int, coefficient: float = 256.0) -> float:
-    """V1: α_base = C√r, with C = 256 fitted by the paper to Llama-3-1B on Tulu-3 (Eq. 3, 5)."""
+    """Return α_base = C√r, the paper's V1, with C = 256 fitted by the paper to Llama-3-1B on Tulu-3 (Eq. 3, 5)."""
     return coefficient * math.sqrt(_checked(rank))
 
 
 def kaiming_sigma(d_in: int) -> float:
-    """σ_A = 1/√(3 d_in) for A ~ U(−1/√d_in, 1/√d_in), the default of PyTorch and PEFT (App. F)."""
+    """Return σ_A = 1/√(3 d_in) for A ~ U(−1/√d_in, 1/√d_in), the default of PyTorch and PEFT (App. F)."""
     if d_in < 1:
         raise InputError(f"d_in: must be at least 1, got {d_in}")
     return 1 / math.sqrt(3 * d_in)

@@ -1,4 +1,4 @@
-"""How one finite update of the adapters moves the effective weights: the signal, the drift, and nothing else."""
+"""Splits how one finite update of the adapters moves the effective weights: signal, drift, and nothing else."""
 
 from typing import NamedTuple
 
@@ -6,25 +6,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from signal_drift.display import Table, dtype, norm, shape, shown
+from signal_drift.display import Table, displayed_as, dtype, norm, shape
 from signal_drift.lora.adapters import Adapters, Scaling, Weights, jacobian_product, per_layer
 
 
-def _parts(x: "UpdateParts") -> Table:
-    rows = [(k, shape(x.signal[k]), norm(x.signal[k]), norm(x.drift[k])) for k in sorted(x.signal)]
-    return Table(f"UpdateParts, {dtype(x)}", ("layer", "ΔW", "‖ΔW_Signal‖", "‖ΔW_Drift‖"), rows)
-
-
-@shown(_parts)
 class UpdateParts(NamedTuple):
-    """Δw = signal + drift, each a dict of matrices ΔW (Eq. 4)."""
+    """Hold Δw = signal + drift, each a dict of matrices ΔW (Eq. 4)."""
 
     signal: dict[str, Array]
     drift: dict[str, Array]
 
 
 def decompose_update(adapters: Adapters, delta: Adapters, scaling: Scaling) -> UpdateParts:
-    """Δw = JΔθ + ½∇²w[Δθ, Δθ] exactly: ΔW_Signal = s(BΔA + ΔB A), ΔW_Drift = s ΔB ΔA (Eq. 4, 18–21).
+    """Split Δw = JΔθ + ½∇²w[Δθ, Δθ], exactly: ΔW_Signal = s(BΔA + ΔB A), ΔW_Drift = s ΔB ΔA (Eq. 4, 18–21).
 
     `delta` is Δθ, shaped like `adapters`. Raises `InputError` where the two do not fit.
     """
@@ -35,5 +29,13 @@ def decompose_update(adapters: Adapters, delta: Adapters, scaling: Scaling) -> U
 
 
 def alignment(update: Weights | Adapters, gradient: Weights | Adapters) -> Float[Array, ""]:
-    """⟨Δw, −g⟩, summed over all layers (Eq. 22, 31): positive where the update descends, in units of the loss."""
+    """Return ⟨Δw, −g⟩ over all layers (Eq. 22, 31): positive where the update descends, in units of the loss."""
     return -jnp.asarray(optax.tree.vdot(update, gradient))
+
+
+def _table(x: UpdateParts) -> Table:
+    rows = [(k, shape(x.signal[k]), norm(x.signal[k]), norm(x.drift[k])) for k in sorted(x.signal)]
+    return Table(f"UpdateParts, {dtype(x)}", ("layer", "ΔW", "‖ΔW_Signal‖", "‖ΔW_Drift‖"), rows)
+
+
+displayed_as(_table)(UpdateParts)

@@ -1,4 +1,4 @@
-"""The loss as an argument: a scalar function of the dict of effective weights, and what to mend where it is none."""
+"""Checks that a loss is a scalar function of the dict of effective weights, and says what to mend where it is none."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,14 +15,17 @@ Loss = Callable[[dict[str, Array]], Array]
 
 
 def traceable(name: str, function: Callable[..., Any]) -> Partial:
-    """The argument `name`, a function, as something that jit takes: the arrays of a `Partial` are its data."""
+    """Make the argument `name`, a function, something that jit takes: the arrays of a `Partial` are its data.
+
+    Raises `InputError` for anything that cannot be called.
+    """
     if not callable(function):
         raise InputError(f"{name}: must be a function, got {type(function).__name__}")
     return function if isinstance(function, Partial) else Partial(function)
 
 
 def check_loss(loss: Loss, weights: dict[str, Array]) -> None:
-    """Raises `InputError` for a loss that is no scalar function of these weights which JAX can differentiate."""
+    """Raise `InputError` for a loss that is no scalar function of these weights which JAX can differentiate."""
     value = _value(traceable("loss", loss), weights)
     if isinstance(value, tuple | list | dict) or not hasattr(value, "shape"):
         kind = "None; is a return missing" if value is None else f"a {type(value).__name__}; is it the first of several"
@@ -34,7 +37,7 @@ def check_loss(loss: Loss, weights: dict[str, Array]) -> None:
 
 
 def check_finite(loss: Loss, weights: dict[str, Array]) -> None:
-    """The same, and at these weights it is a finite number (as far as they are known)."""
+    """Raise `InputError` as `check_loss`, and where the loss at these weights is known and not finite."""
     check_loss(loss, weights)
     value = loss(weights)
     if not isinstance(value, Tracer) and not jnp.isfinite(value):
@@ -42,7 +45,7 @@ def check_finite(loss: Loss, weights: dict[str, Array]) -> None:
 
 
 def _value(loss: Loss, weights: dict[str, Array]) -> Any:
-    """What the loss returns, as shapes. Its own errors are passed on unless the mend is known."""
+    """The shapes of what the loss returns. Its own errors are passed on unless the mend is known."""
     try:
         return jax.eval_shape(loss, weights)
     except KeyError as error:

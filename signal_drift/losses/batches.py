@@ -1,4 +1,4 @@
-"""Losses over more data than fits in memory: the mean over batches, one batch at a time."""
+"""Takes losses over more data than fits in memory: the mean over batches, one batch at a time."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,19 +19,20 @@ BatchLoss = Callable[[Any, Any], Array]
 
 @runtime_checkable
 class Batches(Protocol):
-    """A list, or anything else that knows its length and has its i-th batch at i."""
+    """Stand for a list, or anything else that knows its length and has its i-th batch at i."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> Any: ...
 
 
 def mean_over_batches(loss_on_batch: BatchLoss, batches: Batches) -> Partial:
-    """ℓ(w) = Σ_b n_b ℓ_b(w) / Σ_b n_b, the loss over all samples where ℓ_b is the mean over the n_b of batch b.
+    """Average ℓ(w) = Σ_b n_b ℓ_b(w) / Σ_b n_b: the loss over all samples, ℓ_b the mean over the n_b of batch b.
 
     A batch is an array or a tree of arrays whose first axis is the sample. Batches of JAX arrays stay on the device;
     `batches` of anything else (NumPy arrays, memory-mapped files, a class whose `__getitem__` reads a file) stay on
     the host and are fetched one at a time, at every product with an operator. Nothing computed on a batch outlives it
     (`jax.checkpoint`), so that gradients and Hessian products need the memory of one batch, however many there are.
+    Raises `InputError` for no batches, and for one whose arrays disagree on the number of samples.
     """
     if len(batches) == 0:
         raise InputError("batches: need at least one, got none")

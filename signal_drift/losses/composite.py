@@ -1,4 +1,4 @@
-"""Losses ℓ(w) = c(f(w)) whose two halves are known: the outputs f of a model, and the criterion c that judges them."""
+"""Makes losses ℓ(w) = c(f(w)) of two known halves: the outputs f of a model, and the criterion c that judges them."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,15 +11,16 @@ from signal_drift.losses.arguments import traceable
 
 
 def composite(outputs: Callable[[dict[str, Array]], Any], criterion: Callable[[Any], Array]) -> Partial:
-    """ℓ = criterion ∘ outputs, a function of the weights like any other loss, which `split` takes apart again.
+    """Compose ℓ = criterion ∘ outputs, a function of the weights like any other loss.
 
-    The arrays of `jax.tree_util.Partial` halves are data: one compilation serves all of the same shapes.
+    `outputs_and_criterion` takes it apart again. The arrays of `jax.tree_util.Partial` halves are data: one
+    compilation serves all of the same shapes.
     """
     return Partial(_criterion_of_outputs, traceable("outputs", outputs), traceable("criterion", criterion))
 
 
-def split(loss: Callable[..., Array]) -> tuple[Partial, Partial] | None:
-    """(outputs, criterion) of a loss made by `composite`, and None for any other."""
+def outputs_and_criterion(loss: Callable[..., Array]) -> tuple[Partial, Partial] | None:
+    """Return (outputs, criterion) of a loss made by `composite`, and None for any other."""
     if isinstance(loss, Partial) and loss.func is _criterion_of_outputs:
         return cast(tuple[Partial, Partial], loss.args)
     return None

@@ -1,11 +1,10 @@
-"""What fits: the memory that is left where arrays are made, and the vectors that a linear map takes at a time."""
+"""Keeps to what fits: the memory that is left where arrays are made, the vectors that a map takes at a time."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import psutil
 from jaxtyping import Array
 
 from signal_drift.errors import InputError
@@ -18,19 +17,15 @@ CACHE = 2**26
 
 
 def available_bytes() -> int:
-    """On the default device: of an accelerator what JAX may still take, of the host what Linux calls available."""
+    """Return the bytes left on the default device: to JAX on an accelerator, on the host without swapping."""
     stats = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    table = Path("/proc/meminfo")
-    if table.exists():
-        lines = dict(line.split(":") for line in table.read_text(encoding="ascii").splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().available
 
 
 def check_room(shape: tuple[int, int], size: int) -> None:
-    """A dense matrix of this shape, taking `size` bytes in all, fits; or `InputError` before it is begun."""
+    """Raise `InputError` unless a dense matrix of this shape, taking `size` bytes in all, fits."""
     left = available_bytes()
     if size > left:
         raise InputError(
@@ -40,7 +35,7 @@ def check_room(shape: tuple[int, int], size: int) -> None:
 
 
 def chunk(apply: Callable, v: jax.ShapeDtypeStruct) -> int:
-    """Vectors like v to map at a time: they join the sample axis of each product, but must not leave the cache."""
+    """Return how many vectors like v to map at a time: they join the sample axis, but must not leave the cache."""
     if jax.default_backend() != "cpu":
         return CHUNK
     equations = jax.make_jaxpr(apply)(v).jaxpr.eqns
@@ -49,7 +44,7 @@ def chunk(apply: Callable, v: jax.ShapeDtypeStruct) -> int:
 
 
 def map_chunks(f: Callable[[Array], Array], rows: Array, size: int) -> Array:
-    """The images f(row), `size` rows at a time, in the memory of the result and of one chunk.
+    """Return the images f(row), `size` rows at a time, in the memory of the result and of one chunk.
 
     The last chunk ends with the last row, so it may repeat rows of the one before: `lax.map` would append a shorter
     one, which copies the whole.

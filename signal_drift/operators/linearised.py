@@ -1,4 +1,4 @@
-"""The linear map of an operator, with all that does not depend on its argument computed once and kept."""
+"""Applies the linear map of an operator, with all that does not depend on its argument computed once and kept."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +13,9 @@ LinearMap = Callable[[Array], Array]
 
 
 def apply(op: Any, v: Inexact[Array, "n"]) -> Array:
-    """H v, linearised at the first product and then kept with the operator, in the memory of about one gradient.
+    """Return H v, linearised at the first product and kept with the operator, in the memory of about one gradient.
 
-    What is computed within a trace of JAX belongs to the trace and is not kept.
+    A map that is linearised within a trace of JAX belongs to the trace and is not kept.
     """
     linear = op.__dict__.get("_linear")
     if linear is None:

@@ -1,4 +1,4 @@
-"""One axis of a `jax.sharding.Mesh`, and rows mapped over the devices along it."""
+"""Maps rows over the devices along one axis of a `jax.sharding.Mesh`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,28 +12,32 @@ from signal_drift.errors import InputError
 
 
 class MeshAxis(NamedTuple):
-    """The devices along the axis `name`."""
+    """Name the devices along one axis of a mesh."""
 
     mesh: Mesh
     name: str
 
     @property
     def size(self) -> int:
+        """Count the devices along the axis."""
         return self.mesh.shape[self.name]
 
     @property
     def first(self) -> NamedSharding:
-        """The first axis of an array over these devices, the whole of it on every device of the other axes."""
+        """Spread the first axis of an array over these devices, all of it on every device of the other axes."""
         return NamedSharding(self.mesh, PartitionSpec(self.name))
 
     @property
     def whole(self) -> NamedSharding:
-        """All of an array on every device."""
+        """Put all of an array on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
 
 def mesh_axis(mesh: Mesh, axis: str | None) -> MeshAxis:
-    """The axis of that name, or the only one. XLA decides how what is computed from sharded arrays is sharded."""
+    """Return the axis of that name, or the only one, as XLA takes it: it decides how results are sharded.
+
+    Raises `InputError` for an unknown axis, and for none where there are several.
+    """
     names = mesh.axis_names
     name = str(names[0]) if axis is None and len(names) == 1 else axis
     if name is None or name not in names:
@@ -42,7 +46,7 @@ def mesh_axis(mesh: Mesh, axis: str | None) -> MeshAxis:
 
 
 def map_rows(place: MeshAxis | None, f: Callable[[Any, Array], Array], shared: Any, rows: Array) -> Array:
-    """The rows f(shared, rows), of which every device along the axis computes its own share; f maps row to row.
+    """Return the rows f(shared, rows), of which every device along the axis computes its own share; f maps row to row.
 
     Zero rows fill up the last shares, and their images are dropped. The result stays where it was computed, unless
     other processes have a part of it: then all of it is on every device.

@@ -1,4 +1,4 @@
-"""A matrix known by its products: built column by column only where that is asked for and fits."""
+"""Represents a matrix by its products: it is built column by column only where that is asked for and fits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array, Float, Inexact
 
-from signal_drift.display import LAYER, Table, layer_rows, shown
+from signal_drift.display import LAYER, Table, displayed_as, layer_rows
 from signal_drift.errors import InputError
 from signal_drift.lora.adapters import Adapter, effective_weights
 from signal_drift.operators.chunks import check_room, chunk, map_chunks
@@ -23,7 +23,7 @@ LinearMap = Callable[[Vector], Vector]
 @register_dataclass
 @dataclass(frozen=True)
 class Point:
-    """The point θ at which curvature is taken: ℓ, W₀, (A, B) and s, all traced by jit.
+    """Hold the point θ at which curvature is taken: ℓ, W₀, (A, B) and s, all traced by jit.
 
     The arrays of a `jax.tree_util.Partial` loss are traced too, so that one compilation serves every data set.
     """
@@ -34,31 +34,28 @@ class Point:
     scaling: dict[str, Array]
 
     def weights(self) -> dict[str, Array]:
+        """Return w(θ) = W₀ + s·BA of every layer (Sec. 2)."""
         return effective_weights(self.base, self.adapters, self.scaling)
 
 
-def _operator(x: "LinearOperator") -> Table:
-    formula = (getattr(x.linearise, "__doc__", None) or str(x.linearise)).splitlines()[0]
-    return Table(f"{type(x).__name__} {x.shape[0]}×{x.shape[1]}, {x.dtype}: {formula}")
-
-
 @register_dataclass
-@shown(_operator)
 @dataclass(frozen=True, repr=False)
 class LinearOperator:
-    """A matrix of the given shape, known by its product with a vector (n,) or with the columns of a block (n, k).
+    """Represent a matrix of the given shape by its product with a vector (n,) or with the columns of a block (n, k).
 
     `linearise` turns the point into the linear map; it is a module-level function, so operators of equal shapes
-    share their compiled code.
+    share their compiled code. `formula` says in a line what the matrix is.
     """
 
     linearise: Callable[[Point], LinearMap] = field(metadata={"static": True})
     shape: tuple[int, int] = field(metadata={"static": True})
     point: Point
     place: MeshAxis | None = field(default=None, metadata={"static": True})
+    formula: str = field(metadata={"static": True}, kw_only=True)
 
     @property
     def dtype(self) -> jnp.dtype:
+        """Return the dtype of W₀, in which products are computed."""
         return jnp.result_type(*jax.tree.leaves(self.point.base))
 
     def __matmul__(self, v: Inexact[Array, "n"] | Inexact[Array, "n k"]) -> Array:
@@ -69,11 +66,11 @@ class LinearOperator:
         return apply(self, v) if v.ndim == 1 else _block(self, v)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy starts from: the fields, not the map that is kept."""
+        """Return what a copy starts from: the fields, not the map that is kept."""
         return {x.name: getattr(self, x.name) for x in fields(self)}
 
     def dense(self) -> Float[Array, "m n"]:
-        """The matrix itself, in float64. Raises `TypeError` for lower precision, `InputError` if it does not fit."""
+        """Build the matrix, in float64. Raises `TypeError` for lower precision, `InputError` if it does not fit."""
         check_room(self.shape, 8 * (3 if self.place else 2) * self.shape[0] * self.shape[1])
         return _columns(self._exact()).T
 
@@ -89,12 +86,12 @@ class LinearOperator:
 @register_dataclass
 @dataclass(frozen=True, repr=False)
 class SymmetricOperator(LinearOperator):
-    """A square operator equal to its transpose; `traceless` declares that its trace is zero whatever the point."""
+    """Represent a matrix equal to its transpose; `traceless` declares its trace to be zero whatever the point."""
 
     traceless: bool = field(default=False, metadata={"static": True}, kw_only=True)
 
     def dense(self) -> Float[Array, "n n"]:
-        """The matrix itself, in float64, in the memory of one copy; of two from the shares of several devices.
+        """Build the matrix, in float64, in the memory of one copy; of two from the shares of several devices.
 
         Raises `TypeError` for lower precision, `InputError` if it does not fit into memory.
         """
@@ -102,15 +99,8 @@ class SymmetricOperator(LinearOperator):
         return _columns(self._exact())
 
     def diagonal(self) -> Float[Array, "n"]:
-        """The diagonal, from n products and without the matrix. Raises `TypeError` below float64."""
+        """Return the diagonal, from n products and without the matrix. Raises `TypeError` below float64."""
         return _diagonal(self._exact())
-
-
-def operators(parts: Any) -> Table:
-    """A tuple of operators at one point: their shapes, then the point's layers."""
-    point, shapes = parts[0].point, (f".{name} {op.shape[0]}×{op.shape[1]}" for name, op in parts._asdict().items())
-    title = f"{type(parts).__name__}, {parts[0].dtype}: {', '.join(shapes)}"
-    return Table(title, LAYER, layer_rows(point.base, point.adapters, point.scaling))
 
 
 @jax.jit
@@ -142,3 +132,17 @@ def _mapped(op: LinearOperator, image: Callable[[LinearMap, Array], Array], rows
 
 def _basis(op: LinearOperator, i: Array) -> Array:
     return jnp.zeros(op.shape[1], op.dtype).at[i].set(1)
+
+
+def operators(parts: Any) -> Table:
+    """Show a tuple of operators at one point: their shapes, then the point's layers."""
+    point, shapes = parts[0].point, (f".{name} {op.shape[0]}×{op.shape[1]}" for name, op in parts._asdict().items())
+    title = f"{type(parts).__name__}, {parts[0].dtype}: {', '.join(shapes)}"
+    return Table(title, LAYER, layer_rows(point.base, point.adapters, point.scaling))
+
+
+def _table(x: LinearOperator) -> Table:
+    return Table(f"{type(x).__name__} {x.shape[0]}×{x.shape[1]}, {x.dtype}: {x.formula}")
+
+
+displayed_as(_table)(LinearOperator)

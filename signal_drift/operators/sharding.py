@@ -1,6 +1,6 @@
-"""More than one device: the columns of an operator and the samples of a data set over a `jax.sharding.Mesh`.
+"""Spreads the columns of an operator and the samples of a data set over the devices of a `jax.sharding.Mesh`.
 
-JAX computes where the data are. What is put here is the data; the rest follows, on one process or on several.
+JAX computes where the data are, so that only they are placed here; the rest follows, on one process or on several.
 """
 
 from dataclasses import replace
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 def shard_columns(operators: T, mesh: Mesh, axis: str | None = None) -> T:
-    """The same operator, or tuple or dict of them, whose columns are computed by the devices along an axis of the mesh.
+    """Let the devices along an axis of the mesh compute the columns of an operator, or of a tuple or dict of them.
 
-    Those of `op.dense()`, `op.diagonal()` and of `op @ V` for a block V (n, k), any number of them: each device takes
-    an equal share, the last one less. They stay there, except that on a mesh of several processes every one gets all.
-    `axis` may be left out where the mesh has only one. Raises `InputError` for an unknown axis.
+    That is those of `op.dense()`, `op.diagonal()` and of `op @ V` for a block V (n, k), any number of them: each device
+    takes an equal share, the last one less. They stay there, except that on a mesh of several processes every one
+    gets all. `axis` may be left out where the mesh has only one. Raises `InputError` for an unknown axis.
     """
     place = mesh_axis(mesh, axis)
 
@@ -35,7 +35,7 @@ def shard_columns(operators: T, mesh: Mesh, axis: str | None = None) -> T:
 
 
 def shard_data(data: T, mesh: Mesh, axis: str | None = None) -> T:
-    """The same tree of arrays, their samples (first axis) divided among the devices along an axis of the mesh.
+    """Divide the samples of a tree of arrays (their first axis) among the devices along an axis of the mesh.
 
     A loss of these arrays then has its gradients, its Hessian products and its training data-parallel. It must have
     them as arguments of a `jax.tree_util.Partial`: arrays that a function closes over are constants to the compiler.

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from signal_drift.hessians.gauss_newton import criterion_curvature, gauss_newton
 from signal_drift.lora.adapters import Adapter
-from signal_drift.losses.composite import composite, split
+from signal_drift.losses.composite import composite, outputs_and_criterion
 from signal_drift.propositions import closed_forms
 from signal_drift.propositions.check import Check, exact, largest, relative, rounding
 from signal_drift.propositions.instance import Instance, flat
@@ -131,7 +131,7 @@ def gauge_directions(x: Instance) -> Check:
 def gauss_newton_is_semidefinite(x: Instance) -> Check:
     """Check that JᵀGJ ⪰ 0 for a criterion that is convex in the outputs, whatever the model (X6)."""
     point = (x.loss, x.base, x.adapters, x.scaling)
-    halves = split(x.loss)
+    halves = outputs_and_criterion(x.loss)
     assumptions, excess, tolerance = {"the loss is composite": halves is not None}, np.nan, rounding(1, np.nan)
     if halves is not None:
         C = eigenvalues(criterion_curvature(*point))

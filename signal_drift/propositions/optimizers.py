@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,13 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from signal_drift.lora.adapters import Adapter, adjoint_product
+from signal_drift.lora.adapters import Adapter, effective_weights
 from signal_drift.lora.updates import decompose_update
 from signal_drift.operators.operator import Point
 from signal_drift.propositions.check import Check, exact, largest
 from signal_drift.propositions.instance import Instance
 from signal_drift.propositions.updates import VANISHING_EPSILON
-from signal_drift.training import separate_rates
+from signal_drift.training import Step, separate_rates, train
 
 Optimizer = Callable[[Array], optax.GradientTransformation]
 
@@ -85,20 +85,16 @@ class Trajectory(NamedTuple):
 
 @partial(jax.jit, static_argnames="optimizer")
 def trajectory(point: Point, rate_A: float | Array, rate_B: float | Array, optimizer: Optimizer) -> Trajectory:
-    """`STEPS` steps with a rate for every A and one for every B; the rates are data, so that all share their code."""
+    """Take `STEPS` steps with a rate for every A and one for every B; the rates are data, so that all share code."""
     transform = separate_rates(optimizer(jnp.asarray(rate_A)), optimizer(jnp.asarray(rate_B)))
 
-    def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], Trajectory]:
-        theta, state = carry
-        gradient = adjoint_product(theta, jax.grad(point.loss)(replace(point, adapters=theta).weights()), point.scaling)
-        delta: Any
-        delta, state = transform.update(gradient, state, theta)
-        drift = decompose_update(theta, delta, point.scaling).drift
-        theta = optax.apply_updates(theta, delta)
-        parts = (replace(point, adapters=theta).weights(), {k: dA for k, (dA, _) in delta.items()}, drift)
-        return (theta, state), Trajectory(*(ravel_pytree(part)[0] for part in parts))
+    def moved(step: Step) -> Trajectory:
+        weights = effective_weights(point.base, step.after, point.scaling)
+        drift = decompose_update(step.theta, step.delta, point.scaling).drift
+        parts = (weights, {k: dA for k, (dA, _) in step.delta.items()}, drift)
+        return Trajectory(*(ravel_pytree(part)[0] for part in parts))
 
-    return jax.lax.scan(step, (point.adapters, transform.init(point.adapters)), length=STEPS)[1]
+    return train(point.loss, point.base, point.adapters, point.scaling, transform, STEPS, record=moved).recorded
 
 
 def _point(x: Instance, scale: float = 1.0, p: float = 1.0, q: float = 1.0) -> Point:

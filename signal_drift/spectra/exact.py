@@ -1,4 +1,4 @@
-"""Eigenvalues that stay right on LoRA's degenerate spectra: exactly zero blocks, r-fold ties, ±λ pairs."""
+"""Computes all eigenvalues, right on LoRA's degenerate spectra too: exactly zero blocks, r-fold ties, ±λ pairs."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ SymmetricMatrix = Float[np.ndarray, "n n"]
 
 
 def eigenvalues(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -> Float[np.ndarray, "n"]:
-    """All eigenvalues λ_1 ≤ … ≤ λ_n in float64, with multiplicity.
+    """Return all eigenvalues λ_1 ≤ … ≤ λ_n in float64, with multiplicity.
 
     The matrix is first split into the blocks that its exact zeros decouple. A zero block therefore gives exact
     zeros, and H_Drift, which splits into Σ_l r_l blocks of size d_in + d_out, costs next to nothing. Error
@@ -28,7 +28,7 @@ def eigenvalues(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -
 
 
 def trace(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -> float:
-    """Tr H, exact to rounding: 0 for H_Drift (X1), from n products and without the matrix for another operator."""
+    """Return Tr H, exact to rounding: 0 for H_Drift (X1), from n products without the matrix for another operator."""
     if isinstance(op, SymmetricOperator) and op.traceless:
         return 0.0
     return float(jnp.sum(op.diagonal()) if isinstance(op, SymmetricOperator) else np.trace(_matrix(op)))
@@ -42,7 +42,7 @@ def _matrix(H: Array | SymmetricMatrix) -> Array | SymmetricMatrix:
 
 
 def decoupled_blocks(H: SymmetricMatrix) -> Iterator[np.ndarray]:
-    """The index sets of the connected components of {(i, j): H_ij ≠ 0}, each ascending."""
+    """Yield the index sets of the connected components of {(i, j): H_ij ≠ 0}, each ascending."""
     unseen = np.ones(len(H), bool)
     while unseen.any():
         block = frontier = np.flatnonzero(unseen)[:1]
@@ -75,5 +75,5 @@ def _lapack_eigenvalues(H: SymmetricMatrix) -> Float[np.ndarray, "n"]:
 
 
 def _device_eigenvalues(H: SymmetricMatrix) -> Float[np.ndarray, "n"]:
-    """The same on the accelerator that JAX found."""
+    """The eigenvalues of H from the accelerator that JAX found."""
     return np.asarray(jnp.linalg.eigvalsh(H, symmetrize_input=False))

@@ -1,4 +1,4 @@
-"""The outermost eigenvalues, matrix-free, with what is known about their error."""
+"""Computes the outermost eigenvalues, matrix-free, with what is known about their error."""
 
 from typing import Literal, NamedTuple
 
@@ -6,11 +6,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from signal_drift.display import Table, number, shown
+from signal_drift.display import Table, displayed_as, number
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.spectra.lanczos import Lanczos, Ritz
-from signal_drift.spectra.matvec import Products
+from signal_drift.spectra.matvec import Matvec
 
 End = Literal["largest", "smallest", "both"]
 SIGNS = {"largest": (1,), "smallest": (-1,), "both": (-1, 1)}
@@ -22,16 +22,8 @@ A restart needs half as much again for a moment.
 """
 
 
-def _extremes(x: "ExtremeEigenvalues") -> Table:
-    state = "converged" if x.converged else "NOT converged"
-    title = f"ExtremeEigenvalues, {state} after {x.products} products, none missed by more than {number(x.missed)}"
-    rows = [(f"{value:.10g}", number(r)) for value, r in zip(x.values, x.residuals, strict=True)]
-    return Table(title, ("eigenvalue", "residual"), rows)
-
-
-@shown(_extremes)
 class ExtremeEigenvalues(NamedTuple):
-    """Ascending eigenvalues at the end(s) asked for; an eigenvalue of H lies within `residuals[i]` of `values[i]`.
+    """Hold ascending eigenvalues at the end(s) asked for; one of H lies within `residuals[i]` of `values[i]`.
 
     `converged` says that the i-th value is the i-th eigenvalue of H within its residual, multiplicity counted.
     `missed` says how far beyond the last value at an end a further eigenvalue may lie that is not listed. Both but
@@ -54,7 +46,7 @@ def extreme_eigenvalues(
     tolerance: float | None = None,
     max_products: int = 4000,
 ) -> ExtremeEigenvalues:
-    """The k largest and/or smallest eigenvalues, matrix-free: ‖Hy − θy‖ ≤ tolerance·‖H‖ when converged.
+    """Find the k largest and/or smallest eigenvalues, matrix-free: ‖Hy − θy‖ ≤ tolerance·‖H‖ when converged.
 
     Runs of Lanczos, each from a random start in the complement of the Ritz vectors Y found so far, until one finds
     nothing that belongs among the k outermost. With R = HY − YΘ and C the rest of H, Weyl and Cauchy give
@@ -64,8 +56,8 @@ def extreme_eigenvalues(
 
     Raises `InputError` for a k beyond n, an operator that is not symmetric, and one that is not finite.
     """
-    product = Products(op)
-    n = product.n
+    matvec = Matvec(op)
+    n = matvec.n
     if not 1 <= k <= n:
         raise InputError(f"k: must be between 1 and n = {n}, got {k}")
     if which not in SIGNS:
@@ -74,10 +66,10 @@ def extreme_eigenvalues(
     if tolerance is not None and not eps <= tolerance < 1:
         raise InputError(f"tolerance: must be at least ε = {eps:.1e} and below 1, got {tolerance}")
     draws = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0) if key is None else key)))
-    search = _Search(product, k, SIGNS[which], 100 * n**0.5 * eps if tolerance is None else tolerance)
-    search.scale = search.product.check_symmetry(draws)
+    search = _Search(matvec, k, SIGNS[which], 100 * n**0.5 * eps if tolerance is None else tolerance)
+    search.scale = search.matvec.check_symmetry(draws)
     done = search.small()
-    while not done and (search.product.count < max_products or len(search.Y) < k * len(SIGNS[which])):
+    while not done and (search.matvec.count < max_products or len(search.Y) < k * len(SIGNS[which])):
         done = search.run(draws.standard_normal(n), max_products)
     return search.result(done)
 
@@ -85,16 +77,16 @@ def extreme_eigenvalues(
 class _Search:
     """The Ritz pairs locked so far, rows of `Y` with values `theta`."""
 
-    def __init__(self, product: Products, k: int, signs: tuple[int, ...], tolerance: float) -> None:
-        self.product, self.k, self.signs, self.tolerance = product, k, signs, tolerance
-        self.Y, self.theta, self.missed, self.scale = np.zeros((0, product.n)), np.zeros(0), np.inf, 0.0
+    def __init__(self, matvec: Matvec, k: int, signs: tuple[int, ...], tolerance: float) -> None:
+        self.matvec, self.k, self.signs, self.tolerance = matvec, k, signs, tolerance
+        self.Y, self.theta, self.missed, self.scale = np.zeros((0, matvec.n)), np.zeros(0), np.inf, 0.0
 
     def small(self) -> bool:
         """All of the spectrum at once where little less is asked for."""
-        n = self.product.n
+        n = self.matvec.n
         if n > 2 * self.k * len(self.signs) + 8:
             return False
-        H = np.stack([self.product(row) for row in np.eye(n)])
+        H = np.stack([self.matvec(row) for row in np.eye(n)])
         self.theta, S = np.linalg.eigh((H + H.T) / 2)
         self.Y, self.missed, self.scale = S.T, 0.0, float(np.max(np.abs(self.theta)))
         return True
@@ -102,11 +94,11 @@ class _Search:
     def run(self, start: np.ndarray, max_products: int) -> bool:
         """One run from `start`, whose contribution is locked. True if nothing can be missing any more."""
         ends = self.k * len(self.signs)
-        negligible = self.product.noise * self.scale
-        lanczos = Lanczos(self.product, self.Y, start, capacity(self.product.n) + 4 * ends, negligible)
+        negligible = self.matvec.noise * self.scale
+        lanczos = Lanczos(self.matvec, self.Y, start, capacity(self.matvec.n) + 4 * ends, negligible)
         while True:
             lanczos.step()
-            spent = self.product.count >= max_products and len(self.Y) + lanczos.size >= ends
+            spent = self.matvec.count >= max_products and len(self.Y) + lanczos.size >= ends
             stop = spent or lanczos.invariant
             if not stop and lanczos.size < lanczos.capacity and lanczos.size % 8:
                 continue
@@ -149,21 +141,31 @@ class _Search:
         """Residuals of the normalised Ritz vectors, computed from the operator itself, and the error of doing so."""
         order = np.argsort(self.theta, kind="stable")
         positions = outermost(len(order), self.signs, self.k)
-        chosen = order[np.unique(positions) if len(order) == self.product.n else positions]
+        chosen = order[np.unique(positions) if len(order) == self.matvec.n else positions]
         Y = self.Y[chosen] / np.linalg.norm(self.Y[chosen], axis=1, keepdims=True)
         theta = self.theta[chosen]
-        residuals = np.linalg.norm(np.stack([self.product(y) for y in Y]) - theta[:, None] * Y, axis=1)
-        rounding = self.product.rounding * self.scale
+        residuals = np.linalg.norm(np.stack([self.matvec(y) for y in Y]) - theta[:, None] * Y, axis=1)
+        rounding = self.matvec.rounding * self.scale
         converged = done and bool(np.all(residuals <= self.tolerance * self.scale))
-        return ExtremeEigenvalues(theta, residuals + rounding, converged, self.missed, self.product.count)
+        return ExtremeEigenvalues(theta, residuals + rounding, converged, self.missed, self.matvec.count)
 
 
 def capacity(n: int) -> int:
-    """Vectors of length n, in float64, whatever the operator's dtype."""
+    """Return how many vectors of length n a basis may hold, in float64 whatever the operator's dtype."""
     return min(CAPACITY, max(LEAST, BASIS_BYTES // (8 * n)))
 
 
 def outermost(m: int, signs: tuple[int, ...], k: int) -> Int[np.ndarray, "_"]:
-    """The positions of the k outermost of m ascending values at each end, ascending; a position may serve both ends."""
+    """Return the positions, ascending, of the k outermost of m ascending values at each end; one may serve both."""
     ends = {-1: np.arange(min(k, m)), 1: np.arange(max(m - k, 0), m)}
     return np.sort(np.concatenate([ends[sign] for sign in signs]))
+
+
+def _table(x: ExtremeEigenvalues) -> Table:
+    state = "converged" if x.converged else "NOT converged"
+    title = f"ExtremeEigenvalues, {state} after {x.products} products, none missed by more than {number(x.missed)}"
+    rows = [(f"{value:.10g}", number(r)) for value, r in zip(x.values, x.residuals, strict=True)]
+    return Table(title, ("eigenvalue", "residual"), rows)
+
+
+displayed_as(_table)(ExtremeEigenvalues)

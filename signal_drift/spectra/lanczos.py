@@ -1,4 +1,4 @@
-"""Lanczos with full reorthogonalisation, thick restarts and a probabilistic bound on what it may have missed.
+"""Runs Lanczos with full reorthogonalisation, thick restarts and a bound in probability on what it missed.
 
 From a start v, uniform on the unit sphere, j steps for a symmetric C give an orthonormal basis of polynomials of C
 applied to v, the Ritz values θ of C on it, and a next vector q = p(C)v. Every Ritz value is a root of p, every one
@@ -23,7 +23,7 @@ FAILURE = 1e-6
 
 
 class Ritz(NamedTuple):
-    """Ascending Ritz values, their vectors in the basis (columns) and their residual norms."""
+    """Hold ascending Ritz values, their vectors in the basis (columns) and their residual norms."""
 
     values: Float[np.ndarray, "m"]
     vectors: Float[np.ndarray, "m m"]
@@ -31,18 +31,18 @@ class Ritz(NamedTuple):
 
 
 class Lanczos:
-    """The run for C = P H P, P the projection onto the orthogonal complement of the orthonormal rows `locked`."""
+    """Run on C = P H P, P the projection onto the orthogonal complement of the orthonormal rows `locked`."""
 
     def __init__(
         self,
-        product: Callable[[np.ndarray], np.ndarray],
+        matvec: Callable[[np.ndarray], np.ndarray],
         locked: Float[np.ndarray, "l n"],
         start: Float[np.ndarray, "n"],
         capacity: int,
         negligible: float,
     ) -> None:
-        """`product` is v ↦ Hv, which errs by `negligible`; at dimension `capacity` a restart is due."""
-        self.product = product
+        """Begin at `start`; `matvec` is v ↦ Hv and errs by `negligible`; at dimension `capacity` a restart is due."""
+        self.matvec = matvec
         self.locked, n = locked.shape
         self.capacity, self.negligible = min(capacity, n - self.locked), negligible
         self.rows = np.zeros((self.locked + self.capacity + 1, n))
@@ -55,17 +55,18 @@ class Lanczos:
 
     @property
     def basis(self) -> Float[np.ndarray, "m n"]:
+        """Return the orthonormal basis, one vector a row."""
         return self.rows[self.locked : self.locked + self.size]
 
     @property
     def invariant(self) -> bool:
-        """The basis spans an invariant subspace to rounding, which in exact arithmetic is all that v can see."""
+        """Tell whether the basis spans an invariant subspace to rounding: in exact arithmetic all that v can see."""
         return self.beta <= self.negligible or self.locked + self.size == self.rows.shape[1]
 
     def step(self) -> None:
-        """C q = Q h + β q⁺, one product."""
+        """Take one step C q = Q h + β q⁺, at the cost of one product."""
         here = self.locked + self.size
-        image = self.product(self.rows[here])
+        image = self.matvec(self.rows[here])
         self.scale = max(self.scale, float(np.linalg.norm(image)))
         rest, h = orthogonalised(image, self.rows[: here + 1])
         self.T[: self.size + 1, self.size] = self.T[self.size, : self.size + 1] = h[self.locked :]
@@ -77,11 +78,12 @@ class Lanczos:
             self.rows[here + 1] = rest / self.beta
 
     def ritz(self) -> Ritz:
+        """Return the eigenpairs of C projected on the basis, their residuals β|s_last|."""
         theta, S = np.linalg.eigh(self.T[: self.size, : self.size])
         return Ritz(theta, S, self.beta * np.abs(S[-1]))
 
     def restart(self, ritz: Ritz, keep: Int[np.ndarray, "k"]) -> None:
-        """Only the Ritz vectors at the positions `keep` stay in the basis, and the next vector follows them."""
+        """Restart from the Ritz vectors at the positions `keep`, which the next vector follows."""
         self.dropped = np.append(self.dropped, np.delete(ritz.values, keep))
         following = self.rows[self.locked + self.size].copy()
         self.rows[self.locked : self.locked + len(keep)] = ritz.vectors[:, keep].T @ self.basis
@@ -91,7 +93,7 @@ class Lanczos:
         self.T[range(self.size), range(self.size)] = ritz.values[keep]
 
     def reach(self, ritz: Ritz, sign: int) -> float:
-        """How far beyond the outermost Ritz value (the largest for sign 1) an eigenvalue of C may lie, but for δ."""
+        """Bound how far beyond the outermost Ritz value (the largest for sign 1) one of C may lie, but for δ."""
         roots = sign * np.append(self.dropped, ritz.values)
         top = float(np.max(sign * ritz.values))
         if self.invariant:
@@ -110,7 +112,7 @@ def _log_product(x: float, roots: np.ndarray) -> float:
 
 
 def orthogonalised(x: np.ndarray, rows: Float[np.ndarray, "m n"]) -> tuple[np.ndarray, np.ndarray]:
-    """(x − QᵀQx, Qx), Q the orthonormal rows; a second pass where the first leaves less than half (twice is enough)."""
+    """Return (x − QᵀQx, Qx), Q the orthonormal rows, twice where the first pass leaves less than half (is enough)."""
     h = rows @ x
     rest = x - h @ rows
     if np.linalg.norm(rest) < np.linalg.norm(x) / 2:

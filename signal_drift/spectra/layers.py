@@ -1,4 +1,4 @@
-"""The decomposition layer by layer: what each layer's own curvature is, and how much of the whole it carries."""
+"""Looks at the decomposition layer by layer: each layer's own curvature, and its share of the whole."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from signal_drift.display import Table, number, shown
+from signal_drift.display import Table, displayed_as, number
 from signal_drift.hessians.decomposition import Decomposition
 from signal_drift.lora.adapters import Adapters, per_layer
 from signal_drift.lora.scaling_rules import alpha_base
@@ -19,7 +19,7 @@ OPERATORS = ("task", "signal", "drift", "lora")
 
 
 class Block(NamedTuple):
-    """One layer's diagonal block of an operator H: the ends of its spectrum, its trace, and its shares of the whole.
+    """Describe one layer's diagonal block of an operator H: the ends of its spectrum, trace, shares of the whole.
 
     `trace_share` is Tr H_ll / Tr H, NaN where Tr H = 0 (the drift); `norm_share` is ‖H_ll‖_F² / ‖H‖_F², of which the
     blocks between layers have the rest.
@@ -33,7 +33,7 @@ class Block(NamedTuple):
 
 
 class LayerView(NamedTuple):
-    """One line of the table. V2's α = √r/σ_A is given for σ_A as it was set and as it is in A, its root mean square."""
+    """Describe one layer. V2's α = √r/σ_A is given for σ_A as it was set and as it is in A, its root mean square."""
 
     layer: str
     shape: tuple[int, int]
@@ -46,20 +46,8 @@ class LayerView(NamedTuple):
     alpha_measured: float
 
 
-def _views(views: "LayerViews") -> Table:
-    ends = [f"{end} {name}" for name in ("H_ℓ", "H_Signal", "H_Drift", "H_LoRA") for end in ("λmin", "λmax")]
-    rows = [(v.layer, "×".join(map(str, v.shape)), str(v.rank), *map(number, _numbers(v))) for v in views]
-    return Table(f"{len(rows)} layers, the block of each", ("layer", "W", "r", *ends, "Tr H_Signal", "V2: α"), rows)
-
-
-def _numbers(view: LayerView) -> list[float]:
-    blocks: list[Block] = [getattr(view, name) for name in OPERATORS]
-    return [*(end for block in blocks for end in (block.smallest, block.largest)), view.signal.trace, view.alpha_set]
-
-
-@shown(_views)
 class LayerViews(tuple[LayerView, ...]):
-    """Every layer, in the order of their names."""
+    """List every layer, in the order of their names."""
 
     __slots__ = ()
 
@@ -69,7 +57,7 @@ def layer_views(
     adapters: Adapters,
     sigma_a: float | Mapping[str, float] | None = None,
 ) -> LayerViews:
-    """Every layer's block of H_ℓ, H_Signal, H_Drift and H_LoRA, and its own V2 α = √r/σ_A.
+    """Describe every layer's block of H_ℓ, H_Signal, H_Drift and H_LoRA, and its own V2 α = √r/σ_A (Cor. 1).
 
     `sigma_a` is the standard deviation that A was drawn with, by default 1/√d_in as in `init_adapters`. From the dense
     matrices, which may stand in the place of the operators in a dict of what `decompose` returns.
@@ -109,3 +97,17 @@ def _block(H: Float[np.ndarray, "n n"], trace: float, norm: float) -> Block:
         trace_share=float(np.trace(H)) / trace if trace else np.nan,
         norm_share=float(np.sum(H**2)) / norm if norm else np.nan,
     )
+
+
+def _table(views: LayerViews) -> Table:
+    ends = [f"{end} {name}" for name in ("H_ℓ", "H_Signal", "H_Drift", "H_LoRA") for end in ("λmin", "λmax")]
+    rows = [(v.layer, "×".join(map(str, v.shape)), str(v.rank), *map(number, _numbers(v))) for v in views]
+    return Table(f"{len(rows)} layers, the block of each", ("layer", "W", "r", *ends, "Tr H_Signal", "V2: α"), rows)
+
+
+def _numbers(view: LayerView) -> list[float]:
+    blocks: list[Block] = [getattr(view, name) for name in OPERATORS]
+    return [*(end for block in blocks for end in (block.smallest, block.largest)), view.signal.trace, view.alpha_set]
+
+
+displayed_as(_table)(LayerViews)

@@ -1,4 +1,4 @@
-"""Products of a symmetric operator with host vectors: checked to be finite, counted."""
+"""Multiplies a symmetric operator by host vectors; products are checked to be finite, and counted."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ from signal_drift.errors import InputError
 from signal_drift.operators.operator import LinearOperator, SymmetricOperator
 
 
-class Products:
-    """v ↦ Hv in float64, computed in the operator's dtype."""
+class Matvec:
+    """Apply v ↦ Hv in float64, computed in the operator's dtype. Raises `InputError` for one that is not symmetric."""
 
     def __init__(self, op: SymmetricOperator) -> None:
         if not isinstance(op, SymmetricOperator):
@@ -20,12 +20,12 @@ class Products:
 
     @property
     def rounding(self) -> float:
-        """n·ε: what a product in the operator's dtype may err by, relative to ‖H‖."""
+        """Return n·ε: what a product in the operator's dtype may err by, relative to ‖H‖."""
         return self.n * float(np.finfo(self.op.dtype).eps)
 
     @property
     def noise(self) -> float:
-        """10·√n·ε: what a product errs by where roundings add up like random ones, relative to ‖H‖."""
+        """Return 10·√n·ε: what a product errs by where roundings add up like random ones, relative to ‖H‖."""
         return 10 * self.n**0.5 * float(np.finfo(self.op.dtype).eps)
 
     def __call__(self, v: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
@@ -42,7 +42,10 @@ class Products:
             raise InputError(f"op: must be finite, but a product with it has the entry {image[odd[0]]} at {where}")
 
     def check_symmetry(self, draws: np.random.Generator) -> float:
-        """⟨u, Hv⟩ = ⟨v, Hu⟩ for one random unit pair, to ten times the noise. Returns a lower bound on ‖H‖."""
+        """Check ⟨u, Hv⟩ = ⟨v, Hu⟩ for a random unit pair, to ten times the noise, and return a lower bound on ‖H‖.
+
+        Raises `InputError` where they differ.
+        """
         u, v = (x / np.linalg.norm(x) for x in draws.standard_normal((2, self.n)))
         Hu, Hv = self(u), self(v)
         apart, size = abs(u @ Hv - v @ Hu), float(max(np.linalg.norm(Hu), np.linalg.norm(Hv)))
@@ -52,7 +55,7 @@ class Products:
 
 
 def layer_of(op: LinearOperator, row: int) -> str:
-    """Where in the model a row of the operator lies."""
+    """Say where in the model a row of the operator lies."""
     trees = [dict(op.point.base), {k: adapter._asdict() for k, adapter in op.point.adapters.items()}]
     for tree in trees:
         places = [(path, x.size) for path, x in jax.tree_util.tree_leaves_with_path(tree)]

@@ -1,4 +1,4 @@
-"""The whole spectrum at any size: the trace and the density of eigenvalues from random vectors, with their errors."""
+"""Estimates the whole spectrum at any size from random vectors: trace and density of eigenvalues, with errors."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,31 +7,22 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from signal_drift.display import Table, shown, span
+from signal_drift.display import Table, displayed_as, span
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.spectra.lanczos import Lanczos
-from signal_drift.spectra.matvec import Products
+from signal_drift.spectra.matvec import Matvec
 
 
-@shown(lambda x: Table(f"Estimate({x.value:.6g} ± {x.error:.2g})"))
 class Estimate(NamedTuple):
-    """A mean over independent probes and its standard error."""
+    """Hold a mean over independent probes and its standard error."""
 
     value: float
     error: float
 
 
-def _density(x: "SpectralDensity") -> Table:
-    probes, steps = x.nodes.shape
-    mean = x.mean(lambda nodes: nodes)
-    size = f"{probes} probes of {steps} nodes from {span(x.nodes)}"
-    return Table(f"SpectralDensity, {size}; mean eigenvalue {mean.value:.3g} ± {mean.error:.1g}")
-
-
-@shown(_density)
 class SpectralDensity(NamedTuple):
-    """For every probe v a quadrature of its spectral measure: ⟨v, f(H)v⟩ = Σ_j weights_j f(nodes_j).
+    """Hold for every probe v a quadrature of its spectral measure: ⟨v, f(H)v⟩ = Σ_j weights_j f(nodes_j).
 
     Exact for polynomials f of degree below twice the number of nodes. The mean over probes is (1/n)·Σ_i f(λ_i), the
     density of eigenvalues, in expectation; the scatter of the probes is its error. A run that ends early has its
@@ -42,13 +33,13 @@ class SpectralDensity(NamedTuple):
     weights: Float[np.ndarray, "probes steps"]
 
     def mean(self, f: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-        """(1/n)·Σ_i f(λ_i)."""
+        """Estimate (1/n)·Σ_i f(λ_i)."""
         return _mean(np.sum(self.weights * f(self.nodes), axis=1))
 
     def smooth(
         self, grid: Float[np.ndarray, "m"], width: float
     ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
-        """At the points of `grid`, the density convolved with a Gaussian of deviation `width`, and its error."""
+        """Convolve the density with a Gaussian of deviation `width`; return it and its error on `grid`."""
         z = (grid[:, None, None] - self.nodes) / width
         values = np.sum(self.weights * np.exp(-(z**2) / 2), axis=2) / (width * np.sqrt(2 * np.pi))
         return np.mean(values, axis=1), np.std(values, axis=1, ddof=1) / np.sqrt(len(self.nodes))
@@ -57,7 +48,7 @@ class SpectralDensity(NamedTuple):
 def spectral_density(
     op: SymmetricOperator, *, probes: int = 10, steps: int = 80, key: Key[Array, ""] | None = None
 ) -> SpectralDensity:
-    """φ(λ) = (1/n)·Σ_i δ(λ − λ_i), by stochastic Lanczos quadrature with full reorthogonalisation.
+    """Estimate φ(λ) = (1/n)·Σ_i δ(λ − λ_i), by stochastic Lanczos quadrature with full reorthogonalisation.
 
     One run of `steps` products for each of `probes` vectors, uniform on the unit sphere: the Ritz values are the
     nodes, the squares of the first components of their vectors the weights (Golub and Welsch). Needs the memory
@@ -66,12 +57,12 @@ def spectral_density(
     n = op.shape[0]
     _check(probes, 2, "probes")
     _check(steps, 1, "steps")
-    product, draws = Products(op), _generator(key)
-    product.check_symmetry(draws)
+    matvec, draws = Matvec(op), _generator(key)
+    matvec.check_symmetry(draws)
     nodes, weights = np.zeros((2, probes, min(steps, n)))
     for i in range(probes):
-        run = Lanczos(product, np.zeros((0, n)), draws.standard_normal(n), min(steps, n), 0.0)
-        while run.size < run.capacity and run.beta > product.noise * run.scale:
+        run = Lanczos(matvec, np.zeros((0, n)), draws.standard_normal(n), min(steps, n), 0.0)
+        while run.size < run.capacity and run.beta > matvec.noise * run.scale:
             run.step()
         theta, S, _ = run.ritz()
         nodes[i, : run.size], weights[i, : run.size] = theta, S[0] ** 2
@@ -79,20 +70,20 @@ def spectral_density(
 
 
 def estimate_trace(op: SymmetricOperator, *, probes: int = 60, key: Key[Array, ""] | None = None) -> Estimate:
-    """Tr H = Tr QᵀHQ + E⟨z, (I − QQᵀ)H(I − QQᵀ)z⟩, z ∈ {±1}ⁿ (Hutch++: Meyer, Musco, Musco and Woodruff 2021).
+    """Estimate Tr H = Tr QᵀHQ + E⟨z, (I − QQᵀ)H(I − QQᵀ)z⟩, z ∈ {±1}ⁿ.
 
-    A third of the products go into Q, an orthonormal basis of H applied to random signs, a third into its exact
-    part and a third into z. The error is the standard error of the last mean. Raises `InputError` for fewer than
-    six probes.
+    This is Hutch++ (Meyer, Musco, Musco and Woodruff 2021). A third of the products go into Q, an orthonormal basis
+    of H applied to random signs, a third into its exact part and a third into z. The error is the standard error of
+    the last mean. Raises `InputError` for fewer than six probes.
     """
     _check(probes, 6, "probes")
-    product, draws = Products(op), _generator(key)
-    n, third = product.n, min(probes // 3, op.shape[0])
+    matvec, draws = Matvec(op), _generator(key)
+    n, third = matvec.n, min(probes // 3, op.shape[0])
     signs = draws.choice([-1.0, 1.0], (2, third, n))
-    Q = np.linalg.qr(np.stack([product(z) for z in signs[0]]).T)[0]
-    exact = sum(float(q @ product(q)) for q in Q.T)
+    Q = np.linalg.qr(np.stack([matvec(z) for z in signs[0]]).T)[0]
+    exact = sum(float(q @ matvec(q)) for q in Q.T)
     rest = signs[1] - (signs[1] @ Q) @ Q.T
-    value, error = _mean(np.array([z @ product(z) for z in rest]))
+    value, error = _mean(np.array([z @ matvec(z) for z in rest]))
     return Estimate(exact + value, error)
 
 
@@ -107,3 +98,14 @@ def _generator(key: Key[Array, ""] | None) -> np.random.Generator:
 def _check(value: int, least: int, name: str) -> None:
     if value < least:
         raise InputError(f"{name}: must be at least {least}, got {value}")
+
+
+def _table(x: SpectralDensity) -> Table:
+    probes, steps = x.nodes.shape
+    mean = x.mean(lambda nodes: nodes)
+    size = f"{probes} probes of {steps} nodes from {span(x.nodes)}"
+    return Table(f"SpectralDensity, {size}; mean eigenvalue {mean.value:.3g} ± {mean.error:.1g}")
+
+
+displayed_as(lambda x: Table(f"Estimate({x.value:.6g} ± {x.error:.2g})"))(Estimate)
+displayed_as(_table)(SpectralDensity)

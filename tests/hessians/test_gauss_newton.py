@@ -11,7 +11,7 @@ from problems import PAIR, Problem, central_difference, flat, flat_weights, rand
 
 import signal_drift as sd
 from signal_drift.hessians.gauss_newton import criterion_curvature
-from signal_drift.losses.composite import composite, split
+from signal_drift.losses.composite import composite, outputs_and_criterion
 
 
 def linear_outputs(M, weights):
@@ -85,11 +85,11 @@ def test_composite_is_the_criterion_of_the_outputs():
 
 def test_only_a_composite_loss_is_split():
     outputs, criterion = Partial(linear_outputs, jnp.eye(2)), Partial(half_square, jnp.ones(2))
-    assert split(composite(outputs, criterion)) == (outputs, criterion)
+    assert outputs_and_criterion(composite(outputs, criterion)) == (outputs, criterion)
     plain = composite(lambda weights: weights["W"], jnp.sum)
-    assert [half.func for half in split(plain) or ()] == [plain.args[0].func, jnp.sum]
-    assert split(lambda weights: jnp.sum(weights["W"])) is None
-    assert split(Partial(half_square, jnp.ones(2))) is None
+    assert [half.func for half in outputs_and_criterion(plain) or ()] == [plain.args[0].func, jnp.sum]
+    assert outputs_and_criterion(lambda weights: jnp.sum(weights["W"])) is None
+    assert outputs_and_criterion(Partial(half_square, jnp.ones(2))) is None
 
 
 def test_data_of_both_halves_are_traced():

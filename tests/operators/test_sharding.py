@@ -23,7 +23,7 @@ from problems import rejects, rounding
 import signal_drift as sd
 from signal_drift.operators.mesh import MeshAxis
 
-PROGRAM = Path(__file__).with_name("many_devices.py")
+PROGRAM = Path(many_devices.__file__)
 D = 41
 ONE = Mesh(np.array(jax.devices()[:1]), ("all",))
 

@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from mutants import MUTANTS
 
 import signal_drift as sd
-from signal_drift.losses.composite import composite, split
+from signal_drift.losses.composite import composite, outputs_and_criterion
 from signal_drift.propositions import (
     MATRIX_FREE,
     PROPOSITIONS,
@@ -103,7 +103,7 @@ def test_user_of_a_loss_that_is_not_composite_is_told_what_was_not_computed():
 def test_semidefiniteness_needs_a_convex_criterion():
     """X6's premise: with the sign of the criterion turned, the conclusion is false and is not claimed."""
     x = random_instance("MSE of an MLP", 0, 1.0, begins=False)
-    outputs, criterion = split(x.loss) or pytest.fail("not composite")
+    outputs, criterion = outputs_and_criterion(x.loss) or pytest.fail("not composite")
     check = gauss_newton_is_semidefinite(replace(x, loss=composite(outputs, lambda y: -criterion(y))))
     assert not check.applicable
     assert not check.holds

@@ -6,7 +6,7 @@ import pytest
 from problems import decomposition, dense, matrix_operator, rejects, rounding
 
 import signal_drift as sd
-from signal_drift.hessians import decomposition as curvature
+from signal_drift.operators import operator
 
 N = 80
 RUNS = 200
@@ -58,7 +58,7 @@ def test_trace_of_low_rank_is_exact():
 def test_trace_of_the_drift_takes_no_product(monkeypatch):
     """X1: Tr H_Drift = 0, and so says its diagonal."""
     assert not np.any(np.diag(dense("mlp", "drift")))
-    monkeypatch.setattr(curvature, "_diagonal", None)
+    monkeypatch.setattr(operator, "_diagonal", None)
     assert sd.trace(decomposition("mlp").drift) == 0.0
 
 
@@ -138,7 +138,7 @@ def test_matrix_that_does_not_fit_is_refused_before_it_is_built(monkeypatch):
     base = {"W": jax.numpy.zeros((1000, 1000))}
     adapters = sd.init_adapters(jax.random.key(0), base, 1)
     parts = sd.decompose(lambda weights: jax.numpy.sum(weights["W"] ** 2), base, adapters, 1.0)
-    monkeypatch.setattr(curvature, "_columns", None)
+    monkeypatch.setattr(operator, "_columns", None)
     with rejects("op", "7.45e+03 GiB", "(1000000, 1000000)", "extreme_eigenvalues"):
         parts.task.dense()
     with rejects("op", "29.8 GiB", "spectral_density"):

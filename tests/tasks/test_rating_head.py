@@ -8,7 +8,7 @@ from flax import nnx
 from problems import EPS
 
 import signal_drift as sd
-from signal_drift.losses.composite import split
+from signal_drift.losses.composite import outputs_and_criterion
 from signal_drift.models.bert import Bert, BertConfig
 from signal_drift.tasks.rating_head import PENALTIES, Examples, Head, batch_error, embeddings, rating_error, ridge_head
 
@@ -76,7 +76,7 @@ def test_loss_is_the_mean_squared_error_of_the_ratings(encoder):
     rest = means @ np.asarray(HEAD.weight) + 0.3 - np.asarray(TEXTS.ratings)
     loss = rating_error(forward, HEAD, TEXTS)
     assert float(jax.jit(loss)(base)) == pytest.approx(np.mean(rest**2), rel=1e3 * EPS)
-    outputs, _ = split(loss) or pytest.fail("not composite: it has no Gauss–Newton matrix")
+    outputs, _ = outputs_and_criterion(loss) or pytest.fail("not composite: it has no Gauss–Newton matrix")
     assert np.allclose(jax.jit(outputs)(base), rest + np.asarray(TEXTS.ratings), rtol=0, atol=1e3 * EPS)
 
 
