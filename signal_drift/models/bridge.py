@@ -27,12 +27,7 @@ from signal_drift.models.kernel_layout import Layout, has_kernel, layout
 Selection = str | Callable[[str, nnx.Module], bool] | None
 
 
-def _forward(x: "Forward") -> Table:
-    return Table(f"Forward(weights, *inputs), weights of {', '.join(name for name, _ in x.layers)}")
-
-
 @register_dataclass
-@displayed_as(_forward)
 @dataclass(frozen=True, eq=False, repr=False)
 class Forward:
     """Maps (weights, *inputs) to the model's output with `weights` in the kernels of `layers`; all else is frozen."""
@@ -85,12 +80,6 @@ def base_and_forward(model: nnx.Module, layers: Selection = None) -> tuple[dict[
     return base, Forward(graphdef, tuple(layouts.items()), state)
 
 
-def _lora_model(x: "LoRAModel") -> Table:
-    scaling = dict.fromkeys(x.base, x.scaling)
-    return Table(f"LoRAModel of {len(x.base)} layers", LAYER, layer_rows(x.base, x.adapters, scaling))
-
-
-@displayed_as(_lora_model)
 class LoRAModel(NamedTuple):
     """Holds a model taken apart at its nnx.LoRA modules: forward(W₀ + s·BA, *inputs) = model.eval()(*inputs)."""
 
@@ -190,3 +179,18 @@ def _check_unshared(model: nnx.Module, modules: dict[str, Any], layouts: dict[st
         where = owners[id(modules[name].kernel)]
         if len(where) > 1:
             raise InputError(f"model: one kernel is used in {where}; share the module, not its kernel")
+
+
+def _forward_table(x: Forward) -> Table:
+    return Table(f"Forward(weights, *inputs), weights of {', '.join(name for name, _ in x.layers)}")
+
+
+displayed_as(_forward_table)(Forward)
+
+
+def _model_table(x: LoRAModel) -> Table:
+    scaling = dict.fromkeys(x.base, x.scaling)
+    return Table(f"LoRAModel of {len(x.base)} layers", LAYER, layer_rows(x.base, x.adapters, scaling))
+
+
+displayed_as(_model_table)(LoRAModel)

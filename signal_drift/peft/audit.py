@@ -49,34 +49,6 @@ class LayerAudit(NamedTuple):
         return (self.norm / top) ** 2 if top else math.nan
 
 
-def _audit(layers: "Audit") -> Table:
-    header = (
-        "layer",
-        "W",
-        "r",
-        "s",
-        "α = s·r",
-        "σ_A set",
-        "σ_A stored",
-        "V1: α",
-        "V2: α",
-        "V2/α",
-        "‖sBA‖₂",
-        "stable rank",
-    )
-    rows = [
-        (x.layer, "×".join(map(str, x.shape)), str(x.rank), *map(number, _numbers(x)), number(x.stable_rank))
-        for x in layers
-    ]
-    return Table(f"{len(rows)} layers", header, rows)
-
-
-def _numbers(x: LayerAudit) -> tuple[float, ...]:
-    top = float(np.max(x.singular_values, initial=0.0))
-    return (x.scaling, x.alpha, x.sigma_set, x.sigma_measured, x.v1, x.v2, x.under_scaled, top)
-
-
-@displayed_as(_audit)
 class Audit(tuple[LayerAudit, ...]):
     """Holds every layer of an adapter, in the order of their names."""
 
@@ -155,3 +127,33 @@ def _notes(stored: StoredLayer, config: LoraConfig, drawn: float) -> tuple[str, 
         "DoRA rescales the rows of W₀ + s·BA: s·BA is not the whole update": config.use_dora,
     }
     return tuple(note for note, true in notes.items() if true)
+
+
+def _table(layers: Audit) -> Table:
+    header = (
+        "layer",
+        "W",
+        "r",
+        "s",
+        "α = s·r",
+        "σ_A set",
+        "σ_A stored",
+        "V1: α",
+        "V2: α",
+        "V2/α",
+        "‖sBA‖₂",
+        "stable rank",
+    )
+    rows = [
+        (x.layer, "×".join(map(str, x.shape)), str(x.rank), *map(number, _numbers(x)), number(x.stable_rank))
+        for x in layers
+    ]
+    return Table(f"{len(rows)} layers", header, rows)
+
+
+def _numbers(x: LayerAudit) -> tuple[float, ...]:
+    top = float(np.max(x.singular_values, initial=0.0))
+    return (x.scaling, x.alpha, x.sigma_set, x.sigma_measured, x.v1, x.v2, x.under_scaled, top)
+
+
+displayed_as(_table)(Audit)

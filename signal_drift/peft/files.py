@@ -36,15 +36,6 @@ class _Keys(NamedTuple):
     embedding: bool
 
 
-def _files(x: "AdapterFiles") -> Table:
-    c = x.config
-    scale = (
-        f"r {c.r}, lora_alpha {c.lora_alpha:g}{', rsLoRA' if c.use_rslora else ''}, initialised {c.init_lora_weights}"
-    )
-    return Table(f"AdapterFiles({x.folder.name!r}): {len(x.keys)} layers, {scale}")
-
-
-@displayed_as(_files)
 @dataclass(frozen=True, repr=False)
 class AdapterFiles:
     """Knows an adapter on disk: its configuration, and where each layer's factors are."""
@@ -127,3 +118,14 @@ def _checked(stored: StoredLayer, config: LoraConfig) -> StoredLayer:
 
 def _odd(factor: np.ndarray) -> float:
     return float(factor[~np.isfinite(factor)][0])
+
+
+def _table(x: AdapterFiles) -> Table:
+    c = x.config
+    scale = (
+        f"r {c.r}, lora_alpha {c.lora_alpha:g}{', rsLoRA' if c.use_rslora else ''}, initialised {c.init_lora_weights}"
+    )
+    return Table(f"AdapterFiles({x.folder.name!r}): {len(x.keys)} layers, {scale}")
+
+
+displayed_as(_table)(AdapterFiles)

@@ -144,7 +144,18 @@ class Check:
         return f"{self.claim} {note}: {self.statement}" + f"; {errors}" * computed
 
 
-def _checks(checks: "Checks") -> Table:
+class Checks(tuple[Check, ...]):
+    """Holds the checks of one instance."""
+
+    __slots__ = ()
+
+
+def failures(checks: Iterable[Check]) -> list[str]:
+    """List what a test asserts to be empty: each statement that fails although its assumptions are met, in one line."""
+    return [str(check) for check in checks if check.applicable and not check.holds]
+
+
+def _table(checks: Checks) -> Table:
     rows = [(c.claim, c.statement, _outcome(c), number(c.ratio), number(c.control_ratio)) for c in checks]
     failed = len(failures(checks))
     title = f"{len(checks)} checks, {f'{failed} FAIL' if failed else 'none fails'} where the assumptions are met"
@@ -156,13 +167,4 @@ def _outcome(check: Check) -> str:
     return f"not met: {unmet}" if unmet else "holds" if check.holds else "FAILS"
 
 
-@displayed_as(_checks)
-class Checks(tuple[Check, ...]):
-    """Holds the checks of one instance."""
-
-    __slots__ = ()
-
-
-def failures(checks: Iterable[Check]) -> list[str]:
-    """List what a test asserts to be empty: each statement that fails although its assumptions are met, in one line."""
-    return [str(check) for check in checks if check.applicable and not check.holds]
+displayed_as(_table)(Checks)

@@ -17,12 +17,6 @@ from signal_drift.propositions.check import Tolerance, largest, rounding
 from signal_drift.spectra.exact import eigenvalues
 
 
-def _instance(x: "Instance") -> Table:
-    rows = layer_rows(x.base, x.adapters, per_layer("scaling", x.scaling, x.base))
-    return Table(f"Instance of {len(rows)} layers, {'B = 0' if x.begins['B = 0'] else 'B ≠ 0'}", LAYER, rows)
-
-
-@displayed_as(_instance)
 @dataclass(frozen=True, eq=False, repr=False)
 class Instance:
     """Holds ℓ, W₀, (A, B), s and an update Δθ, which the statements are about, and the map θ ↦ w under test."""
@@ -113,3 +107,11 @@ def _gradient(point: Point) -> dict[str, Array]:
 def flat(tree: object) -> np.ndarray:
     """Flatten a tree of arrays into one vector, in the order of `ravel_pytree`."""
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def _table(x: Instance) -> Table:
+    rows = layer_rows(x.base, x.adapters, per_layer("scaling", x.scaling, x.base))
+    return Table(f"Instance of {len(rows)} layers, {'B = 0' if x.begins['B = 0'] else 'B ≠ 0'}", LAYER, rows)
+
+
+displayed_as(_table)(Instance)

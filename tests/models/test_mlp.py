@@ -109,10 +109,9 @@ def test_forward_replaces_the_weights_and_freezes_the_rest():
     y = np.asarray(X)
     for i in (0, 2):
         y = (y - y.mean(1, keepdims=True)) / np.sqrt(y.var(1, keepdims=True) + 1e-6)
-        layers = model.body.layers
-        assert layers is not None
-        block = layers[i]
+        block = model.body.layers[i]
         assert isinstance(block, Block)
+        assert block.linear.bias is not None
         bias = np.asarray(block.linear.bias[...])
         assert np.all(bias != 0)
         y = y @ np.asarray(weights[f"body.layers.{i}.linear"]).T + bias
