@@ -62,7 +62,7 @@ def test_what_was_trained_on_is_left_out_elsewhere() -> None:
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_the_share_held_out_is_that_asked_for(share: float) -> None:
-    """It is measured on 10,000 texts, to five standard deviations of a binomial: fails by chance less than once in a million."""
+    """Fails by chance less than once in a million: 10,000 texts, to five standard deviations of a binomial."""
     rated = Rated(tuple(map(str, range(10_000))), np.zeros(10_000))
     count = len(split_by_digest(rated, share)[1].texts)
     assert abs(count - 10_000 * share) < 5 * np.sqrt(10_000 * share * (1 - share))

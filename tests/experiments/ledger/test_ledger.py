@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -125,8 +126,12 @@ def _claim(values: dict[str, float | None], homes: tuple[str, ...], refused: str
         homes=homes,
         refuses=lambda problem: "it has no number" if problem.name == refused else "",
     )
-    plain = Reading("as stated", "x > 0.", experiment, lambda name, _: [Finding("x", above(0.0), point(values[name] or np.nan))])
-    wrong = Reading("control", "x > 1.", experiment, lambda name, _: [Finding("x", above(1.0), point(values[name] or np.nan))])
+
+    def exceeds(bound: float, name: str, _: xr.Dataset) -> list[Finding]:
+        return [Finding("x", above(bound), point(values[name] or np.nan))]
+
+    plain = Reading("as stated", "x > 0.", experiment, partial(exceeds, 0.0))
+    wrong = Reading("control", "x > 1.", experiment, partial(exceeds, 1.0))
 
     def read(_: Experiment, problem: object) -> Stored:
         missing = values[getattr(problem, "name", "")] is None
