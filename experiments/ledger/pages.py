@@ -47,7 +47,7 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
     pages.filters.update(number=number, interval=interval, digits=digits, duration=duration)
     pages.filters.update(plain=plain, sub=subscripts, strip=strip, headline=headline, control_words=control_words)
     speed = page.speed.figures if page.speed else ()
-    names = dict.fromkeys([*(name for entry in ledger for name in figures_of(entry)), *speed])
+    names = dict.fromkeys([*(name for entry in ledger for name in entry["figures"]), *speed])
     drawn = {name: page.figures / f"{name}.svg" for name in names if (page.figures / f"{name}.svg").exists()}
     content = {
         "title": page.title,
@@ -69,20 +69,11 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
             temporary.write_text(pages.get_template(f"{name}.j2").render(content), encoding="utf-8")
 
 
-def problems(ledger: Iterable[Entry]) -> dict[str, str]:
+def problems(ledger: Sequence[Entry]) -> dict[str, str]:
     """Name every problem of the ledger that was asked anything, with what it is."""
-    found: dict[str, str] = {}
-    for entry in ledger:
-        for name, cell in entry["problems"].items():
-            if cell["verdict"] not in ("not run", "not testable here"):
-                found.setdefault(name, cell["label"])
-    return found
-
-
-def figures_of(entry: Entry) -> list[str]:
-    """List the figures of a claim on all problems, its homes first, each once."""
-    others = (name for cell in entry["problems"].values() for name in cell["figures"])
-    return list(dict.fromkeys([*entry["figures"], *others]))
+    cells = [(name, cell) for entry in ledger for name, cell in entry["problems"].items()]
+    asked = {name for name, cell in cells if cell["verdict"] not in ("not run", "not testable here")}
+    return {name: cell["label"] for name, cell in cells if name in asked}
 
 
 def counts(items: Iterable[Entry]) -> dict[str, int]:
