@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -15,3 +16,10 @@ jax.config.update("jax_default_matmul_precision", "highest")
 def pytest_configure(config):
     """nnx.State is annotated with typing.Hashable, of which beartype disapproves; neither is ours to mend."""
     config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_code_is_let_go():
+    """Programs of one file are of little use to the next, and hundreds of them take gigabytes; the disk keeps them."""
+    yield
+    jax.clear_caches()
