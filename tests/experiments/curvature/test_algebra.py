@@ -19,8 +19,8 @@ CLAIMS = [
 
 
 @pytest.fixture(scope="module")
-def data(stored) -> xr.Dataset:
-    return stored(algebra.EXPERIMENT, "mlp")[1]
+def data(tiny) -> xr.Dataset:
+    return tiny(algebra.EXPERIMENT, "mlp")[1]
 
 
 def test_every_claim_is_tried_supported_and_told_from_its_control(data):

@@ -17,8 +17,8 @@ from experiments.problems.mlp import MLP
 
 
 @pytest.fixture(scope="module")
-def encoder(stored):
-    return stored(at_scale.EXPERIMENT, "minilm")
+def encoder(tiny):
+    return tiny(at_scale.EXPERIMENT, "minilm")
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -46,9 +46,9 @@ def test_blocks_by_search_are_those_of_the_dense_matrices(point):
     assert np.isnan(np.delete(found, fields.index("largest"), axis=2)).all()
 
 
-def test_table_is_stored(stored):
+def test_table_is_stored(tiny):
     """In order of the layers: V2 with σ_A as set and as in A, the sum of the shares, and s²‖G‖ for the drift."""
-    config, data = stored(layers.EXPERIMENT, "mlp")
+    config, data = tiny(layers.EXPERIMENT, "mlp")
     theta = config.problem.adapters(0)
     for k, (A, _) in sorted(theta.items()):
         here = data.sel(layer=k, state="initial", seed=0)

@@ -10,8 +10,8 @@ from signal_drift.propositions import closed_forms
 
 
 @pytest.fixture(scope="module")
-def transformer(stored):
-    return stored(suppression.EXPERIMENT, "transformer")
+def transformer(tiny):
+    return tiny(suppression.EXPERIMENT, "transformer")
 
 
 def test_trace_follows_the_law_and_refutes_it_without_the_rank(transformer):
@@ -34,9 +34,9 @@ def test_layers_count_with_their_own_deviation_of_A(transformer):
     assert np.max(np.abs(ratio[:, 0] / ratio[:, 1] - 1)) > 0.01
 
 
-def test_with_one_deviation_the_law_is_one_factor(stored):
+def test_with_one_deviation_the_law_is_one_factor(tiny):
     """α²σ_A²/r times H_ℓ and its trace, as the paper writes it."""
-    config, data = stored(suppression.EXPERIMENT, "mlp")
+    config, data = tiny(suppression.EXPERIMENT, "mlp")
     sigma = next(iter(config.problem.sigma_a().values()))
     for r in config.ranks:
         wanted = config.alpha**2 * sigma**2 / r * data.task.sum("task_index")
