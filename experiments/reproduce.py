@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import tyro
 from tqdm import tqdm
 
@@ -57,6 +58,7 @@ def reproduce(options: Options) -> None:
         for experiment, problem in progress:
             config = experiment.at(problem, options.quick)
             reports[label(experiment, config)] = run(experiment, config, out)
+            jax.clear_caches()  # programs of one experiment are of little use to the next, and fill gigabytes
     print(table([row for report in reports.values() for row in report.rows]))
     entries = ledger.ledger(CLAIMS, PROBLEMS, out, options.quick)
     ledger.write(entries, out)

@@ -25,9 +25,12 @@ ANSWERED = {
 
 
 def elsewhere() -> list[tuple[Experiment, Problem]]:
-    """Every experiment on one more problem than it is reproduced on, of the encoder where it can be."""
+    """Every experiment on one more problem than it is reproduced on: the encoder where it can answer.
+
+    But for algebra, which takes long to compile, and which a test of `verify` asks of yet another problem.
+    """
     found = []
-    for experiment in EXPERIMENTS:
+    for experiment in (e for e in EXPERIMENTS if e.name != "algebra"):
         others = (PROBLEMS[name] for name in ("minilm", "transformer", "digits"))
         free = [p for p in others if not is_reproduced(experiment, p) and not experiment.refuses(p)]
         found += [(experiment, problem) for problem in free[:1]]

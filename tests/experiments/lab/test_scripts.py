@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -130,8 +131,9 @@ def test_help_explains_every_option(name: str, problem: str, capsys: pytest.Capt
     assert stop.value.code == 0
     text = capsys.readouterr().out
     config = catalogue.find(name).at(PROBLEMS[problem])
-    fields = {*config.__dataclass_fields__, *(PROBLEMS[problem].__dataclass_fields__ if name != "magnitudes" else ())}
-    for field in (*fields - {"problem"}, "quick", "out", "device", "problem"):
+    asked = (config, PROBLEMS[problem]) if hasattr(config, "problem") else (config,)
+    options = {field.name for of in asked for field in fields(of)}
+    for field in (*options - {"problem"}, "quick", "out", "device", "problem"):
         assert f"--{field.replace('_', '-')}" in text
 
 
