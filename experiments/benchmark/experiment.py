@@ -40,7 +40,7 @@ ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
 
 
 def refuses(problem: Problem) -> str:
-    return "" if problem.name == "mlp" else "it times the MLP, which has every width"
+    return "" if problem.name in EXPERIMENT.homes else "it times the MLP, which has every width"
 
 
 def configure(problem: Problem) -> Config:

@@ -17,7 +17,6 @@ import xarray as xr
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Problem, Setting
-from experiments.problems.mlp import MLP
 from signal_drift import plotting
 from signal_drift.propositions import MATRIX_FREE, PROPOSITIONS
 from signal_drift.propositions.check import Check, over
@@ -53,8 +52,8 @@ class Config(Setting):
 
 
 def configure(problem: Problem) -> Config:
-    """Take the MLP at a width where matrices cost nothing, beside all drawn problems; any other alone, at α = 1."""
-    if type(problem) is MLP:
+    """Take the paper's model at a width where matrices cost nothing, beside all drawn problems; any other alone."""
+    if problem.paper:
         return Config(replace(problem.resized(6), samples=20), kinds=(*KINDS, OWN))
     return Config(problem, seeds=1, alphas=(1.0,))
 

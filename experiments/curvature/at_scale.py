@@ -19,7 +19,6 @@ from experiments.curvature.states import adapters_at
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Problem, Setting
-from experiments.problems.minilm import MiniLM
 from signal_drift import plotting
 from signal_drift.lora.adapters import Adapters
 from signal_drift.propositions import closed_forms
@@ -62,10 +61,11 @@ class Config(Setting):
 
 
 def configure(problem: Problem) -> Config:
-    """Take the MLP at d = 256, and looser searches where one product is one of a pretrained encoder."""
-    if isinstance(problem, MiniLM):
-        return Config(problem, seeds=1, alphas=(1.0, 16.0, 256.0), probes=2, nodes=24, tolerance=1e-2, steps=50)
-    return Config(problem.resized(256))
+    """Take d = 256 where the width is free, and fewer and looser searches where the problem is costly."""
+    if not problem.costly:
+        return Config(problem.resized(256))
+    steps = problem.tuning.steps if problem.tuning else Config.steps
+    return Config(problem, seeds=1, alphas=(1.0, 16.0, 256.0), probes=2, nodes=24, tolerance=1e-2, steps=steps)
 
 
 def points(config: Config) -> list[Point]:

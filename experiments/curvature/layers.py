@@ -24,7 +24,6 @@ from experiments.curvature.trace_law import largest_normal
 from experiments.lab.errors import OptionError, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Problem, Setting
-from experiments.problems.minilm import MiniLM
 from signal_drift import plotting
 from signal_drift.lora.adapters import Adapters
 from signal_drift.spectra.layers import Block
@@ -59,8 +58,10 @@ class Config(Setting):
 
 
 def configure(problem: Problem) -> Config:
-    """Draw the texts of MiniLM once, and train it over the steps of its sweeps."""
-    return Config(problem, seeds=1, steps=50) if isinstance(problem, MiniLM) else Config(problem)
+    """Draw a costly problem once, and train it over the steps of its sweeps."""
+    if not problem.costly:
+        return Config(problem)
+    return Config(problem, seeds=1, steps=problem.tuning.steps if problem.tuning else Config.steps)
 
 
 def points(config: Config) -> list[Point]:

@@ -87,7 +87,7 @@ VARIANTS = {
 
 
 def refuses(problem: Problem) -> str:
-    return "" if problem.name == "mlp" else "only the MLP of App. E is described there"
+    return "" if problem.name in EXPERIMENT.homes else "only the MLP of App. E is described there"
 
 
 def configure(problem: Problem) -> Config:

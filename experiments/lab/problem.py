@@ -77,6 +77,8 @@ class Problem(ABC):
     rank: int = 16
     """r of every adapter, where an experiment does not vary it."""
 
+    paper: ClassVar[bool] = False
+    """Whether it is the paper's own model: it comes first in every list, and figures of it bear no name."""
     reproduced: ClassVar[tuple[str, ...]] = ()
     """Experiments that `make reproduce` runs on it beside those whose home it is."""
     tuning: ClassVar[Tuning | None] = None
@@ -98,11 +100,6 @@ class Problem(ABC):
     @abstractmethod
     def label(self) -> str:
         """Say in a few words what it is, as titles of figures and the report do."""
-
-    @property
-    def missing(self) -> str:
-        """Say what has to be fetched before it can run, or nothing."""
-        return ""
 
     @property
     @abstractmethod

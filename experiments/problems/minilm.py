@@ -86,11 +86,6 @@ class MiniLM(Problem):
         return {MINILM: "MiniLM on rated text", RANDOM: "tiny encoder"}.get(self.model, Path(self.model).name)
 
     @property
-    def missing(self) -> str:
-        gone = _missing(self.model)
-        return f"{gone} is not there; run: make minilm" if gone else ""
-
-    @property
     def dense(self) -> bool:
         return self.model == RANDOM
 

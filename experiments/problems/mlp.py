@@ -1,7 +1,7 @@
 """The MLP of App. E and the choices it leaves open."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import jax
 from flax import nnx
@@ -31,6 +31,8 @@ class MLP(Problem):
     """MSE over all entries of Y, or their sum of squares."""
     target_scale: float = 1.0
     """c in Y = c·X W_trueᵀ; the paper has 1."""
+
+    paper: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,6 +17,7 @@ class Teacher64(MLP):
     width: int = 64
     """d, inputs, outputs and hidden units of every layer."""
 
+    paper: ClassVar[bool] = False
     tuning: ClassVar[Tuning | None] = Tuning()
 
     @property

@@ -31,6 +31,10 @@ class Config:
         check_positive(self, "d_in", "ranks")
 
 
+def points(config: Config) -> list[Point]:
+    return [{}]
+
+
 def measure(config: Config) -> xr.Dataset:
     """Compute α at every rank by each of the three rules."""
     sigma_a = sd.kaiming_sigma(config.d_in)
@@ -91,13 +95,9 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     return figure
 
 
-def points(config: Config) -> list[Point]:
-    return [{}]
-
-
 def arithmetic(problem: Problem) -> str:
-    """Refuse every problem but the first home: nothing here depends on one."""
-    return "" if problem.name == "mlp" else "is arithmetic, asks no model"
+    """Refuse every problem but its home: nothing here depends on one."""
+    return "" if problem.name in EXPERIMENT.homes else "is arithmetic, asks no model"
 
 
 EXPERIMENT = Experiment(
