@@ -68,7 +68,7 @@ def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) ->
     decided = _together([cells[name]["verdict"] for name in homes])
     decisive = next((f for _, f in together if f["verdict"] == decided), None)
     readings = [_named(reading, name, homes) for name in homes for reading in cells[name]["readings"]]
-    narrower = [reading["statement"] for reading in readings if reading["verdict"] == "supported"]
+    narrower = _supported_everywhere(readings)
     first = cells[homes[0]]
     controls = [cells[name]["control"] for name in homes if cells[name]["control"]]
     seconds = [cells[name]["seconds"] for name in homes]
@@ -119,7 +119,7 @@ def cell(claim: Claim, problem: Problem, read: Store, quick: bool) -> Entry:
         "control": _reading(evidence.control, problem, read, quick),
         "readings": readings,
         "narrowest": narrower[0] if narrower and decided in ("refuted", "inconclusive") else None,
-        "figures": [figure_name(name, problem.name) for name in claim.figures],
+        "figures": [figure_name(name, problem) for name in claim.figures],
         "seconds": found.seconds,
         "provenance": {k: str(v) for k, v in attributes.items() if k not in HIDDEN} | (TINY_SIZE if quick else {}),
     }
@@ -159,6 +159,14 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
     if "refuted" in asked:
         return "refuted"
     return "supported" if set(asked) == {"supported"} else "inconclusive"
+
+
+def _supported_everywhere(readings: Sequence[Entry]) -> list[str]:
+    """The statements, in their order, that every home that can be asked supports."""
+    verdicts: dict[str, list[Verdict]] = {}
+    for reading in readings:
+        verdicts.setdefault(reading["statement"], []).append(reading["verdict"])
+    return [statement for statement, found in verdicts.items() if _together(found) == "supported"]
 
 
 def _controls(controls: Sequence[Entry]) -> Entry:
