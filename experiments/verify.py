@@ -24,8 +24,9 @@ from experiments.lab.problem import Problem
 from experiments.lab.runner import measured, run, stored
 from experiments.ledger import ledger
 from experiments.ledger.claim import Claim
-from experiments.ledger.pages import Page, counts, write_pages
+from experiments.ledger.pages import Page, counts, unsound, write_pages
 from experiments.ledger.table import Entries, Entry
+from experiments.problems import PROBLEMS
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def verify(options: Options) -> None:
         reason = f" ({e['reason']})" if e["reason"] else ""
         print(f"{e['id']:20} {e['verdict']:18} {e['statement']}{reason}")
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
+    if unsound(entries):
+        print(f"the control was not refuted, so that the verdict means nothing: {', '.join(unsound(entries))}")
     print("\n".join(f"{layer}: α = {v2:.4g} by V2 = √r/σ_A, {v1:.4g} by V1 = 256√r" for layer, v2, v1 in alphas))
     print(f"{out / 'report.html'} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
@@ -96,6 +99,8 @@ def load(source: str) -> Problem:
     problem = getattr(module, name)
     if not isinstance(problem, Problem):
         raise OptionError(f"source: {name!r} of {path!r} must come from own_problem, got {type(problem).__name__}")
+    if problem.name in PROBLEMS:
+        raise OptionError(f"name: {problem.name!r} is taken by a problem of this project, choose another")
     return problem
 
 
@@ -189,8 +194,11 @@ def _paced(experiment: Experiment[Any], problem: Problem, out: Path, progress: "
     points = experiment.points(config)
     *_, last = (measured(experiment, config, point, out, progress) for point in points[:2])
     missing = len(points) - stored(experiment, config, out)
-    return Estimate(experiment, missing * float(last.attrs.get("seconds", 0.0)), len(points))
+    pace = float(last.attrs.get("seconds", math.inf))
+    return Estimate(experiment, missing * pace if missing else 0.0, len(points))
 
 
 def _minutes(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "an unknown time"
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
