@@ -27,8 +27,10 @@ MODULES = (algebra, traces, curvature, steps, dynamics, tuning, protocol)
 
 def _extended(claim: Claim) -> Claim:
     """With the reading on drawn problems, where there is a check of the statement."""
-    more = (algebra.on_drawn_problems(claim.id, claim.statement),) if claim.id in DRAWN else ()
-    return replace(claim, readings=(*claim.readings, *more))
+    if claim.id not in DRAWN:
+        return claim
+    drawn = algebra.on_drawn_problems(claim.id, f"On problems drawn at random: {claim.statement}")
+    return replace(claim, readings=(*claim.readings, drawn))
 
 
 CLAIMS: list[Claim] = sorted(

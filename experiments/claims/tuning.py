@@ -1,4 +1,4 @@
-"""Claims on tuned runs: F1a, F1b and F1c; and F2c along the two paths of F1b."""
+"""Claims on tuned runs: F1a, F1b and F1c."""
 
 from functools import partial
 
@@ -92,16 +92,6 @@ def alpha_path_wins(
     ]
 
 
-def purer(config: Config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
-    """Compare signal to drift along α with that along η, at common multipliers above 1."""
-    band = below(1.0) if swapped else above(1.0)
-    return [
-        Finding(f"signal-to-drift ratio, {m:g}·α₀ over {m:g}·η_FFT, {where}", band, ratio)
-        for where, here in _at_ranks(config, data)
-        for m, ratio in sweeps.purer(config, here).items()
-    ]
-
-
 def root_of_rank(config: Config, data: xr.Dataset, band: Band) -> list[Finding]:
     """Fit the free exponent of r in α*; one rank gives none."""
     if len(config.ranks) < 2:
@@ -129,15 +119,6 @@ TRAINED = ("Adam at a constant rate", "the loss after the last step, on what was
 FALLS, IMPROVES = "As α grows the best η falls", "the best loss improves monotonically"
 PATH_RANKS = sorted({rank for home in RANKS.homes for rank in RANKS.at(find(home)).path_ranks})
 """Ranks at which the homes of F1b compare the two paths."""
-
-ALONG_PATHS = Reading(
-    "along the paths of Eq. 2",
-    "From (η_FFT, α₀ = 16), m·α₀ has a higher signal-to-drift ratio than m·η_FFT, in the geometric mean over the "
-    "steps, at m = 4, 16, 64, … .",
-    RANKS,
-    purer,
-)
-"""A reading of F2c-purity on tuned runs."""
 
 CLAIMS = [
     Claim(

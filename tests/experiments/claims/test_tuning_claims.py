@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.claims import protocol, tuning
+from experiments.claims import dynamics, protocol, tuning
 from experiments.ledger.verdict import above, below, power, verdict
 from experiments.problems import PROBLEMS
 from experiments.tuning import magnitudes, protocol_comparison, rank_law
@@ -102,11 +102,12 @@ def test_paths(ratio: float, wanted: str) -> None:
 
 
 def test_purity_along_the_paths() -> None:
-    assert verdict(tuning.purer(SWEEPS, swept())) == "supported"
-    assert verdict(tuning.purer(SWEEPS, swept(), swapped=True)) == "refuted"
+    assert verdict(dynamics.purer_path(SWEEPS, swept())) == "supported"
+    turned = swept().isel(path=[1, 0]).purity.values
+    assert verdict(dynamics.purer_path(SWEEPS, swept().assign(purity=(swept().purity.dims, turned)))) == "refuted"
     gone = swept()
     gone.purity.loc[{"path": "η", "alpha": 1024.0, "seed": 2}] = np.nan
-    assert verdict(tuning.purer(SWEEPS, gone)) == "inconclusive"
+    assert verdict(dynamics.purer_path(SWEEPS, gone)) == "inconclusive"
 
 
 def test_without_a_grid_or_with_one_rank_nothing_is_decided() -> None:
