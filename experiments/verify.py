@@ -45,7 +45,7 @@ class Options:
     """Where JAX computes; auto takes an accelerator where there is one."""
 
 
-class Estimate(NamedTuple):
+class Remaining(NamedTuple):
     """An experiment whose first points have been measured, and what the rest would take at that pace."""
 
     experiment: Experiment[Any]
@@ -56,7 +56,7 @@ class Estimate(NamedTuple):
 class Plan(NamedTuple):
     """The experiments that fit the budget, and by its name why another does not."""
 
-    fitting: list[Estimate]
+    fitting: list[Remaining]
     left_out: dict[str, str]
 
 
@@ -69,8 +69,8 @@ def verify(options: Options) -> None:
     problem, start = load(options.source), time.perf_counter()
     out, seconds = options.out or Path("results/verify") / problem.name, 60 * options.budget
     plan = _planned(_needed(claims, problem), problem, out, start, seconds)
-    for estimate in plan.fitting:
-        run(estimate.experiment, estimate.experiment.at(problem), out)
+    for rest in plan.fitting:
+        run(rest.experiment, rest.experiment.at(problem), out)
     judged = ledger.ledger(claims, {problem.name: problem}, out)
     entries = Entries(_told(entry, options.source, plan, problem) for entry in judged)
     ledger.write(entries, out)
@@ -147,7 +147,7 @@ def _needed(claims: Sequence[Claim], problem: Problem) -> list[Experiment[Any]]:
 
 def _planned(experiments: Sequence[Experiment[Any]], problem: Problem, out: Path, start: float, seconds: float) -> Plan:
     """Choose those that fit, cheapest first; every one is said with what it would take, or why it is left out."""
-    found: list[Estimate] = []
+    found: list[Remaining] = []
     plan = Plan([], {})
     with tqdm(experiments, desc="first points", unit="experiment", dynamic_ncols=True) as progress:
         for experiment in progress:
@@ -156,15 +156,15 @@ def _planned(experiments: Sequence[Experiment[Any]], problem: Problem, out: Path
                 continue
             found.append(_paced(experiment, problem, out, progress))
     left = seconds - (time.perf_counter() - start)
-    for estimate in sorted(found, key=lambda x: x.seconds):
-        count = "1 point" if estimate.points == 1 else f"{estimate.points} points"
-        words = f"{count}, about {_minutes(estimate.seconds)} more"
-        if estimate.seconds <= left:
-            left -= estimate.seconds
-            plan.fitting.append(estimate)
-            print(f"runs      {estimate.experiment.name}: {words}")
+    for rest in sorted(found, key=lambda x: x.seconds):
+        count = "1 point" if rest.points == 1 else f"{rest.points} points"
+        words = f"{count}, about {_minutes(rest.seconds)} more"
+        if rest.seconds <= left:
+            left -= rest.seconds
+            plan.fitting.append(rest)
+            print(f"runs      {rest.experiment.name}: {words}")
         else:
-            plan.left_out[estimate.experiment.name] = f"{words}, which the budget does not leave"
+            plan.left_out[rest.experiment.name] = f"{words}, which the budget does not leave"
     print("\n".join(f"left out  {name}: {words}" for name, words in plan.left_out.items()))
     return plan
 
@@ -188,14 +188,14 @@ def _commanded(item: Any, line: str) -> Any:
     return {key: line if key == "command" and value else _commanded(value, line) for key, value in item.items()}
 
 
-def _paced(experiment: Experiment[Any], problem: Problem, out: Path, progress: "tqdm[Any]") -> Estimate:
+def _paced(experiment: Experiment[Any], problem: Problem, out: Path, progress: "tqdm[Any]") -> Remaining:
     """Measure two points: the first compiles what all others use, and the second gives their pace."""
     config = experiment.at(problem)
     points = experiment.points(config)
     *_, last = (measured(experiment, config, point, out, progress) for point in points[:2])
     missing = len(points) - stored(experiment, config, out)
     pace = float(last.attrs.get("seconds", math.inf))
-    return Estimate(experiment, missing * pace if missing else 0.0, len(points))
+    return Remaining(experiment, missing * pace if missing else 0.0, len(points))
 
 
 def _minutes(seconds: float) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
-DRAWS = 1000
+RESAMPLES = 1000
 """Bootstrap resamples of the seeds."""
 
 
@@ -47,7 +47,7 @@ def bootstrap(statistic: Callable[[np.ndarray], float], samples: Float[np.ndarra
     """
     if len(samples) < 2:
         return Interval(statistic(samples), -np.inf, np.inf)
-    draws = np.random.default_rng(0).integers(len(samples), size=(DRAWS, len(samples)))
+    draws = np.random.default_rng(0).integers(len(samples), size=(RESAMPLES, len(samples)))
     values = np.array([statistic(samples[draw]) for draw in np.unique(np.sort(draws, axis=1), axis=0)])
     weights = np.unique(np.sort(draws, axis=1), axis=0, return_counts=True)[1]
     values = np.repeat(values, weights)

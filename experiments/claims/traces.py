@@ -140,7 +140,7 @@ def trace_law_by_layer_without_rank(config: layers.Config, data: xr.Dataset) -> 
 
 def suppressed_by_layer(config: layers.Config, data: xr.Dataset, *, without_rank: bool = False) -> list[Finding]:
     """Hold λmax of every layer's H_Signal against r s²σ_A² that of its H_ℓ, to an order of magnitude."""
-    ratio = layers.suppression(config, data).values / (config.problem.rank if without_rank else 1)
+    ratio = layers.suppression_ratio(config, data).values / (config.problem.rank if without_rank else 1)
     return [Finding("λmax[H_Signal]/(rs²σ_A²λmax[H_ℓ]) of a layer, range over layers", magnitude(1.0), extent(ratio))]
 
 

@@ -11,7 +11,7 @@ from experiments.ledger.verdict import Band, Finding, above, at_least, below, ex
 from experiments.problems import find
 from experiments.tuning import rank_law
 from experiments.tuning import rank_sweeps as sweeps
-from experiments.tuning.rank_sweeps import Config, grid
+from experiments.tuning.rank_sweeps import Config, grid_losses
 
 
 def _at_ranks(config: Config, data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
@@ -21,7 +21,7 @@ def _at_ranks(config: Config, data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
 
 def _grids(config: Config, data: xr.Dataset) -> list[tuple[str, np.ndarray]]:
     """The losses of the (α, η) grid of every rank, none where no grid was run."""
-    return [(where, grid(here)) for where, here in _at_ranks(config, data)] if config.grid_alphas else []
+    return [(where, grid_losses(here)) for where, here in _at_ranks(config, data)] if config.grid_alphas else []
 
 
 def rate_falls(config: Config, data: xr.Dataset, band: Band) -> list[Finding]:
@@ -99,7 +99,7 @@ def root_of_rank(config: Config, data: xr.Dataset, band: Band) -> list[Finding]:
     return [Finding("free exponent of r in α*", band, sweeps.free_exponent(config, data.sel(rank=list(config.ranks))))]
 
 
-def coefficient(config: Config, data: xr.Dataset, band: Band, unit: float = 0.0) -> list[Finding]:
+def coefficient_of_root(config: Config, data: xr.Dataset, band: Band, unit: float = 0.0) -> list[Finding]:
     """Fit C of α* = C√r with the slope ½, over σ_A to the power `unit`; one rank does not show the √r."""
     if len(config.ranks) < 2:
         return []
@@ -110,7 +110,7 @@ def coefficient(config: Config, data: xr.Dataset, band: Band, unit: float = 0.0)
 def square_root(config: Config, data: xr.Dataset) -> list[Finding]:
     """Take the exponent and the size of C together."""
     large = at_least(10.0, "≫ 1: an order of magnitude")
-    return [*root_of_rank(config, data, power(0.5)), *coefficient(config, data, large)]
+    return [*root_of_rank(config, data, power(0.5)), *coefficient_of_root(config, data, large)]
 
 
 RANKS = rank_law.EXPERIMENT

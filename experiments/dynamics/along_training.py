@@ -123,7 +123,7 @@ def edge(data: xr.Dataset, which: str) -> xr.DataArray:
     return data.eta * data.preconditioned / EDGE
 
 
-def negative_share(data: xr.Dataset) -> xr.DataArray:
+def lowest_over_highest_of_lora(data: xr.Dataset) -> xr.DataArray:
     """Return λmin/λmax of H_LoRA."""
     return lowest_over_highest(data.ends.sel(operator="lora"))
 
@@ -136,7 +136,7 @@ def drift_share(data: xr.Dataset) -> xr.DataArray:
 QUANTITIES = {
     "η·λmax[H_LoRA]/2": partial(edge, which="raw"),
     "η·λmax[preconditioned H_LoRA]/38": partial(edge, which="preconditioned"),
-    "λmin/λmax of H_LoRA": negative_share,
+    "λmin/λmax of H_LoRA": lowest_over_highest_of_lora,
     "‖H_Drift‖₂/λmax[H_Signal]": drift_share,
 }
 """What is reported and drawn of every trajectory."""

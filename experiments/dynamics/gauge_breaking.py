@@ -12,14 +12,14 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import exponents, mean_interval
-from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, run
+from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, trajectory
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from signal_drift import plotting
 
 NAMES = {"epsilon": "Adam's ε", "decay": "weight decay", "clip": "clipping threshold"}
 NOTICED = 0.01
 """A distance of 1% of the way is a break that matters."""
-SMALL = (1e-12, 1e-2)
+FITTED = (1e-12, 1e-2)
 """The break is fitted as a power where it lies between rounding and order one."""
 DEFAULT_EPSILON = 1e-8
 
@@ -48,7 +48,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
 
     def broken(**what: float) -> float:
         left, right = Knobs(alpha=config.factor, **what), Knobs(eta_b=config.factor, **what)
-        return float(distance(run(config, seed, left), run(config, seed, right)).max())
+        return float(distance(trajectory(config, seed, left), trajectory(config, seed, right)).max())
 
     return xr.Dataset(
         {kind: (f"{kind}_value", [broken(**{kind: x}) for x in values]) for kind, values in config.values().items()},
@@ -80,8 +80,8 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
 
 
 def _power(values: np.ndarray, far: np.ndarray) -> str:
-    """Say with what power of its parameter the break grows where every seed's lies in `SMALL`."""
-    small = ((far > SMALL[0]) & (far < SMALL[1])).all(0)
+    """Say with what power of its parameter the break grows where every seed's lies in `FITTED`."""
+    small = ((far > FITTED[0]) & (far < FITTED[1])).all(0)
     if small.sum() < 2:
         return ""
     fit = mean_interval(exponents(values[small], far[:, small]))

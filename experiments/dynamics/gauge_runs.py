@@ -58,7 +58,7 @@ class Trajectory(NamedTuple):
     loss: Array
 
 
-def run(config: Runs, seed: int, knobs: Knobs) -> Trajectory:
+def trajectory(config: Runs, seed: int, knobs: Knobs) -> Trajectory:
     """Train with one setting of the knobs, from B = 0."""
     problem = config.problem
     base, training = problem.draw(seed).base, problem.training(seed, config.steps)

@@ -50,7 +50,7 @@ OPTIMIZERS = {
 }
 """Muon is the exact UVᵀ; optax-Muon has Newton–Schulz, Nesterov momentum and a factor for the shape. Adam has a
 vanishing ε, Adam-1e-8 the default one."""
-STATES = {"second": (2, "second step from B = 0"), "generic": (1, "first step from B ≠ 0")}
+READ_OFF = {"second": (2, "second step from B = 0"), "generic": (1, "first step from B ≠ 0")}
 """Which step is read off from where; from B = 0 the first has no drift (X3)."""
 
 
@@ -95,7 +95,7 @@ def step_norms(grid: Grid, problem: Problem, seed: int) -> xr.Dataset:
         {"norm": (("optimizer", "state", "family", "multiplier", "part", "step"), np.array(values))},
         coords={
             "optimizer": list(OPTIMIZERS),
-            "state": list(STATES),
+            "state": list(READ_OFF),
             "family": list(FAMILIES),
             "multiplier": list(grid.multipliers),
             "part": ["signal", "drift"],

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import mean_interval
-from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, gauge, run
+from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, gauge, trajectory
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from signal_drift import plotting
 
@@ -54,7 +54,7 @@ def points(config: Config) -> list[Point]:
 def measure(config: Config, seed: int) -> xr.Dataset:
     """Measure how far apart the trajectories of w of every pair are, and their losses."""
     pairs = config.pairs()
-    runs = {knobs: run(config, seed, knobs) for knobs in dict.fromkeys(sum(pairs.values(), ()))}
+    runs = {knobs: trajectory(config, seed, knobs) for knobs in dict.fromkeys(sum(pairs.values(), ()))}
     found = [(runs[left], runs[right]) for left, right in pairs.values()]
     return xr.Dataset(
         {

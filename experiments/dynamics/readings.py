@@ -167,7 +167,7 @@ def nearest(names: xr.DataArray) -> tuple[int, list[str]]:
 def report(config: Config, data: xr.Dataset) -> Report:
     names = per_run(classify, data.loss)
     rows = [_row(data, names, rule, variant) for rule in RULES for variant in VARIANTS]
-    return Report(rows, _sentences(config, data, names), {"readings": partial(_figure, config, data, names)})
+    return Report(rows, _sentences(data, names), {"readings": partial(_figure, config, data, names)})
 
 
 def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
@@ -180,7 +180,7 @@ def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
     return Row(quantity, f"{'; '.join(STATED[run] for run in RUNS)}; < 1", f"{found}; {ratio}", ratio.interval())
 
 
-def _sentences(config: Config, data: xr.Dataset, names: xr.DataArray) -> list[str]:
+def _sentences(data: xr.Dataset, names: xr.DataArray) -> list[str]:
     share, level, (most, found) = agreement(names), final(data.loss), nearest(names)
     count = len(RULES) * len(VARIANTS)
     deeper = (level.sel(run="256·α₀") < level.sel(run="128·η₀")).mean("seed") > 0.5

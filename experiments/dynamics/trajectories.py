@@ -47,7 +47,7 @@ def measure(config: Families, seed: int) -> xr.Dataset:
 def report(config: Families, data: xr.Dataset) -> Report:
     lora = data.drop_sel(run="FFT")
     rows = [*_descent_rows(config, data), *_noise_rows(config, lora), *purity_rows(config, lora)]
-    return Report(rows, _sentences(config, data), _figures(config, data))
+    return Report(rows, _sentences(data), _figures(config, data))
 
 
 def _descent_rows(config: Families, data: xr.Dataset) -> list[Row]:
@@ -83,7 +83,7 @@ def _noise_rows(config: Families, data: xr.Dataset) -> list[Row]:
     ]
 
 
-def _sentences(config: Families, data: xr.Dataset) -> list[str]:
+def _sentences(data: xr.Dataset) -> list[str]:
     names, rise = per_run(classify, data.loss), per_run(largest_rise, data.loss)
     judged = [run for run in STATED if run in data.run.values]
     parts = [

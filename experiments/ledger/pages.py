@@ -14,7 +14,8 @@ from experiments.lab.experiment import Report
 from experiments.lab.files import replacing
 from experiments.ledger.strips import WIDTH, strip
 from experiments.ledger.svg import inline
-from experiments.ledger.text import Entry, digits, duration, interval, number, plain, subscripts
+from experiments.ledger.table import Entry
+from experiments.ledger.text import digits, duration, interval, number, plain, subscripts
 from experiments.ledger.verdict import VERDICTS
 
 TITLE = "What holds of the theory of LoRA’s scaling factor"

@@ -1,12 +1,11 @@
 """Numbers and words of a ledger as a page writes them."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-Entry = Mapping[str, Any]
+from experiments.ledger.table import Entry
 
 
 def digits(item: Entry) -> int:

@@ -12,7 +12,7 @@ from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Problem
 from signal_drift import plotting
 
-STATED = {8: 90.5, 256: 16.0}
+PRINTED = {8: 90.5, 256: 16.0}
 """V1/(α = r) as printed in App. F, by rank."""
 
 
@@ -58,7 +58,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 def _row(config: Config, here: xr.Dataset) -> Row:
     r = int(here["rank"])
-    stated = STATED.get(r) if config.coefficient == Config.coefficient else None
+    stated = PRINTED.get(r) if config.coefficient == Config.coefficient else None
     values = f"α = r: {r}, V1: {float(here.V1):.4g}, V2: {float(here.V2):.4g}"
     return Row(
         f"T6   V1/(α=r) at r = {r} ({values})", f"{stated:g}" if stated else "–", f"{float(here.V1) / r:.3g}", "exact"
@@ -75,7 +75,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     for name, (label, color) in styles.items():
         left.plot(data["rank"], data[name], "o-", color=plotting.COLOR[color], label=label)
         right.plot(data["rank"], data[name] / data.common, "o-", color=plotting.COLOR[color], label=label)
-    for r, ratio in STATED.items():
+    for r, ratio in PRINTED.items():
         if r in config.ranks:
             right.plot(
                 r,
@@ -84,7 +84,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
                 ms=13,
                 mfc="none",
                 color=plotting.COLOR["prediction"],
-                label="stated in App. F" if r == min(STATED) else None,
+                label="stated in App. F" if r == min(PRINTED) else None,
             )
     plotting.log_axis(left, "rank r", "α")
     plotting.log_axis(right, "rank r", "α / r, the factor before BA")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import signal_drift as sd
 
-FULL, PLAIN, TENFOLD, V1, V2 = "FFT", "LoRA, α = r", "LoRA, 10×η", "LoRA-α, V1", "LoRA-α, V2"
+FULL, COMMON, TENFOLD, V1, V2 = "FFT", "LoRA, α = r", "LoRA, 10×η", "LoRA-α, V1", "LoRA-α, V2"
 
 
 class Method(NamedTuple):
@@ -26,7 +26,7 @@ def methods(rank: int, sigma_a: Mapping[str, float], coefficient: float = 256.0)
         return dict.fromkeys(sigma_a, s)
 
     return {
-        PLAIN: Method(everywhere(1.0)),
+        COMMON: Method(everywhere(1.0)),
         "LoRA, α = 2r": Method(everywhere(2.0)),
         "rsLoRA, s = √r": Method(everywhere(rank**0.5)),
         TENFOLD: Method(everywhere(1.0), rate=10.0),

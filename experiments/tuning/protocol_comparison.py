@@ -17,7 +17,7 @@ from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_onl
 from experiments.lab.problem import Problem, Tuning
 from experiments.tuning import protocol_figures, rates
 from experiments.tuning.gap import at, outcome_rows, placed, rate_name, reductions
-from experiments.tuning.methods import FULL, PLAIN, V1, V2, methods
+from experiments.tuning.methods import COMMON, FULL, V1, V2, methods
 from experiments.tuning.runs import (
     HOMES,
     SMALL,
@@ -121,9 +121,9 @@ def _score_rows(here: xr.Dataset) -> list[Row]:
         scores = here.score.sel(judge=name)
         for method in here.method.values:
             score = mean_interval(scores.sel({"method": method}).values)
-            gain = float((scores.sel({"method": method}) - scores.sel({"method": PLAIN})).mean("seed"))
+            gain = float((scores.sel({"method": method}) - scores.sel({"method": COMMON})).mean("seed"))
             measured, interval = score.cells("diverged")
-            note = f" ({gain:+.3g} on {PLAIN})" if np.isfinite(gain) and method != PLAIN else ""
+            note = f" ({gain:+.3g} on {COMMON})" if np.isfinite(gain) and method != COMMON else ""
             rows.append(Row(f"V    {name} of {method}, {at(here)}", "–", measured + note, interval))
     return rows
 

@@ -73,7 +73,7 @@ def by_seed(losses: xr.DataArray) -> np.ndarray:
     return losses.transpose("seed", "rank", ...).values
 
 
-def grid(data: xr.Dataset) -> np.ndarray:
+def grid_losses(data: xr.Dataset) -> np.ndarray:
     """Lay the losses of the (α, η) grid at one rank out as (seed, α, η)."""
     return data.by_both.transpose("seed", "grid_alpha", "grid_rate").values
 
@@ -126,7 +126,7 @@ def _compared(multipliers: np.ndarray, losses: np.ndarray) -> tuple[float, float
     return along_alpha.x / along_rate.x, along_rate.log_loss - along_alpha.log_loss
 
 
-def purer(config: Config, data: xr.Dataset) -> dict[float, Interval]:
+def purity_over_paths(config: Config, data: xr.Dataset) -> dict[float, Interval]:
     """Divide signal to drift along α by that along η at one rank, for every m = 4, 16, 64, … that was run (F2c)."""
     above = np.exp(np.log(data.purity.sel(path="α")) - np.log(data.purity.sel(path="η")))
     return {

@@ -18,8 +18,8 @@ from experiments.analysis.sweeps import Best, best_point
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.problem import Dtype, Problem, Setting, Training, Tuning
 from experiments.tuning.methods import Method
+from signal_drift.lora.adapters import Adapters
 
-Adapters = dict[str, sd.Adapter]
 HOMES = ("digits", "teacher64", "teacher256")
 """The problems on which Sec. 2 and 4 are decided."""
 SMALL = {"seeds": 2, "steps": 20, "fft_rates": tuple(10.0 ** (k / 2) for k in range(-10, 1))}
