@@ -1,4 +1,4 @@
-"""The seconds that experiments took in the reference run, kept in docs/costs.json for the listing."""
+"""Read from docs/costs.json the seconds that experiments took in the reference run, for the listing."""
 
 import json
 from collections.abc import Mapping

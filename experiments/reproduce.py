@@ -41,7 +41,7 @@ class Options:
 
 
 class Question(NamedTuple):
-    """An experiment on a problem."""
+    """Pair an experiment with a problem."""
 
     experiment: Experiment[Any]
     problem: Problem

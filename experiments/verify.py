@@ -46,7 +46,7 @@ class Options:
 
 
 class Remaining(NamedTuple):
-    """An experiment whose first points have been measured, and what the rest would take at that pace."""
+    """Hold an experiment whose first points have been measured, and what the rest would take at that pace."""
 
     experiment: Experiment[Any]
     seconds: float
@@ -54,7 +54,7 @@ class Remaining(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The experiments that fit the budget, and by its name why another does not."""
+    """Hold the experiments that fit the budget, and by its name why another does not."""
 
     fitting: list[Remaining]
     left_out: dict[str, str]

@@ -1,4 +1,4 @@
-"""The claims of the paper and of our own: open this package to see what is judged, or to add a statement.
+"""Open this package to see what is judged, or to add a statement: the claims of the paper and of our own.
 
 They stand in the order of the theory, then of the experiments.
 

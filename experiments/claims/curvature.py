@@ -1,4 +1,4 @@
-"""Claims on signs and powers of exact spectra: P2-premise, F8c and F8d.
+"""Judge the claims on signs and powers of exact spectra: P2-premise, F8c and F8d.
 
 On a problem whose matrices are not affordable both ends of every spectrum decide, each with a certificate
 (`at_scale`): their intervals are what the searches leave open, at every seed.
@@ -121,7 +121,7 @@ def asymmetric(
 
 
 def ends_asymmetric(config: at_scale.Config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
-    """Judge the same by certified ends at B = 0."""
+    """Judge these exponents and this alignment by certified ends at B = 0."""
     signal, drift = (at_scale.exponent(data, *end) for end in (("signal", "max"), ("drift", "min")))
     apart = at_scale.end_distance(data, "max", config.alphas[-1])
     name = f"|λmax[H_LoRA]/λmax[H_Signal] − 1|, α = {config.alphas[-1]:g}"

@@ -1,4 +1,4 @@
-"""Claims on training trajectories: F2a, F2b and F2c."""
+"""Judge the claims on training trajectories: F2a, F2b and F2c."""
 
 from functools import partial
 

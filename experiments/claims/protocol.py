@@ -1,4 +1,4 @@
-"""Claims on LoRA-α: its two scaling rules V1 and V2, the values of its table, and V-protocol."""
+"""Judge the claims on LoRA-α: its two scaling rules V1 and V2, the values of its table, and V-protocol."""
 
 from functools import partial
 

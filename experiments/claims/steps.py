@@ -1,4 +1,4 @@
-"""Claims on single steps and on optimizers: P4-update, A1-sgd, L1, X4."""
+"""Judge the claims on single steps and on optimizers: P4-update, A1-sgd, L1, X4."""
 
 from functools import partial
 

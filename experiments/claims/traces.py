@@ -1,4 +1,4 @@
-"""Claims on the trace and the size of H_Signal at B = 0: P3, K1, F8a and F8b.
+"""Judge the claims on the trace and the size of H_Signal at B = 0: P3, K1, F8a and F8b.
 
 Traces are judged in standard errors of X2, and as ratios to the law where these say something: where the law stands
 out from the deviation of the mean by so much that chance alone keeps a ratio within its band (`trace_law.stands_out`).

@@ -1,4 +1,4 @@
-"""Claims on tuned runs: F1a, F1b and F1c."""
+"""Judge the claims on tuned runs: F1a, F1b and F1c."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The four Hessians of a problem of any size, matrix-free: both ends over α at B = 0, and spectra before and after.
+"""Measure the four Hessians at any size, matrix-free: both ends over α at B = 0, and spectra before and after.
 
 Dense, H_ℓ of the MLP at d = 256 would be a matrix of 327,680 rows (800 GiB), that of MiniLM one of 10.6 million. Every
 end comes with a residual bound and a certificate, and it is known how far beyond it the spectrum may reach; those of
@@ -31,7 +31,7 @@ SIGNS = {"task": "≥ 0 (P2-premise)", "signal": "≥ 0 (P2-psd)", "lora": "< 0"
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Extremes over α at B = 0; extremes, densities and traces at one α, there and after training with Adam."""
+    """Measure extremes over α at B = 0; extremes, densities and traces at one α, there and after training with Adam."""
 
     seeds: int = 2
     """Independent draws of all that is random."""

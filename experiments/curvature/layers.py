@@ -1,4 +1,4 @@
-"""P3, F8a and V2's α in every layer: traces over draws of A, and the curvature of each layer's own blocks.
+"""Measure P3, F8a and V2's α in every layer: traces over draws of A, and the curvature of each layer's own blocks.
 
 For random signs z and any H, E⟨z, Hz⟩ = Tr H. A draw of A with one z for its H_Signal is an unbiased sample of
 E[Tr H_Signal], and what of ⟨z, Hz⟩ lies in one layer is one of the trace of that layer's block, since the blocks
@@ -37,7 +37,7 @@ NORMS = (("task", "‖H_ℓ‖²"), ("signal", "‖H_Signal‖²"))
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Every adapted layer, at B = 0 and after training with Adam."""
+    """Measure every adapted layer, at B = 0 and after training with Adam."""
 
     alpha: float = 16.0
     """α of the operators and of the training."""
@@ -158,7 +158,7 @@ def both_traces(data: xr.Dataset) -> xr.DataArray:
 
 
 def trace_scores(data: xr.Dataset, factor: float = 1.0) -> xr.DataArray:
-    """P3-trace: (mean measured − `factor` · mean predicted) in standard errors of the samples, (layer, seed)."""
+    """Return (mean measured − `factor` · mean predicted)/standard error of the samples, (layer, seed) (P3-trace)."""
     samples = both_traces(data)
     scaled = samples * xr.DataArray([1.0, factor], coords={"side": samples.side})
     means, variances = scaled.mean("probe"), scaled.var("probe", ddof=1) / data.sizes["probe"]
@@ -167,7 +167,7 @@ def trace_scores(data: xr.Dataset, factor: float = 1.0) -> xr.DataArray:
 
 
 def suppression_ratio(config: Config, data: xr.Dataset, state: str = "initial") -> xr.DataArray:
-    """F8a: divide λmax[H_Signal] by r s²σ_A² λmax[H_ℓ], in every layer's block."""
+    """Divide λmax[H_Signal] by r s²σ_A² λmax[H_ℓ], in every layer's block (F8a)."""
     top, s = data.block.sel(field="largest", state=state), config.problem.scaling(config.alpha)
     factor = config.problem.rank * (s * data.sigma_a.sel(state=state)) ** 2
     return top.sel(operator="signal") / (factor * top.sel(operator="task"))

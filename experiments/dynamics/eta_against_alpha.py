@@ -1,4 +1,4 @@
-"""Runs of Adam along (m·η₀, α₀) and along (η₀, m·α₀): what is measured of them and how they are drawn (F2)."""
+"""Run Adam along (m·η₀, α₀) and along (η₀, m·α₀), measure these runs and draw them (F2)."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ STATED = {"64·η₀": "oscillates", "128·η₀": "diverges", "128·α₀": "st
 
 @dataclass(frozen=True)
 class Families(Setting):
-    """Ten trajectories: α₀ and η₀, each multiplied with the other held, LoRA at both and full fine-tuning at η₀."""
+    """Run ten trajectories: α₀ and η₀, each multiplied with the other held, LoRA at both and full fine-tuning at η₀."""
 
     learning_rate: float = 1e-4
     """η₀ of Adam."""

@@ -1,4 +1,4 @@
-"""X4 broken: max_t ‖w_t − w'_t‖/‖w_t − w_0‖ between α×c and η_B×c under Adam's ε, weight decay and clipping.
+"""Break X4: max_t ‖w_t − w'_t‖/‖w_t − w_0‖ between α×c and η_B×c under Adam's ε, weight decay and clipping.
 
 ε is compared to √v̂, which shrinks with 1/q. Decoupled decay shrinks B by η_B·λ a step, so that another η_B is another
 decay. Clipping scales ∇_A and ∇_B by one factor, which depends on the two of them together. Without any of the three
@@ -26,7 +26,7 @@ DEFAULT_EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class Config(Runs):
-    """α×c against η_B×c over the size of what breaks their equality."""
+    """Compare α×c with η_B×c over the size of what breaks their equality."""
 
     epsilons: tuple[float, ...] = tuple(10.0**k for k in range(-16, -1, 2))
     """ε of Adam."""

@@ -1,4 +1,4 @@
-"""One update of every optimizer over η and over α: who steps how, what is derived of it, and the norms measured.
+"""Take one update of every optimizer over η and over α: who steps how, what is derived of it, the norms measured.
 
 With G = ∇_W ℓ, ∇_A ℓ = s BᵀG and ∇_B ℓ = s G Aᵀ. An optimizer that forgets the gradient's size (sign, Muon, Adam with
 ε → 0) has ΔA, ΔB = Θ(η): signal αη, drift αη². Gradient descent at B ≠ 0 has ΔA, ΔB = Θ(sη): signal α²η, drift α³η².
@@ -64,7 +64,7 @@ def expected(optimizer: str, state: str) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Grid:
-    """α and η of the steps."""
+    """Set α and η of the steps."""
 
     learning_rate: float = 1e-4
     """η₀."""

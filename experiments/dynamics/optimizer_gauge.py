@@ -1,4 +1,4 @@
-"""X4: (α, A₀, η_A, η_B) and (α/(pq), p·A₀, p·η_A, q·η_B) give Adam with ε → 0 the same trajectory of w.
+"""Measure X4: (α, A₀, η_A, η_B) and (α/(pq), p·A₀, p·η_A, q·η_B) give Adam with ε → 0 the same trajectory of w.
 
 With A' = pA, B' = qB and s' = s/(pq) the weights agree, ∇_A' = ∇_A/p and ∇_B' = ∇_B/q. Adam forgets the size of each
 entry's gradient, so that ΔA' = p·ΔA and ΔB' = q·ΔB, step after step. At B₀ = 0, (p, q) = (1, 1/c) makes α×c the same as
@@ -23,7 +23,7 @@ from signal_drift import plotting
 
 @dataclass(frozen=True)
 class Config(Runs):
-    """Pairs of trajectories that must coincide, and pairs that must not."""
+    """Compare pairs of trajectories that must coincide, and pairs that must not."""
 
     def pairs(self) -> dict[str, tuple[Knobs, Knobs]]:
         """Return the statements of X4, each with the two runs it compares; the last four are false."""

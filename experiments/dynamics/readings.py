@@ -1,4 +1,4 @@
-"""F2a under every reading of App. E: what η = 64·η₀, η = 128·η₀ and α = 256·α₀ do to w ↦ ℓ(w) under Adam.
+"""Run F2a under every reading of App. E: what η = 64·η₀, η = 128·η₀ and α = 256·α₀ do to w ↦ ℓ(w) under Adam.
 
 The paper leaves open whether s is α/r or α, whether SiLU follows the last layer, whether batches are full, the scale
 of Y, whether the squared error is averaged or summed, the precision, and whether the 1/d of N(0, 1/d) is a variance.
@@ -42,7 +42,7 @@ RULES: dict[str, Literal["alpha/r", "alpha"]] = {"s = α/r": "alpha/r", "s = α"
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """The three runs of which App. E says what they do, in float32 and full batches unless the reading differs."""
+    """Take the three runs of which App. E says what they do, in float32 and full batches unless the reading differs."""
 
     problem: MLP
     """The MLP whose description is read."""

@@ -1,4 +1,4 @@
-"""F2: ℓ, ‖Δw_Drift‖ and ‖Δw_Signal‖/‖Δw_Drift‖ at every step of Adam, along (m·η₀, α₀) and (η₀, m·α₀) (App. E).
+"""Record F2: ℓ, ‖Δw_Drift‖, ‖Δw_Signal‖/‖Δw_Drift‖ at every step of Adam, along (m·η₀, α₀), (η₀, m·α₀) (App. E).
 
 Two base runs stand beside the eight: LoRA at (η₀, α₀) and full fine-tuning at η₀.
 """

@@ -1,4 +1,4 @@
-"""P4-update: ‖Δw_Signal‖ = Θ(αη), ‖Δw_Drift‖ = Θ(αη²) (Eq. 48–50): the exponents by optimizer, at B = 0 and B ≠ 0."""
+"""Fit P4-update: ‖Δw_Signal‖ = Θ(αη), ‖Δw_Drift‖ = Θ(αη²) (Eq. 48–50), by optimizer, at B = 0 and B ≠ 0."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ EXACT = 1e-3
 
 @dataclass(frozen=True)
 class Config(Grid, Setting):
-    """The first two steps of every optimizer over α and over η."""
+    """Take the first two steps of every optimizer over α and over η."""
 
 
 def points(config: Config) -> list[Point]:

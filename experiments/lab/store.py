@@ -1,4 +1,4 @@
-"""The one way results are stored and read back: labelled, atomic, with provenance.
+"""Store results and read them back, in the one way there is: labelled, atomic, with provenance.
 
 A point is one independent piece of an experiment, one netCDF file. It is written beside its place and moved
 there when complete, so a file is whole or absent. It is believed only if it opens and carries the digest of the
@@ -96,7 +96,7 @@ def timing(path: Path, wanted: str) -> dict[str, Any]:
 
 
 def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
-    """The stored point, or None and the reason why it has to be computed.
+    """Return the stored point, or None and the reason why it has to be computed.
 
     Raises `RecordError` for a file that this project did not write or that may not be read: it is left alone.
     """
@@ -121,7 +121,7 @@ def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
 
 
 def provenance() -> dict[str, Any]:
-    """Where and with what a number was computed."""
+    """Say where and with what a number was computed."""
     device = jax.local_devices()[0]
     return {
         "commit": _commit(),

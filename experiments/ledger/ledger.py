@@ -1,4 +1,4 @@
-"""The ledger: every claim on every problem, its verdict and the evidence, from stored records only."""
+"""Write the ledger: every claim on every problem, its verdict and the evidence, from stored records only."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def store(out: Path, quick: bool) -> Store:
 
 
 class Judged(NamedTuple):
-    """A reading held against a problem."""
+    """Hold the verdict of a reading on a problem, and what it rests on."""
 
     verdict: Verdict
     findings: list[Finding]

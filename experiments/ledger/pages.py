@@ -1,4 +1,4 @@
-"""The pages made from the ledger: report.md and report.html, from its entries and the drawn figures alone.
+"""Make the pages of the ledger, report.md and report.html, from its entries and the drawn figures alone.
 
 The same entries and figures give the same bytes. report.html is one file that asks for nothing from the network.
 """

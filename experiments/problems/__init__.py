@@ -1,4 +1,4 @@
-"""Statements are tested on problems: open this package to see those there are, or to add one.
+"""Open this package to see the problems that statements are tested on, or to add one.
 
 Every module here that defines `PROBLEM` or `PROBLEMS` is found by itself.
 

@@ -1,4 +1,4 @@
-"""A problem of the reader's own: any flax.nnx model, a criterion on its outputs, and batches of (inputs, targets).
+"""Pose a problem of the reader's own: any flax.nnx model, a criterion on its outputs, and batches of (inputs, targets).
 
 >>> import jax, jax.numpy as jnp
 >>> from flax import nnx
@@ -37,7 +37,7 @@ Criterion = Callable[[Any, Any], Array]
 
 
 class Parts(NamedTuple):
-    """The model taken apart, and the data."""
+    """Hold the model taken apart, and the data."""
 
     base: dict[str, Array]
     forward: Forward
@@ -49,7 +49,7 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Own(Problem):
-    """A model and data of the reader's own; seeds draw A and the order of the batches, nothing else."""
+    """Pose a model and data of the reader's own; seeds draw A and the order of the batches, nothing else."""
 
     title: str = ""
     """Its name in the report."""
@@ -80,7 +80,7 @@ class Own(Problem):
 
     @property
     def own(self) -> Parts:
-        """The model and the data."""
+        """Return the model and the data."""
         assert self.parts is not None  # own_problem puts them there
         return self.parts
 

@@ -1,4 +1,4 @@
-"""The gap between LoRA (α = r) and full fine-tuning, and the fraction of it that a method closes (Eq. 5).
+"""Measure the gap between LoRA (α = r) and full fine-tuning, and the fraction of it that a method closes (Eq. 5).
 
 Fixed before looking: the loss is the training loss after the last step; a method closes the fraction
 mean(ln ℓ_LoRA − ln ℓ_method) / mean(ln ℓ_LoRA − ln ℓ_FFT) of the gap, means over seeds, with a bootstrap interval;

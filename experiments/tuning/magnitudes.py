@@ -1,4 +1,4 @@
-"""T6: how large α is by the common rule α = r, by V1 = 256√r and by V2 = √r/σ_A = √(3 d_in r) (App. F)."""
+"""Compute T6: how large α is by the common rule α = r, by V1 = 256√r and by V2 = √r/σ_A = √(3 d_in r) (App. F)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ PRINTED = {8: 90.5, 256: 16.0}
 
 @dataclass(frozen=True)
 class Config:
-    """The layer and the ranks of Table 6."""
+    """Set the layer and the ranks of Table 6."""
 
     d_in: int = 4096
     """Inputs of the layer; σ_A² = 1/(3 d_in), Kaiming-uniform."""

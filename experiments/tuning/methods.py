@@ -1,4 +1,4 @@
-"""Methods say what practitioners set: the scaling and the learning rates of each in the comparison (Eq. 5)."""
+"""State what practitioners set in each method of the comparison: its scaling and its learning rates (Eq. 5)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,7 +9,7 @@ FULL, COMMON, TENFOLD, V1, V2 = "FFT", "LoRA, α = r", "LoRA, 10×η", "LoRA-α,
 
 
 class Method(NamedTuple):
-    """How a method runs: s of every layer, η_A as a multiple of η_FFT, and η_B/η_A."""
+    """Say how a method runs: s of every layer, η_A as a multiple of η_FFT, and η_B/η_A."""
 
     scaling: Mapping[str, float]
     rate: float = 1.0

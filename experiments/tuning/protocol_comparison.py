@@ -1,4 +1,4 @@
-"""V-protocol: at η_FFT, how much of the gap between LoRA (α = r) and full fine-tuning each method closes (Eq. 5).
+"""Measure how much of the gap from LoRA (α = r) to full fine-tuning each method closes at η_FFT (V-protocol, Eq. 5).
 
 Beside the training loss every method is judged by the scores of the problem, and by its signal to drift.
 """
@@ -37,7 +37,7 @@ from experiments.tuning.runs import (
 
 @dataclass(frozen=True)
 class Config(Tuned):
-    """Every method at some ranks, all at η_FFT and, as a second reading, all well below it."""
+    """Run every method at some ranks, all at η_FFT and, as a second reading, all well below it."""
 
     ranks: tuple[int, ...] = Tuning.protocol_ranks
     """Ranks r."""

@@ -1,4 +1,4 @@
-"""F1a, F1b, F1c: how the best α and η move together, the two paths of Eq. 2, and α*(r) ≈ C√r at η_FFT (Eq. 3).
+"""Sweep F1a, F1b, F1c: how the best α and η move together, the two paths of Eq. 2, and α*(r) ≈ C√r at η_FFT (Eq. 3).
 
 The loss is the training loss after the last step ("fitting", Sec. 2), averaged over seeds as its logarithm.
 """

@@ -1,4 +1,4 @@
-"""Figures of F1a, F1b and F1c on one problem; they draw what `rank_law` stored and fitted."""
+"""Draw F1a, F1b and F1c on one problem, from what `rank_law` stored and fitted."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Sweeps of F1a, F1b and F1c: their sizes, and the best points, exponents and gains that follow from them."""
+"""Set the sizes of the sweeps of F1a, F1b and F1c, and find the best points, exponents and gains in them."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ PATHS = ("α", "η")
 
 @dataclass(frozen=True)
 class Config(Tuned):
-    """Sweeps over α at η_FFT for every rank, over η at α₀ and over both for a few ranks."""
+    """Sweep over α at η_FFT for every rank, over η at α₀ and over both for a few ranks."""
 
     ranks: tuple[int, ...] = Tuning.ranks
     """Ranks r of the sweep over α (F1c)."""
