@@ -79,8 +79,8 @@ def _alignment(
 
 
 def ascending(data: xr.Dataset) -> xr.DataArray:
-    """Return the share of steps whose signal points uphill, ⟨Δw_Signal, −g⟩ < 0."""
-    return (data.alignment < 0).mean("step")
+    """Return the share of steps whose signal points uphill, ⟨Δw_Signal, −g⟩ < 0; those lost to NaN do not count."""
+    return (data.alignment < 0).where(data.alignment.notnull()).mean("step")
 
 
 def report(config: Config, data: xr.Dataset) -> Report:

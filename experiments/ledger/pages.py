@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from experiments.lab.experiment import Report
 from experiments.lab.files import replacing
+from experiments.ledger.ledger import SOUND
 from experiments.ledger.strips import WIDTH, strip
 from experiments.ledger.svg import inline
 from experiments.ledger.table import Entry
@@ -85,7 +86,7 @@ def counts(items: Iterable[Entry]) -> dict[str, int]:
 
 def unsound(ledger: Iterable[Entry]) -> list[str]:
     """List the claims whose control was run and not refuted: there the verdict says nothing."""
-    return [e["id"] for e in ledger if e["control"] and e["control"]["verdict"] not in {"refuted", "not run"}]
+    return [e["id"] for e in ledger if e["control"] and e["control"]["verdict"] not in SOUND]
 
 
 def headline(item: Entry) -> Entry | None:

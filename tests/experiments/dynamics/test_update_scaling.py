@@ -98,4 +98,5 @@ def test_the_share_of_ascending_steps_counts_signs(stored):
     assert "always a descent direction" in signal_descent.report(config, data).sentences[1]
     uphill = data.assign(alignment=-abs(data.alignment))
     assert float(signal_descent.ascending(uphill).min()) == 1
+    assert np.isnan(signal_descent.ascending(data.assign(alignment=np.nan * data.alignment))).all()
     assert "not always" in signal_descent.report(config, uphill).sentences[1]
