@@ -51,8 +51,10 @@ class Config(Tuned):
         super().__post_init__()
         check_positive(self, "ranks")
         check_ascending(self, "ranks")
-        if not self.ranks or not min(self.rate_shares, default=0) > 0:
-            raise OptionError(f"rate_shares: must be positive and not empty, as ranks, got {self.rate_shares}")
+        if not self.ranks:
+            raise OptionError("ranks: must not be empty, got ()")
+        if not min(self.rate_shares, default=0) > 0:
+            raise OptionError(f"rate_shares: must be positive and not empty, got {self.rate_shares}")
         for rank in self.ranks:
             sd.empirical_alpha_base(rank, self.coefficient)
 

@@ -37,8 +37,10 @@ class Config(Tuned):
         for name in ("ranks", "grid_ranks", "alphas", "grid_rates"):
             if min(getattr(self, name), default=0) <= 0:
                 raise OptionError(f"{name}: must be positive and not empty, got {getattr(self, name)}")
-        if min(self.grid_alphas, default=1) <= 0 or self.alpha_0 <= 0:
-            raise OptionError(f"grid_alphas: must be positive, got {self.grid_alphas} with α₀ = {self.alpha_0}")
+        if min(self.grid_alphas, default=1) <= 0:
+            raise OptionError(f"grid_alphas: must be positive, got {self.grid_alphas}")
+        if self.alpha_0 <= 0:
+            raise OptionError(f"alpha_0: must be positive, got {self.alpha_0:g}")
         check_ascending(self, "ranks", "grid_ranks", "alphas", "grid_alphas", "grid_rates")
 
     @property
