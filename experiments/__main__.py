@@ -1,4 +1,4 @@
-"""The one door: `python -m experiments` lists what there is, `python -m experiments NAME …` runs it."""
+"""Opens the one door: `python -m experiments` lists what there is, `python -m experiments NAME …` runs it."""
 
 import sys
 from collections.abc import Callable, Sequence

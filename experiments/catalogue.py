@@ -1,4 +1,4 @@
-"""Every experiment there is, in the order in which a report tells of them, and on which problems each is reproduced."""
+"""List every experiment in the order in which a report tells of them, and say on which problems each is reproduced."""
 
 from typing import Any
 
@@ -67,6 +67,6 @@ def find(name: str) -> Experiment[Any]:
 
 
 def is_reproduced(experiment: Experiment[Any], problem: Problem) -> bool:
-    """Whether a reproduction asks this question of this problem: at home, or where the problem itself says so."""
+    """Tell whether a reproduction asks this question of this problem: at home, or where the problem itself says so."""
     asked = problem.name in experiment.homes or experiment.name in problem.reproduced
     return asked and not experiment.refuses(problem)

@@ -1,4 +1,4 @@
-"""The seconds that experiments took in the reference run, kept in docs/costs.json for the listing."""
+"""Read from docs/costs.json the seconds that experiments took in the reference run, for the listing."""
 
 import json
 from collections.abc import Mapping
@@ -16,14 +16,3 @@ def spent(experiment: str) -> Mapping[str, float]:
 @cache
 def _costs() -> dict[str, dict[str, float]]:
     return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
-
-
-def collect(out: Path) -> dict[str, dict[str, float]]:
-    """Add up the stored seconds of every experiment on every problem in a folder of results."""
-    found: dict[str, dict[str, float]] = {}
-    for path in sorted(out.glob("**/*.timing/*.json")):
-        experiment, *problem = str(path.parent.relative_to(out)).removesuffix(".timing").split("/")
-        of = found.setdefault(experiment, {})
-        name = problem[0] if problem else "mlp"
-        of[name] = of.get(name, 0.0) + float(json.loads(path.read_text(encoding="utf-8")).get("seconds", 0.0))
-    return {experiment: {k: round(v, 1) for k, v in of.items()} for experiment, of in sorted(found.items())}

@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from experiments.catalogue import BENCHMARK, EXPERIMENTS, is_reproduced
 from experiments.claims import CLAIMS
-from experiments.costs import collect
 from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.experiment import Experiment, Report, table
 from experiments.lab.files import replacing
 from experiments.lab.problem import Problem
-from experiments.lab.runner import from_store, label, run
+from experiments.lab.runner import from_store, label, run, seconds_spent
 from experiments.ledger import ledger
 from experiments.ledger.pages import Page, counts, write_pages
 from experiments.problems import PROBLEMS, find
@@ -43,7 +42,7 @@ class Options:
 
 
 class Question(NamedTuple):
-    """An experiment on a problem."""
+    """Pair an experiment with a problem."""
 
     experiment: Experiment[Any]
     problem: Problem
@@ -63,7 +62,7 @@ def reproduce(options: Options) -> None:
     entries = ledger.ledger(CLAIMS, PROBLEMS, out, options.quick)
     ledger.write(entries, out)
     with replacing(out / "costs.json") as temporary:
-        temporary.write_text(json.dumps(collect(out), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(costs(out, options.quick), indent=1) + "\n", encoding="utf-8")
     write_pages(entries, Page(out / "figures", _sentences(reports), _speed(out, options.quick)), out)
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
     written = ", ".join(str(out / name) for name in ("report.html", "report.md", "ledger.json", "figures"))
@@ -85,12 +84,24 @@ def _is_stored(question: Question, out: Path) -> bool:
     return from_store(experiment, experiment.at(problem), out).data is not None
 
 
+def costs(out: Path, quick: bool) -> dict[str, dict[str, float]]:
+    """Collect the seconds that every experiment took on every problem, where all its points are stored."""
+    found: dict[str, dict[str, float]] = {}
+    for experiment in (*EXPERIMENTS, BENCHMARK):
+        for problem in PROBLEMS.values():
+            if is_reproduced(experiment, problem):
+                seconds = seconds_spent(experiment, experiment.at(problem, quick), out)
+                if seconds is not None:
+                    found.setdefault(experiment.name, {})[problem.name] = round(seconds, 1)
+    return found
+
+
 def _sentences(reports: Mapping[str, Report]) -> dict[str, list[str]]:
     return {name: report.sentences for name, report in reports.items() if report.sentences}
 
 
 def _speed(out: Path, quick: bool) -> Report | None:
     """The report of the benchmark, which is run by itself, on a machine that does nothing else."""
-    config = BENCHMARK.at(PROBLEMS["mlp"], quick)
+    config = BENCHMARK.at(PROBLEMS[BENCHMARK.homes[0]], quick)
     found = from_store(BENCHMARK, config, out)
     return None if found.data is None else BENCHMARK.report(config, found.data)

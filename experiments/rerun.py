@@ -57,7 +57,7 @@ def as_text(e: Mapping[str, Any]) -> str:
     """Write one entry for the terminal."""
     lines = [f"{e['id']}: {e['verdict']}", f"  {e['statement']}  ({e['source']})"]
     lines += [f"  assumed: {'; '.join(e['assumptions'])}"] * bool(e["assumptions"])
-    lines += [f"  not run: {e['reason']}; {e['command']}"] * bool(e["reason"])
+    lines += [f"  not decided everywhere: {e['reason']}; {e['command']}"] * bool(e["reason"])
     lines += [_line(f) for f in e["findings"]]
     lines += [f"  narrowest true statement tried: {e['narrowest']}"] * bool(e["narrowest"])
     lines += [f"  reading ({r['name']}): {r['verdict']}: {r['statement']}" for r in e["readings"]]

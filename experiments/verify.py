@@ -24,8 +24,9 @@ from experiments.lab.problem import Problem
 from experiments.lab.runner import measured, run, stored
 from experiments.ledger import ledger
 from experiments.ledger.claim import Claim
-from experiments.ledger.pages import Page, counts, write_pages
+from experiments.ledger.pages import Page, counts, unsound, write_pages
 from experiments.ledger.table import Entries, Entry
+from experiments.problems import PROBLEMS
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Options:
     """Where JAX computes; auto takes an accelerator where there is one."""
 
 
-class Estimate(NamedTuple):
-    """An experiment whose first points have been measured, and what the rest would take at that pace."""
+class Remaining(NamedTuple):
+    """Hold an experiment whose first points have been measured, and what the rest would take at that pace."""
 
     experiment: Experiment[Any]
     seconds: float
@@ -53,9 +54,9 @@ class Estimate(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The experiments that fit the budget, and by its name why another does not."""
+    """Hold the experiments that fit the budget, and by its name why another does not."""
 
-    fitting: list[Estimate]
+    fitting: list[Remaining]
     left_out: dict[str, str]
 
 
@@ -68,8 +69,8 @@ def verify(options: Options) -> None:
     problem, start = load(options.source), time.perf_counter()
     out, seconds = options.out or Path("results/verify") / problem.name, 60 * options.budget
     plan = _planned(_needed(claims, problem), problem, out, start, seconds)
-    for estimate in plan.fitting:
-        run(estimate.experiment, estimate.experiment.at(problem), out)
+    for rest in plan.fitting:
+        run(rest.experiment, rest.experiment.at(problem), out)
     judged = ledger.ledger(claims, {problem.name: problem}, out)
     entries = Entries(_told(entry, options.source, plan, problem) for entry in judged)
     ledger.write(entries, out)
@@ -79,6 +80,8 @@ def verify(options: Options) -> None:
         reason = f" ({e['reason']})" if e["reason"] else ""
         print(f"{e['id']:20} {e['verdict']:18} {e['statement']}{reason}")
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
+    if unsound(entries):
+        print(f"the control was not refuted, so that the verdict means nothing: {', '.join(unsound(entries))}")
     print("\n".join(f"{layer}: α = {v2:.4g} by V2 = √r/σ_A, {v1:.4g} by V1 = 256√r" for layer, v2, v1 in alphas))
     print(f"{out / 'report.html'} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
@@ -96,6 +99,8 @@ def load(source: str) -> Problem:
     problem = getattr(module, name)
     if not isinstance(problem, Problem):
         raise OptionError(f"source: {name!r} of {path!r} must come from own_problem, got {type(problem).__name__}")
+    if problem.name in PROBLEMS:
+        raise OptionError(f"name: {problem.name!r} is taken by a problem of this project, choose another")
     return problem
 
 
@@ -142,7 +147,7 @@ def _needed(claims: Sequence[Claim], problem: Problem) -> list[Experiment[Any]]:
 
 def _planned(experiments: Sequence[Experiment[Any]], problem: Problem, out: Path, start: float, seconds: float) -> Plan:
     """Choose those that fit, cheapest first; every one is said with what it would take, or why it is left out."""
-    found: list[Estimate] = []
+    found: list[Remaining] = []
     plan = Plan([], {})
     with tqdm(experiments, desc="first points", unit="experiment", dynamic_ncols=True) as progress:
         for experiment in progress:
@@ -151,15 +156,15 @@ def _planned(experiments: Sequence[Experiment[Any]], problem: Problem, out: Path
                 continue
             found.append(_paced(experiment, problem, out, progress))
     left = seconds - (time.perf_counter() - start)
-    for estimate in sorted(found, key=lambda x: x.seconds):
-        count = "1 point" if estimate.points == 1 else f"{estimate.points} points"
-        words = f"{count}, about {_minutes(estimate.seconds)} more"
-        if estimate.seconds <= left:
-            left -= estimate.seconds
-            plan.fitting.append(estimate)
-            print(f"runs      {estimate.experiment.name}: {words}")
+    for rest in sorted(found, key=lambda x: x.seconds):
+        count = "1 point" if rest.points == 1 else f"{rest.points} points"
+        words = f"{count}, about {_minutes(rest.seconds)} more"
+        if rest.seconds <= left:
+            left -= rest.seconds
+            plan.fitting.append(rest)
+            print(f"runs      {rest.experiment.name}: {words}")
         else:
-            plan.left_out[estimate.experiment.name] = f"{words}, which the budget does not leave"
+            plan.left_out[rest.experiment.name] = f"{words}, which the budget does not leave"
     print("\n".join(f"left out  {name}: {words}" for name, words in plan.left_out.items()))
     return plan
 
@@ -183,14 +188,17 @@ def _commanded(item: Any, line: str) -> Any:
     return {key: line if key == "command" and value else _commanded(value, line) for key, value in item.items()}
 
 
-def _paced(experiment: Experiment[Any], problem: Problem, out: Path, progress: "tqdm[Any]") -> Estimate:
+def _paced(experiment: Experiment[Any], problem: Problem, out: Path, progress: "tqdm[Any]") -> Remaining:
     """Measure two points: the first compiles what all others use, and the second gives their pace."""
     config = experiment.at(problem)
     points = experiment.points(config)
     *_, last = (measured(experiment, config, point, out, progress) for point in points[:2])
     missing = len(points) - stored(experiment, config, out)
-    return Estimate(experiment, missing * float(last.attrs.get("seconds", 0.0)), len(points))
+    pace = float(last.attrs.get("seconds", math.inf))
+    return Remaining(experiment, missing * pace if missing else 0.0, len(points))
 
 
 def _minutes(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "an unknown time"
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,4 +1,4 @@
-"""Training under one scan that records something of every step: what the signal and the drift did, unless told."""
+"""Trains under one scan that records something of every step: what the signal and the drift did, unless told."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, overload

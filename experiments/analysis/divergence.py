@@ -1,4 +1,4 @@
-"""When a run of training diverges, oscillates, is stable (F2) or unstable (L1), and at which rate it turns unstable.
+"""Tell whether a run diverges, oscillates, is stable (F2) or unstable (L1), and at which rate it turns unstable.
 
 The words of F2a and their thresholds were fixed, and committed, before any trajectory was seen.
 """

@@ -1,4 +1,4 @@
-"""Both ends of the four Hessians, certified, and what they are called in tables and figures."""
+"""Find both ends of the four Hessians, certified, and name them for tables and figures."""
 
 from collections.abc import Sequence
 

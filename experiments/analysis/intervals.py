@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
-DRAWS = 1000
+RESAMPLES = 1000
 """Bootstrap resamples of the seeds."""
 
 
@@ -43,9 +43,11 @@ def bootstrap(statistic: Callable[[np.ndarray], float], samples: Float[np.ndarra
     """Return the statistic of all seeds (first axis) with its 95% percentile interval over resampled seeds.
 
     The draws are fixed. Resamples in which the statistic does not exist are left out. With few seeds the
-    interval is somewhat narrow.
+    interval is somewhat narrow; for a single seed it is unbounded.
     """
-    draws = np.random.default_rng(0).integers(len(samples), size=(DRAWS, len(samples)))
+    if len(samples) < 2:
+        return Interval(statistic(samples), -np.inf, np.inf)
+    draws = np.random.default_rng(0).integers(len(samples), size=(RESAMPLES, len(samples)))
     values = np.array([statistic(samples[draw]) for draw in np.unique(np.sort(draws, axis=1), axis=0)])
     weights = np.unique(np.sort(draws, axis=1), axis=0, return_counts=True)[1]
     values = np.repeat(values, weights)

@@ -1,4 +1,4 @@
-"""The kernels as JAX computes them, by this project and straightforwardly: each sets up the call that is timed.
+"""Set up the kernels as JAX computes them, by this project and straightforwardly: each returns the call to time.
 
 The gradient, the products, the extremes and the trace are those of the loss in θ at α = r and B ≠ 0, as after some
 training; H_ℓ and its spectrum are taken at the weights of the same θ; the pipeline and the trajectories start at B = 0.
@@ -26,7 +26,7 @@ Case = Callable[[Config], Call]
 
 
 class Point(NamedTuple):
-    """A problem, its adapters at B ≠ 0, and the same direction in θ for every way."""
+    """Hold a problem, its adapters at B ≠ 0, and the same direction in θ for every way."""
 
     loss: Partial
     base: dict[str, jax.Array]

@@ -1,4 +1,4 @@
-"""Sizes of the benchmark, and what ends the search for how far a tool gets."""
+"""Set the sizes of the benchmark, and what ends the search for how far a tool gets."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -12,7 +12,7 @@ ANSWERS = 16
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Widths up to that of F2, and what ends the search for how far a tool gets."""
+    """Set widths up to that of F2, and what ends the search for how far a tool gets."""
 
     problem: MLP
     """The MLP, which is taken at every width in turn."""

@@ -1,4 +1,4 @@
-"""Time and memory of every kernel over d, beside other tools, on the same weights in the same run.
+"""Measure time and memory of every kernel over d, beside other tools, on the same weights in the same run.
 
 Every way of every kernel has a fresh process of its own, one at a time, which goes through the widths as far as it
 gets; why it gets no further is kept. The first call is timed apart, compilation included; then the median of further
@@ -40,7 +40,7 @@ ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
 
 
 def refuses(problem: Problem) -> str:
-    return "" if problem.name == "mlp" else "it times the MLP, which has every width"
+    return "" if problem.name in EXPERIMENT.homes else "it times the MLP, which has every width"
 
 
 def configure(problem: Problem) -> Config:

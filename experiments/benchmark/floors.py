@@ -1,4 +1,4 @@
-"""The least that a kernel must do: floating-point operations and bytes, and the time they take at measured rates.
+"""Count the least that a kernel must do, in operations and bytes, and the time these take at measured rates.
 
 Only products with matrices count, once each; a product of a×b and b×c takes 2abc operations. What must be moved are
 the weights, once for each pass over the layers, and the result. A floor is the longer of the two times.

@@ -1,4 +1,4 @@
-"""The kernels as PyTorch's tools compute them, on the weights and data of `cases`.
+"""Set up the kernels as PyTorch's tools compute them, on the weights and data of `cases`.
 
 Needs the `peers` extra: torch, curvlinops and hessian-eigenthings.
 """
@@ -58,7 +58,7 @@ class LoRALinear(torch.nn.Module):
 
 
 class Peer(NamedTuple):
-    """A module with its data, and its loss as a function of the flat vector of its parameters."""
+    """Hold a module with its data, and its loss as a function of the flat vector of its parameters."""
 
     model: torch.nn.Module
     data: tuple[torch.Tensor, torch.Tensor]

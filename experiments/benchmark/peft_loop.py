@@ -1,4 +1,4 @@
-"""The runs of F2 in a training loop of PyTorch and PEFT; needs the `peers` extra."""
+"""Run F2 in a training loop of PyTorch and PEFT; needs the `peers` extra."""
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 

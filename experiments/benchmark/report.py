@@ -1,4 +1,4 @@
-"""The table and the figure of the benchmark, from its stored results."""
+"""Make the table and the figure of the benchmark from its stored results."""
 
 from functools import partial
 from typing import NamedTuple
@@ -43,7 +43,7 @@ PAGE = 4.096e-3
 
 
 class Aim(NamedTuple):
-    """A ratio of two measured numbers within the run, and the most that it should be."""
+    """State the most that a ratio of two numbers measured within the run should be."""
 
     kernel: str
     quantity: str

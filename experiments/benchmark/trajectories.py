@@ -1,4 +1,4 @@
-"""The runs of F2 as JAX computes them, by `sd.train` and by a bare scan of optax."""
+"""Run F2 as JAX computes it, by `sd.train` and by a bare scan of optax."""
 
 import os
 from collections.abc import Callable, Iterator

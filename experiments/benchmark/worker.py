@@ -1,4 +1,4 @@
-"""The process in which one kernel is measured, one way, at every width in turn."""
+"""Measure one kernel, one way, at every width in turn, in a process of its own."""
 
 import ctypes
 import gc

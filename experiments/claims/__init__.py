@@ -1,4 +1,4 @@
-"""The claims of the paper and of our own: open this package to see what is judged, or to add a statement.
+"""Open this package to see what is judged, or to add a statement: the claims of the paper and of our own.
 
 They stand in the order of the theory, then of the experiments.
 
@@ -27,8 +27,10 @@ MODULES = (algebra, traces, curvature, steps, dynamics, tuning, protocol)
 
 def _extended(claim: Claim) -> Claim:
     """With the reading on drawn problems, where there is a check of the statement."""
-    more = (algebra.on_drawn_problems(claim.id, claim.statement),) if claim.id in DRAWN else ()
-    return replace(claim, readings=(*claim.readings, *more))
+    if claim.id not in DRAWN:
+        return claim
+    drawn = algebra.on_drawn_problems(claim.id, f"On problems drawn at random: {claim.statement}")
+    return replace(claim, readings=(*claim.readings, drawn))
 
 
 CLAIMS: list[Claim] = sorted(

@@ -1,4 +1,4 @@
-"""Claims that are algebra: P1, P2, P4-landscape, X1, X2, X5–X7, wherever their assumptions are met."""
+"""Judge the claims that are algebra: P1, P2, P4-landscape, X1, X2, X5–X7, wherever their assumptions are met."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Claims on signs and powers of exact spectra: P2-premise, F8c and F8d.
+"""Judge the claims on signs and powers of exact spectra: P2-premise, F8c and F8d.
 
 On a problem whose matrices are not affordable both ends of every spectrum decide, each with a certificate
 (`at_scale`): their intervals are what the searches leave open, at every seed.
@@ -96,7 +96,7 @@ def ends_converge(config: at_scale.Config, data: xr.Dataset, *, away: bool = Fal
     for alpha in config.alphas:
         found.append(Finding(f"λmin/λmax of H_LoRA, α = {alpha:g}", below(0.0), at_scale.lowest(data, "lora", alpha)))
     for end in ("min", "max"):
-        far, near = (at_scale.distance(data, end, alpha) for alpha in (first, last))
+        far, near = (at_scale.end_distance(data, end, alpha) for alpha in (first, last))
         change = Interval(near.mean - far.mean, near.low - far.high, near.high - far.low)
         name = f"distance of λ{end} to H_Signal's over λmax, α = {last:g} less α = {first:g}"
         found.append(Finding(name, above(0.0) if away else below(0.0), change))
@@ -121,9 +121,9 @@ def asymmetric(
 
 
 def ends_asymmetric(config: at_scale.Config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
-    """Judge the same by certified ends at B = 0."""
+    """Judge these exponents and this alignment by certified ends at B = 0."""
     signal, drift = (at_scale.exponent(data, *end) for end in (("signal", "max"), ("drift", "min")))
-    apart = at_scale.distance(data, "max", config.alphas[-1])
+    apart = at_scale.end_distance(data, "max", config.alphas[-1])
     name = f"|λmax[H_LoRA]/λmax[H_Signal] − 1|, α = {config.alphas[-1]:g}"
     aligned = Finding(name, at_most(FRACTION, f"an equality of averages: ±{FRACTION:.0%}"), apart)
     return [*_powers(signal, drift, swapped), aligned]

@@ -1,4 +1,4 @@
-"""Claims on training trajectories: F2a, F2b and F2c."""
+"""Judge the claims on training trajectories: F2a, F2b and F2c."""
 
 from functools import partial
 
@@ -14,9 +14,9 @@ from experiments.dynamics.eta_against_alpha import (
     STATED,
     Families,
     deepest_ratio,
-    labels,
     pairs,
     purity,
+    run_labels,
     share_above,
     slope,
 )
@@ -82,7 +82,9 @@ def noisier(config: Families, data: xr.Dataset) -> list[Finding]:
     """Judge the exponent of η in the jitter less that of α, seed by seed."""
     values = per_run(jitter, data.drop_sel(run="FFT").drift)
     per_seed = [
-        exponents(config.multipliers(family), values.sel(run=labels(config, family)).transpose("seed", "run").values)
+        exponents(
+            config.multipliers(family), values.sel(run=run_labels(config, family)).transpose("seed", "run").values
+        )
         for family in FAMILIES
     ]
     name = "exponent of η less that of α in the jitter of ‖Δw_Drift‖"
@@ -117,7 +119,7 @@ def purer_path(config: rank_sweeps.Config, data: xr.Dataset) -> list[Finding]:
     return [
         Finding(f"signal-to-drift ratio, {m:g}·α₀ over {m:g}·η_FFT, r = {rank}", above(1.0), ratio)
         for rank in config.path_ranks
-        for m, ratio in rank_sweeps.purer(config, data.sel(rank=rank)).items()
+        for m, ratio in rank_sweeps.purity_over_paths(config, data.sel(rank=rank)).items()
     ]
 
 

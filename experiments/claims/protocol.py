@@ -1,4 +1,4 @@
-"""Claims on LoRA-α: its two scaling rules V1 and V2, the values of its table, and V-protocol."""
+"""Judge the claims on LoRA-α: its two scaling rules V1 and V2, the values of its table, and V-protocol."""
 
 from functools import partial
 
@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import Interval, point
-from experiments.claims.tuning import RANKS, TRAINED, coefficient, root_of_rank
+from experiments.claims.tuning import RANKS, TRAINED, coefficient_of_root, root_of_rank
 from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.verdict import Finding, above, at_least, exactly, magnitude, near, power
 from experiments.tuning import magnitudes, protocol_comparison
 from experiments.tuning.gap import ahead_of_tenfold, diverged, fraction, gap, rate_name
-from experiments.tuning.methods import PLAIN, V1, V2
+from experiments.tuning.methods import COMMON, V1, V2
 from experiments.tuning.protocol_comparison import Config
 
 NOWHERE = Interval(np.nan, np.nan, np.nan)
@@ -65,7 +65,7 @@ def magnitudes_stated(config: magnitudes.Config, data: xr.Dataset) -> list[Findi
             near(stated, 0.05, "printed to one decimal"),
             point(float(data.V1.sel(rank=r)) / r),
         )
-        for r, stated in magnitudes.STATED.items()
+        for r, stated in magnitudes.PRINTED.items()
     ]
 
 
@@ -73,7 +73,7 @@ def linear_in_rank(config: magnitudes.Config, data: xr.Dataset) -> list[Finding]
     """Measure V1 over α = r against C at every rank, as if V1 were linear."""
     return [
         Finding(f"V1/(α = r), r = {r}", exactly(config.coefficient), point(float(data.V1.sel(rank=r)) / r))
-        for r in magnitudes.STATED
+        for r in magnitudes.PRINTED
     ]
 
 
@@ -92,7 +92,7 @@ CLAIMS = [
                     "as the best α",
                     "The best α is 256√r in order of magnitude.",
                     RANKS,
-                    partial(coefficient, band=magnitude(256.0)),
+                    partial(coefficient_of_root, band=magnitude(256.0)),
                 ),
                 Reading("control", "The best α is linear in r.", RANKS, partial(root_of_rank, band=power(1.0))),
             ),
@@ -102,7 +102,7 @@ CLAIMS = [
                 "another coefficient",
                 "The best α is √r in order of magnitude.",
                 RANKS,
-                partial(coefficient, band=magnitude(1.0)),
+                partial(coefficient_of_root, band=magnitude(1.0)),
             ),
         ),
         figures=("rank_law",),
@@ -117,13 +117,13 @@ CLAIMS = [
                     "as the best α",
                     "The best α is √r/σ_A in order of magnitude.",
                     RANKS,
-                    partial(coefficient, band=magnitude(1.0), unit=-1.0),
+                    partial(coefficient_of_root, band=magnitude(1.0), unit=-1.0),
                 ),
                 Reading(
                     "control",
                     "The best α is √r·σ_A in order of magnitude.",
                     RANKS,
-                    partial(coefficient, band=magnitude(1.0), unit=1.0),
+                    partial(coefficient_of_root, band=magnitude(1.0), unit=1.0),
                 ),
             ),
         ),
@@ -156,7 +156,10 @@ CLAIMS = [
                     partial(recovers, 1.0),
                 ),
                 Reading(
-                    "control", "LoRA with α = r recovers most of the gap itself.", PROTOCOL, partial(closes, PLAIN, 1.0)
+                    "control",
+                    "LoRA with α = r recovers most of the gap itself.",
+                    PROTOCOL,
+                    partial(closes, COMMON, 1.0),
                 ),
             ),
         ),

@@ -1,4 +1,4 @@
-"""Claims on single steps and on optimizers: P4-update, A1-sgd, L1, X4."""
+"""Judge the claims on single steps and on optimizers: P4-update, A1-sgd, L1, X4."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from experiments.analysis.intervals import bootstrap, extent, mean_interval
 from experiments.dynamics import gauge_breaking, optimizer_gauge, signal_descent, stability, update_scaling
 from experiments.dynamics import trajectories as dynamics
 from experiments.dynamics.eta_against_alpha import FAMILIES, Families, purity, slope
-from experiments.dynamics.one_step import FORGETFUL, OPTIMIZERS, STATES
+from experiments.dynamics.one_step import FORGETFUL, OPTIMIZERS, READ_OFF
 from experiments.dynamics.update_scaling import fitted
 from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.verdict import MAGNITUDE, Band, Finding, at_most, below, exactly, magnitude, near, power
@@ -22,11 +22,11 @@ def scaling_of(
     """Judge the exponents of η and α in ‖Δw_Signal‖, ‖Δw_Drift‖ and their ratio, at B = 0 and at B ≠ 0."""
     return [
         Finding(
-            f"exponent of {family} in {part}, {STATES[state][1]}",
+            f"exponent of {family} in {part}, {READ_OFF[state][1]}",
             power(exponent),
             fitted(data, optimizer, state, part, family),
         )
-        for state in STATES
+        for state in READ_OFF
         for part, stated in powers.items()
         for family, exponent in zip(FAMILIES, stated, strict=True)
     ]
@@ -53,7 +53,7 @@ def depends_on_alpha(config: update_scaling.Config, data: xr.Dataset, *, as_unde
     band = power(0) if as_under_adam else below(power(0).low)
     return [
         Finding(f"exponent of α in signal/drift, GD, {name}", band, fitted(data, "GD", state, "ratio", "α"))
-        for state, (_, name) in STATES.items()
+        for state, (_, name) in READ_OFF.items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""Claims on the trace and the size of H_Signal at B = 0: P3, K1, F8a and F8b.
+"""Judge the claims on the trace and the size of H_Signal at B = 0: P3, K1, F8a and F8b.
 
 Traces are judged in standard errors of X2, and as ratios to the law where these say something: where the law stands
 out from the deviation of the mean by so much that chance alone keeps a ratio within its band (`trace_law.stands_out`).
@@ -140,7 +140,7 @@ def trace_law_by_layer_without_rank(config: layers.Config, data: xr.Dataset) -> 
 
 def suppressed_by_layer(config: layers.Config, data: xr.Dataset, *, without_rank: bool = False) -> list[Finding]:
     """Hold λmax of every layer's H_Signal against r s²σ_A² that of its H_ℓ, to an order of magnitude."""
-    ratio = layers.suppression(config, data).values / (config.problem.rank if without_rank else 1)
+    ratio = layers.suppression_ratio(config, data).values / (config.problem.rank if without_rank else 1)
     return [Finding("λmax[H_Signal]/(rs²σ_A²λmax[H_ℓ]) of a layer, range over layers", magnitude(1.0), extent(ratio))]
 
 

@@ -1,4 +1,4 @@
-"""Claims on tuned runs: F1a, F1b and F1c; and F2c along the two paths of F1b."""
+"""Judge the claims on tuned runs: F1a, F1b and F1c."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from experiments.ledger.verdict import Band, Finding, above, at_least, below, ex
 from experiments.problems import find
 from experiments.tuning import rank_law
 from experiments.tuning import rank_sweeps as sweeps
-from experiments.tuning.rank_sweeps import Config, grid
+from experiments.tuning.rank_sweeps import Config, grid_losses
 
 
 def _at_ranks(config: Config, data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
@@ -21,7 +21,7 @@ def _at_ranks(config: Config, data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
 
 def _grids(config: Config, data: xr.Dataset) -> list[tuple[str, np.ndarray]]:
     """The losses of the (α, η) grid of every rank, none where no grid was run."""
-    return [(where, grid(here)) for where, here in _at_ranks(config, data)] if config.grid_alphas else []
+    return [(where, grid_losses(here)) for where, here in _at_ranks(config, data)] if config.grid_alphas else []
 
 
 def rate_falls(config: Config, data: xr.Dataset, band: Band) -> list[Finding]:
@@ -92,16 +92,6 @@ def alpha_path_wins(
     ]
 
 
-def purer(config: Config, data: xr.Dataset, *, swapped: bool = False) -> list[Finding]:
-    """Compare signal to drift along α with that along η, at common multipliers above 1."""
-    band = below(1.0) if swapped else above(1.0)
-    return [
-        Finding(f"signal-to-drift ratio, {m:g}·α₀ over {m:g}·η_FFT, {where}", band, ratio)
-        for where, here in _at_ranks(config, data)
-        for m, ratio in sweeps.purer(config, here).items()
-    ]
-
-
 def root_of_rank(config: Config, data: xr.Dataset, band: Band) -> list[Finding]:
     """Fit the free exponent of r in α*; one rank gives none."""
     if len(config.ranks) < 2:
@@ -109,7 +99,7 @@ def root_of_rank(config: Config, data: xr.Dataset, band: Band) -> list[Finding]:
     return [Finding("free exponent of r in α*", band, sweeps.free_exponent(config, data.sel(rank=list(config.ranks))))]
 
 
-def coefficient(config: Config, data: xr.Dataset, band: Band, unit: float = 0.0) -> list[Finding]:
+def coefficient_of_root(config: Config, data: xr.Dataset, band: Band, unit: float = 0.0) -> list[Finding]:
     """Fit C of α* = C√r with the slope ½, over σ_A to the power `unit`; one rank does not show the √r."""
     if len(config.ranks) < 2:
         return []
@@ -120,7 +110,7 @@ def coefficient(config: Config, data: xr.Dataset, band: Band, unit: float = 0.0)
 def square_root(config: Config, data: xr.Dataset) -> list[Finding]:
     """Take the exponent and the size of C together."""
     large = at_least(10.0, "≫ 1: an order of magnitude")
-    return [*root_of_rank(config, data, power(0.5)), *coefficient(config, data, large)]
+    return [*root_of_rank(config, data, power(0.5)), *coefficient_of_root(config, data, large)]
 
 
 RANKS = rank_law.EXPERIMENT
@@ -129,15 +119,6 @@ TRAINED = ("Adam at a constant rate", "the loss after the last step, on what was
 FALLS, IMPROVES = "As α grows the best η falls", "the best loss improves monotonically"
 PATH_RANKS = sorted({rank for home in RANKS.homes for rank in RANKS.at(find(home)).path_ranks})
 """Ranks at which the homes of F1b compare the two paths."""
-
-ALONG_PATHS = Reading(
-    "along the paths of Eq. 2",
-    "From (η_FFT, α₀ = 16), m·α₀ has a higher signal-to-drift ratio than m·η_FFT, in the geometric mean over the "
-    "steps, at m = 4, 16, 64, … .",
-    RANKS,
-    purer,
-)
-"""A reading of F2c-purity on tuned runs."""
 
 CLAIMS = [
     Claim(

@@ -1,4 +1,4 @@
-"""P1–P4, L1, K1 and X1–X7 as statements about matrices and updates: every check on drawn problems, and its control.
+"""Check P1–P4, L1, K1 and X1–X7, the statements about matrices and updates, on drawn problems, each with its control.
 
 Each statement of `signal_drift.propositions` is held against quadratics, regressions, classifiers and attention with
 everything drawn at random, and against a problem itself, over α and at B = 0 and away from it: the MLP of App. E at a
@@ -17,7 +17,6 @@ import xarray as xr
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Problem, Setting
-from experiments.problems.mlp import MLP
 from signal_drift import plotting
 from signal_drift.propositions import MATRIX_FREE, PROPOSITIONS
 from signal_drift.propositions.check import Check, over
@@ -33,7 +32,7 @@ FLOOR, CEILING = 1e-8, 1e20
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Every check over kinds of problems, seeds, α and B."""
+    """Run every check over kinds of problems, seeds, α and B."""
 
     alphas: tuple[float, ...] = (1e-3, 1.0, 1e4)
     """Values of α."""
@@ -48,13 +47,13 @@ class Config(Setting):
 
     @property
     def statements(self) -> list[Callable[[Instance], Check]]:
-        """All of them, or those that need no matrix."""
+        """Return all of them, or those that need no matrix."""
         return PROPOSITIONS if self.problem.dense else MATRIX_FREE
 
 
 def configure(problem: Problem) -> Config:
-    """Take the MLP at a width where matrices cost nothing, beside all drawn problems; any other alone, at α = 1."""
-    if type(problem) is MLP:
+    """Take the paper's model at a width where matrices cost nothing, beside all drawn problems; any other alone."""
+    if problem.paper:
         return Config(replace(problem.resized(6), samples=20), kinds=(*KINDS, OWN))
     return Config(problem, seeds=1, alphas=(1.0,))
 
@@ -115,7 +114,7 @@ def _name(proposition: Callable[[Instance], Check]) -> str:
 
 
 class Margin(NamedTuple):
-    """The largest error over tolerance of a statement, the smallest of its control, and on how many instances."""
+    """Hold the largest error over tolerance of a statement, the smallest of its control, and how many instances."""
 
     statement: float
     control: float
@@ -123,7 +122,7 @@ class Margin(NamedTuple):
 
     @property
     def supported(self) -> bool:
-        """It was tried, it holds wherever it applies, and its control nowhere there."""
+        """Tell whether it was tried, holds wherever it applies, and its control nowhere there."""
         return self.instances > 0 and self.statement <= 1 < self.control
 
 

@@ -1,4 +1,4 @@
-"""F8d: λmax[H_Signal] = Θ(α²), |λmin[H_Drift]| = Θ(α), λmax[H_LoRA] / λmax[H_Signal] → 1 (Eq. 6, 7).
+"""Measure F8d: λmax[H_Signal] = Θ(α²), |λmin[H_Drift]| = Θ(α), λmax[H_LoRA] / λmax[H_Signal] → 1 (Eq. 6, 7).
 
 At initialisation, where the weights do not depend on α, and after training, where g and H_ℓ have moved with it.
 """
@@ -31,7 +31,7 @@ LABEL = {
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Extreme eigenvalues over α, before and after training with Adam at each α."""
+    """Measure extreme eigenvalues over α, before and after training with Adam at each α."""
 
     alphas: tuple[float, ...] = tuple(2.0**k for k in range(9))
     """Values of α."""

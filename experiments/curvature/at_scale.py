@@ -1,4 +1,4 @@
-"""The four Hessians of a problem of any size, matrix-free: both ends over α at B = 0, and spectra before and after.
+"""Measure the four Hessians at any size, matrix-free: both ends over α at B = 0, and spectra before and after.
 
 Dense, H_ℓ of the MLP at d = 256 would be a matrix of 327,680 rows (800 GiB), that of MiniLM one of 10.6 million. Every
 end comes with a residual bound and a certificate, and it is known how far beyond it the spectrum may reach; those of
@@ -19,7 +19,6 @@ from experiments.curvature.states import adapters_at
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Problem, Setting
-from experiments.problems.minilm import MiniLM
 from signal_drift import plotting
 from signal_drift.lora.adapters import Adapters
 from signal_drift.propositions import closed_forms
@@ -32,7 +31,7 @@ SIGNS = {"task": "≥ 0 (P2-premise)", "signal": "≥ 0 (P2-psd)", "lora": "< 0"
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Extremes over α at B = 0; extremes, densities and traces at one α, there and after training with Adam."""
+    """Measure extremes over α at B = 0; extremes, densities and traces at one α, there and after training with Adam."""
 
     seeds: int = 2
     """Independent draws of all that is random."""
@@ -62,10 +61,11 @@ class Config(Setting):
 
 
 def configure(problem: Problem) -> Config:
-    """Take the MLP at d = 256, and looser searches where one product is one of a pretrained encoder."""
-    if isinstance(problem, MiniLM):
-        return Config(problem, seeds=1, alphas=(1.0, 16.0, 256.0), probes=2, nodes=24, tolerance=1e-2, steps=50)
-    return Config(problem.resized(256))
+    """Take d = 256 where the width is free, and fewer and looser searches where the problem is costly."""
+    if not problem.costly:
+        return Config(problem.resized(256))
+    steps = problem.tuning.steps if problem.tuning else Config.steps
+    return Config(problem, seeds=1, alphas=(1.0, 16.0, 256.0), probes=2, nodes=24, tolerance=1e-2, steps=steps)
 
 
 def points(config: Config) -> list[Point]:
@@ -129,7 +129,7 @@ def lowest(data: xr.Dataset, operator: str, alpha: float, state: str = "initial"
     return _bounds(float((low / high).mean()), least, most)
 
 
-def distance(data: xr.Dataset, end: str, alpha: float) -> Interval:
+def end_distance(data: xr.Dataset, end: str, alpha: float) -> Interval:
     """Bound |λ[H_LoRA] − λ[H_Signal]|/λmax[H_Signal] of one end at one α and B = 0, over seeds."""
     start = data.sel(state="initial", alpha=alpha)
     signal, lora = start.sel(operator="signal"), start.sel(operator="lora")
@@ -153,7 +153,7 @@ def _bounds(mean: float, low: float, high: float) -> Interval:
     return Interval(mean, low, high) if np.isfinite([mean, low, high]).all() else Interval(np.nan, np.nan, np.nan)
 
 
-def negative_share(data: xr.Dataset, state: str) -> Interval:
+def negative_square_share(data: xr.Dataset, state: str) -> Interval:
     """Estimate Σ_{λ<0} λ² / Σ λ² of H_ℓ by quadrature: the mean over random vectors, and their range.
 
     Squares and not absolute values: on a large model nearly all eigenvalues are close to 0, at the one node that stands
@@ -180,7 +180,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
             rows.append(Row(f"F8c  λmin/λmax of {where}", stated, str(ratio), _certified(ratio)))
     for alpha in config.alphas:
         for end in ("min", "max"):
-            apart = distance(data, end, alpha)
+            apart = end_distance(data, end, alpha)
             name = f"F8c  distance of λ{end}[H_LoRA] to that of H_Signal over λmax[H_Signal], α = {alpha:g}"
             rows.append(Row(name, "→ 0", str(apart), _certified(apart)))
     rows += [row for state in STATES for row in _state_rows(config, data, state)]
@@ -202,14 +202,14 @@ def _state_rows(config: Config, data: xr.Dataset, state: str) -> list[Row]:
         ends = data.ends.sel(operator=operator, state=state, alpha=config.alpha).mean("seed")
         found = ", ".join(f"{float(ends.sel(end=end)):.4g}" for end in ("min", "max"))
         rows.append(Row(f"     λmin, λmax of {PLAIN[operator]}, {where}", "–", found, "–"))
-    share = negative_share(data, state)
+    share = negative_square_share(data, state)
     range_ = f"{share.interval()} (range, {config.seeds * config.probes} vectors)"
     return [*rows, Row(f"P2   negative share of ‖H_ℓ‖_F², by quadrature, {state}", "–", str(share), range_)]
 
 
 def _sentences(config: Config, data: xr.Dataset) -> list[str]:
     """The premise of P2 in both states, and the two traces where one σ_A makes the law one factor."""
-    shares = {state: negative_share(data, state) for state in STATES}
+    shares = {state: negative_square_share(data, state) for state in STATES}
     signs = {state: lowest(data, "task", config.alpha, state).mean for state in STATES}
     premise = (
         f"P2-premise on {config.problem.label}: λmin/λmax of H_ℓ is {signs['initial']:.3g} at B = 0 and "

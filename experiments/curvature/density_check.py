@@ -1,4 +1,4 @@
-"""The density of eigenvalues from random vectors, laid over that from all eigenvalues, at a size where both exist."""
+"""Lay the density of eigenvalues from random vectors over that from all eigenvalues, at a size where both exist."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ COMPARED = ("task", "lora")
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """H_ℓ and H_LoRA at B = 0, in full and by quadrature."""
+    """Take H_ℓ and H_LoRA at B = 0, in full and by quadrature."""
 
     seeds: int = 2
     """Independent draws of W₀, A, teacher and data."""

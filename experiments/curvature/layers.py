@@ -1,4 +1,4 @@
-"""P3, F8a and V2's α in every layer: traces over draws of A, and the curvature of each layer's own blocks.
+"""Measure P3, F8a and V2's α in every layer: traces over draws of A, and the curvature of each layer's own blocks.
 
 For random signs z and any H, E⟨z, Hz⟩ = Tr H. A draw of A with one z for its H_Signal is an unbiased sample of
 E[Tr H_Signal], and what of ⟨z, Hz⟩ lies in one layer is one of the trace of that layer's block, since the blocks
@@ -24,21 +24,20 @@ from experiments.curvature.trace_law import largest_normal
 from experiments.lab.errors import OptionError, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Problem, Setting
-from experiments.problems.minilm import MiniLM
 from signal_drift import plotting
 from signal_drift.lora.adapters import Adapters
 from signal_drift.spectra.layers import Block
 
-WHOLE = "all layers"
+ALL_LAYERS = "all layers"
 BLOCKS = ("task", "signal", "drift")
 """The operators whose blocks are measured."""
-SHARES = (("task", "‖H_ℓ‖²"), ("signal", "‖H_Signal‖²"))
+NORMS = (("task", "‖H_ℓ‖²"), ("signal", "‖H_Signal‖²"))
 """The operators whose layers share their squared Frobenius norm, where the matrices are dense."""
 
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Every adapted layer, at B = 0 and after training with Adam."""
+    """Measure every adapted layer, at B = 0 and after training with Adam."""
 
     alpha: float = 16.0
     """α of the operators and of the training."""
@@ -59,8 +58,10 @@ class Config(Setting):
 
 
 def configure(problem: Problem) -> Config:
-    """Draw the texts of MiniLM once, and train it over the steps of its sweeps."""
-    return Config(problem, seeds=1, steps=50) if isinstance(problem, MiniLM) else Config(problem)
+    """Draw a costly problem once, and train it over the steps of its sweeps."""
+    if not problem.costly:
+        return Config(problem)
+    return Config(problem, seeds=1, steps=problem.tuning.steps if problem.tuning else Config.steps)
 
 
 def points(config: Config) -> list[Point]:
@@ -150,31 +151,31 @@ def _product(op: sd.SymmetricOperator, z: Array) -> Array:
     return op @ z
 
 
-def traces(data: xr.Dataset) -> xr.DataArray:
+def both_traces(data: xr.Dataset) -> xr.DataArray:
     """Return the samples of both sides before training, those of the whole as one more layer."""
     samples = data[["trace"]].sel(state="initial")
-    return xr.concat([samples, samples.sum("layer").expand_dims(layer=[WHOLE])], "layer").trace
+    return xr.concat([samples, samples.sum("layer").expand_dims(layer=[ALL_LAYERS])], "layer").trace
 
 
 def trace_scores(data: xr.Dataset, factor: float = 1.0) -> xr.DataArray:
-    """P3-trace: (mean measured − `factor` · mean predicted) in standard errors of the samples, (layer, seed)."""
-    samples = traces(data)
+    """Return (mean measured − `factor` · mean predicted)/standard error of the samples, (layer, seed) (P3-trace)."""
+    samples = both_traces(data)
     scaled = samples * xr.DataArray([1.0, factor], coords={"side": samples.side})
     means, variances = scaled.mean("probe"), scaled.var("probe", ddof=1) / data.sizes["probe"]
     error = np.sqrt(variances.sum("side"))
     return (means.sel(side="measured") - means.sel(side="predicted")) / error
 
 
-def suppression(config: Config, data: xr.Dataset, state: str = "initial") -> xr.DataArray:
-    """F8a: divide λmax[H_Signal] by r s²σ_A² λmax[H_ℓ], in every layer's block."""
+def suppression_ratio(config: Config, data: xr.Dataset, state: str = "initial") -> xr.DataArray:
+    """Divide λmax[H_Signal] by r s²σ_A² λmax[H_ℓ], in every layer's block (F8a)."""
     top, s = data.block.sel(field="largest", state=state), config.problem.scaling(config.alpha)
     factor = config.problem.rank * (s * data.sigma_a.sel(state=state)) ** 2
     return top.sel(operator="signal") / (factor * top.sel(operator="task"))
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
-    z, samples, rows = trace_scores(data), traces(data), []
-    for name in (WHOLE, *map(str, data.layer.values)):
+    z, samples, rows = trace_scores(data), both_traces(data), []
+    for name in (ALL_LAYERS, *map(str, data.layer.values)):
         here = samples.sel(layer=name)
         both = [mean_interval(here.sel(side=side).values) for side in ("measured", "predicted")]
         title = f"P3   Tr H_Signal over draws of A, {name}"
@@ -184,7 +185,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     name = "P3   the same of the law without 1/r (control)"
     rows.append(Row(name, f"> {limit}", f"{float(abs(wrong).max()):.2f}", "–"))
     for state in STATES:
-        ratio = extent(suppression(config, data, state).values)
+        ratio = extent(suppression_ratio(config, data, state).values)
         name = f"F8a  λmax[H_Signal]/(rs²σ_A² λmax[H_ℓ]) of a layer, {state}, range"
         rows.append(Row(name, "≈ 1" if state == "initial" else "–", str(ratio), f"{ratio.interval()} (range)"))
     sentences, figures = [_sentence(config, data)], {"layers": partial(_figure, config, data)}
@@ -210,7 +211,7 @@ def _layer_rows(data: xr.Dataset) -> list[Row]:
     return rows
 
 
-def share(data: xr.Dataset, operator: str, state: str) -> dict[str, Interval]:
+def norm_shares(data: xr.Dataset, operator: str, state: str) -> dict[str, Interval]:
     """Return the share of every layer's block in the squared Frobenius norm of an operator, over seeds."""
     column = data.block.sel(operator=operator, field="norm_share", state=state)
     return {str(k): mean_interval(column.sel(layer=k).values) for k in data.layer.values}
@@ -218,8 +219,8 @@ def share(data: xr.Dataset, operator: str, state: str) -> dict[str, Interval]:
 
 def _share_rows(data: xr.Dataset) -> list[Row]:
     rows = []
-    for operator, norm in SHARES:
-        columns = {state: share(data, operator, state) for state in STATES}
+    for operator, norm in NORMS:
+        columns = {state: norm_shares(data, operator, state) for state in STATES}
         for k in map(str, data.layer.values):
             found = [columns[state][k] for state in STATES]
             name = f"     share of {norm}, {k}, before → after"
@@ -228,7 +229,7 @@ def _share_rows(data: xr.Dataset) -> list[Row]:
 
 
 def _sentence(config: Config, data: xr.Dataset) -> str:
-    ratio, here = suppression(config, data), traces(data).sel(layer=WHOLE)
+    ratio, here = suppression_ratio(config, data), both_traces(data).sel(layer=ALL_LAYERS)
     measured, stated = (mean_interval(here.sel(side=side).values) for side in ("measured", "predicted"))
     draws = here.sel(side="measured").size
     return (
@@ -239,8 +240,8 @@ def _sentence(config: Config, data: xr.Dataset) -> str:
 
 
 def _share_sentence(data: xr.Dataset) -> str:
-    within = sum(x.mean for x in share(data, "task", "initial").values())
-    signal = share(data, "signal", "initial")
+    within = sum(x.mean for x in norm_shares(data, "task", "initial").values())
+    signal = norm_shares(data, "signal", "initial")
     top = max(signal, key=lambda k: signal[k].mean)
     return (
         f"At initialisation the layers' own blocks carry {within:.0%} of ‖H_ℓ‖_F², the blocks between layers the rest; "
@@ -253,7 +254,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     count = data.sizes["layer"]
     figure, axes = plotting.panels(4, f"P3, F8a, V2  {config.problem.label}: {sizes}", 3.4 + 0.14 * count, 4.4)
     names, y, means = [str(k) for k in data.layer.values], np.arange(count), data.mean("seed")
-    samples = traces(data).sel(layer=names)
+    samples = both_traces(data).sel(layer=names)
     for side, color, shift in (("measured", "signal", -0.15), ("predicted", "prediction", 0.15)):
         mean, low, high = np.array([mean_interval(samples.sel(layer=k, side=side).values) for k in names]).T
         style = {"fmt": "o", "ms": 4, "color": plotting.COLOR[color], "label": side}
@@ -285,9 +286,9 @@ def _share_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Each layer's share of the squared norms, every seed and the mean, before and after training."""
     sizes = f"r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seeds (dots)"
     title = f"Shares of the layers  {config.problem.label}: {sizes}"
-    figure, axes = plotting.panels(len(SHARES), title, 3 + 0.14 * data.sizes["layer"], 6.4)
+    figure, axes = plotting.panels(len(NORMS), title, 3 + 0.14 * data.sizes["layer"], 6.4)
     names, y = [str(k) for k in data.layer.values], np.arange(data.sizes["layer"])
-    for panel, (operator, norm) in zip(axes, SHARES, strict=True):
+    for panel, (operator, norm) in zip(axes, NORMS, strict=True):
         for state, shift, mark in zip(STATES, (-0.15, 0.15), ("o", "s"), strict=True):
             column = data.block.sel(operator=operator, field="norm_share", state=state).transpose("layer", "seed")
             style = {"color": plotting.COLOR[operator], "mfc": "white" if state == "trained" else None}

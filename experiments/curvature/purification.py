@@ -1,4 +1,4 @@
-"""F8c: H_LoRA is indefinite, and as α grows its spectrum converges to that of H_Signal."""
+"""Measure F8c: H_LoRA is indefinite, and as α grows its spectrum converges to that of H_Signal."""
 
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,7 +18,7 @@ from signal_drift import plotting
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """The exact spectra of H_LoRA over α at B = 0."""
+    """Measure the exact spectra of H_LoRA over α at B = 0."""
 
     alphas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0, 256.0)
     """Values of α."""

@@ -1,4 +1,4 @@
-"""P2-premise, taken apart: H_ℓ = G + R, the Gauss–Newton matrix and the residual term, and what is negative in each.
+"""Take P2-premise apart: H_ℓ = G + R, the Gauss–Newton matrix and the residual term, and what is negative in each.
 
 G = J_fᵀ(∇²c)J_f is positive semi-definite for a criterion convex in the outputs, as all here are (X6);
 R = Σ_k (∂c/∂f_k) ∇²f_k weighs the curvature of the model with the residuals of the fit. By Weyl λmin[H_ℓ] ≥ λmin[R]:
@@ -25,7 +25,7 @@ LABEL = {"task": PLAIN["task"], "signal": PLAIN["signal"], "G": "G", "G_signal":
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Spectra of H_ℓ, H_Signal and their parts at the start and after training with Adam."""
+    """Measure the spectra of H_ℓ, H_Signal and their parts at the start and after training with Adam."""
 
     alpha: float = 256.0
     """α; the largest of F2, stable and the deepest fit of the α-scaled runs."""

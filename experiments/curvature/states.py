@@ -1,4 +1,4 @@
-"""The adapters at which curvature is taken: as they are drawn, and after training with Adam."""
+"""Return the adapters at which curvature is taken: as they are drawn, or after training with Adam."""
 
 from experiments.lab.problem import Dtype, Problem
 from experiments.problems.adam_run import adam_run

@@ -1,4 +1,4 @@
-"""F8a and F8b: at B = 0 the spectrum of H_Signal is a compressed H_ℓ, and its trace follows α²(σ_A²/r) Tr H_ℓ.
+"""Measure F8a and F8b: at B = 0 the spectrum of H_Signal is a compressed H_ℓ, and its trace follows α²(σ_A²/r) Tr H_ℓ.
 
 Where layers differ in σ_A, α²σ_A²/r is that of each: the weights of layer l count √(r s²σ_l²) times in H_ℓ.
 """
@@ -30,7 +30,7 @@ COARSE = 1 - 10**-0.5
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """The exact spectra at one α and rank, and the trace over ranks and draws of A."""
+    """Measure the exact spectra at one α and rank, and the trace over ranks and draws of A."""
 
     alpha: float = 1.0
     """α; at fixed weights and B = 0 it only multiplies H_Signal by α²."""
@@ -84,17 +84,17 @@ def _over_ranks(config: Config, base: Weights, grams: closed_forms.Grams, seed: 
 
 
 def traces(data: xr.Dataset) -> Traces:
-    """P3-trace: Tr H_Signal against E[Tr H_Signal] = Σ_l r s²σ_l² Tr H_ℓ,ll, which is α²(σ_A²/r) Tr H_ℓ for one σ_A."""
+    """Compare Tr H_Signal with Σ_l r s²σ_l² Tr H_ℓ,ll, which is α²(σ_A²/r) Tr H_ℓ for one σ_A (P3-trace)."""
     return Traces(data.draws.values, data.predicted.values, data.deviation.values)
 
 
 def aligned_traces(data: xr.Dataset) -> Traces:
-    """K1-alignment: Tr H_Signal at α = √r/σ_A against Tr H_ℓ."""
+    """Compare Tr H_Signal at α = √r/σ_A with Tr H_ℓ (K1-alignment)."""
     return Traces(data.aligned.values, _task_traces(data), data.aligned_deviation.values)
 
 
 def traces_at_rank(config: Config, data: xr.Dataset) -> Traces:
-    """Tr H_Signal at α = r against Tr H_ℓ, from the draws at the stored α: at fixed weights it goes with α²."""
+    """Compare Tr H_Signal at α = r with Tr H_ℓ, from the draws at the stored α: at fixed weights it goes with α²."""
     scale = np.array([r / config.alpha for r in config.ranks]) ** 2
     return Traces(data.draws.values * scale[:, None], _task_traces(data), data.deviation.values * scale)
 

@@ -1,4 +1,4 @@
-"""Tr H_Signal over draws of A, how far its mean is from what a law says, and where a ratio to the law can decide.
+"""Draw Tr H_Signal over A, and say how far its mean is from a law, and where a ratio to the law can decide.
 
 At B = 0 X2 gives Tr H_Signal and its deviation exactly for every draw of A. A ratio to a law is a number to rely on
 only where the law is large against that deviation: on a model whose H_ℓ is indefinite the trace may be near 0 or
@@ -31,7 +31,7 @@ def trace_draws(key: Key[Array, ""], base: Weights, grams: Grams, scaling: Scali
 
 
 class Traces(NamedTuple):
-    """Traces over draws of A, shape (seed, rank, draw), what a law says of their mean, and the deviation of a draw."""
+    """Hold traces over draws of A, (seed, rank, draw), what a law says of their mean, and the deviation of a draw."""
 
     draws: np.ndarray
     stated: np.ndarray
@@ -39,17 +39,17 @@ class Traces(NamedTuple):
 
     @property
     def error(self) -> np.ndarray:
-        """The standard error of the mean over draws, (seed, rank)."""
+        """Return the standard error of the mean over draws, (seed, rank)."""
         return self.deviation / np.sqrt(self.draws.shape[-1])
 
     @property
     def scores(self) -> np.ndarray:
-        """(mean over draws − law) / standard error, (seed, rank)."""
+        """Return (mean over draws − law) / standard error, (seed, rank)."""
         return (self.draws.mean(-1) - self.stated) / self.error
 
     @property
     def ratios(self) -> np.ndarray:
-        """Mean over draws / law, (seed, rank)."""
+        """Return mean over draws / law, (seed, rank)."""
         return self.draws.mean(-1) / self.stated
 
     def usable(self, margin: float) -> np.ndarray:

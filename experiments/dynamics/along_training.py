@@ -1,4 +1,4 @@
-"""Spectra along the trajectories of F2: sharpness against the edge of stability, and what the drift adds.
+"""Measure spectra along the trajectories of F2: sharpness against the edge of stability, and what the drift adds.
 
 Plain gradient descent is stable up to λmax[H] = 2/η (L1). The step of Adam sees the preconditioned Hessian
 P^{-1/2} H P^{-1/2}, P = √v̂ + ε; descent with momentum β₁ on its quadratic is stable up to 2(1 + β₁)/((1 − β₁)η) = 38/η
@@ -33,7 +33,7 @@ EDGE = 2 * (1 + BETA_1) / (1 - BETA_1)
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """η-scaled and α-scaled trajectories of F2."""
+    """Follow η-scaled and α-scaled trajectories of F2."""
 
     seeds: int = 2
     """Independent draws of all that is random."""
@@ -123,7 +123,7 @@ def edge(data: xr.Dataset, which: str) -> xr.DataArray:
     return data.eta * data.preconditioned / EDGE
 
 
-def negative_share(data: xr.Dataset) -> xr.DataArray:
+def lowest_over_highest_of_lora(data: xr.Dataset) -> xr.DataArray:
     """Return λmin/λmax of H_LoRA."""
     return lowest_over_highest(data.ends.sel(operator="lora"))
 
@@ -136,7 +136,7 @@ def drift_share(data: xr.Dataset) -> xr.DataArray:
 QUANTITIES = {
     "η·λmax[H_LoRA]/2": partial(edge, which="raw"),
     "η·λmax[preconditioned H_LoRA]/38": partial(edge, which="preconditioned"),
-    "λmin/λmax of H_LoRA": negative_share,
+    "λmin/λmax of H_LoRA": lowest_over_highest_of_lora,
     "‖H_Drift‖₂/λmax[H_Signal]": drift_share,
 }
 """What is reported and drawn of every trajectory."""

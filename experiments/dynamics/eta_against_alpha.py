@@ -1,4 +1,4 @@
-"""Runs of Adam along (m·η₀, α₀) and along (η₀, m·α₀): what is measured of them and how they are drawn (F2)."""
+"""Run Adam along (m·η₀, α₀) and along (η₀, m·α₀), measure these runs and draw them (F2)."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ STATED = {"64·η₀": "oscillates", "128·η₀": "diverges", "128·α₀": "st
 
 @dataclass(frozen=True)
 class Families(Setting):
-    """Ten trajectories: α₀ and η₀, each multiplied with the other held, LoRA at both and full fine-tuning at η₀."""
+    """Run ten trajectories: α₀ and η₀, each multiplied with the other held, LoRA at both and full fine-tuning at η₀."""
 
     learning_rate: float = 1e-4
     """η₀ of Adam."""
@@ -40,12 +40,12 @@ class Families(Setting):
         return np.array(self.eta_multipliers if family == "η" else self.alpha_multipliers)
 
 
-def label(family: str, multiplier: float) -> str:
+def run_label(family: str, multiplier: float) -> str:
     return f"{multiplier:g}·{family}₀"
 
 
-def labels(config: Families, family: str) -> list[str]:
-    return [label(family, m) for m in config.multipliers(family)]
+def run_labels(config: Families, family: str) -> list[str]:
+    return [run_label(family, m) for m in config.multipliers(family)]
 
 
 def trajectories(config: Families, seed: int) -> xr.Dataset:
@@ -60,8 +60,8 @@ def trajectories(config: Families, seed: int) -> xr.Dataset:
         return adam_run(problem, seed, start, m_alpha * s, m_eta * eta, config.steps)
 
     runs = {"LoRA": run(), "FFT": adam_run(problem, seed, None, 1.0, eta, config.steps)}
-    runs |= {label("η", m): run(m_eta=m) for m in config.eta_multipliers}
-    runs |= {label("α", m): run(m_alpha=m) for m in config.alpha_multipliers}
+    runs |= {run_label("η", m): run(m_eta=m) for m in config.eta_multipliers}
+    runs |= {run_label("α", m): run(m_alpha=m) for m in config.alpha_multipliers}
     return xr.Dataset(
         {
             "loss": (("run", "time"), np.array([run.loss for run in runs.values()])),
@@ -80,13 +80,13 @@ def purity(data: xr.Dataset) -> xr.DataArray:
 
 def slope(config: Families, values: xr.DataArray, family: str) -> Interval:
     """Fit the exponent of the multiplier along one family, per seed, then over seeds."""
-    y = values.sel(run=labels(config, family)).transpose("seed", "run").values
+    y = values.sel(run=run_labels(config, family)).transpose("seed", "run").values
     return mean_interval(exponents(config.multipliers(family), y))
 
 
 def pairs(config: Families, data: xr.Dataset) -> list[tuple[str, str]]:
     """Pair the runs (α-scaled, η-scaled) that are compared: the same multiplier, and the pair that starts alike."""
-    same = [(label("α", m), label("η", m)) for m in config.eta_multipliers if m in config.alpha_multipliers]
+    same = [(run_label("α", m), run_label("η", m)) for m in config.eta_multipliers if m in config.alpha_multipliers]
     eta, alpha = MATCHED
     return same + [(alpha, eta)] * bool({alpha, eta} <= set(data.run.values))
 
@@ -94,7 +94,7 @@ def pairs(config: Families, data: xr.Dataset) -> list[tuple[str, str]]:
 def deepest_ratio(config: Families, data: xr.Dataset) -> Interval:
     """Divide the deepest final loss of α-scaling by that of η-scaling."""
     level = final(data.loss)
-    eta, alpha = (level.sel(run=labels(config, family)).min("run") for family in FAMILIES)
+    eta, alpha = (level.sel(run=run_labels(config, family)).min("run") for family in FAMILIES)
     return mean_interval((alpha / eta).values)
 
 
@@ -134,13 +134,13 @@ def draw_families(
     for panel, family, letter in zip(axes, FAMILIES, "ab", strict=False):
         other = "α = α₀" if family == "η" else "η = η₀"
         _draw_runs(panel, values, ["LoRA", "FFT"], ["#999999", plotting.COLOR["task"]], "--")
-        _draw_runs(panel, values, labels(config, family), plotting.shades(len(config.multipliers(family))), "-")
+        _draw_runs(panel, values, run_labels(config, family), plotting.shades(len(config.multipliers(family))), "-")
         panel.set(title=f"({letter}) {family}-scaling, {other}", xlabel="step", ylabel=name, yscale="log")
         panel.legend(ncols=2)
     axes[1].sharey(axes[0])
     axes[0].autoscale(axis="y")  # to both families
     for family, color in zip(FAMILIES, ("drift", "signal"), strict=True):
-        m, y = config.multipliers(family), summary.sel(run=labels(config, family)).transpose("run", "seed").values
+        m, y = config.multipliers(family), summary.sel(run=run_labels(config, family)).transpose("run", "seed").values
         axes[2].plot(m, y, "o", color=plotting.COLOR[color], alpha=0.5)
         axes[2].plot(m, y.mean(1), color=plotting.COLOR[color], label=f"{family}-scaling")
         power = POWERS.get(title[:3], {}).get(family)

@@ -1,4 +1,4 @@
-"""X4 broken: max_t ‖w_t − w'_t‖/‖w_t − w_0‖ between α×c and η_B×c under Adam's ε, weight decay and clipping.
+"""Break X4: max_t ‖w_t − w'_t‖/‖w_t − w_0‖ between α×c and η_B×c under Adam's ε, weight decay and clipping.
 
 ε is compared to √v̂, which shrinks with 1/q. Decoupled decay shrinks B by η_B·λ a step, so that another η_B is another
 decay. Clipping scales ∇_A and ∇_B by one factor, which depends on the two of them together. Without any of the three
@@ -12,21 +12,21 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import exponents, mean_interval
-from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, run
+from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, trajectory
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from signal_drift import plotting
 
 NAMES = {"epsilon": "Adam's ε", "decay": "weight decay", "clip": "clipping threshold"}
 NOTICED = 0.01
 """A distance of 1% of the way is a break that matters."""
-SMALL = (1e-12, 1e-2)
+FITTED = (1e-12, 1e-2)
 """The break is fitted as a power where it lies between rounding and order one."""
 DEFAULT_EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
 class Config(Runs):
-    """α×c against η_B×c over the size of what breaks their equality."""
+    """Compare α×c with η_B×c over the size of what breaks their equality."""
 
     epsilons: tuple[float, ...] = tuple(10.0**k for k in range(-16, -1, 2))
     """ε of Adam."""
@@ -48,7 +48,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
 
     def broken(**what: float) -> float:
         left, right = Knobs(alpha=config.factor, **what), Knobs(eta_b=config.factor, **what)
-        return float(distance(run(config, seed, left), run(config, seed, right)).max())
+        return float(distance(trajectory(config, seed, left), trajectory(config, seed, right)).max())
 
     return xr.Dataset(
         {kind: (f"{kind}_value", [broken(**{kind: x}) for x in values]) for kind, values in config.values().items()},
@@ -80,8 +80,8 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
 
 
 def _power(values: np.ndarray, far: np.ndarray) -> str:
-    """Say with what power of its parameter the break grows where every seed's lies in `SMALL`."""
-    small = ((far > SMALL[0]) & (far < SMALL[1])).all(0)
+    """Say with what power of its parameter the break grows where every seed's lies in `FITTED`."""
+    small = ((far > FITTED[0]) & (far < FITTED[1])).all(0)
     if small.sum() < 2:
         return ""
     fit = mean_interval(exponents(values[small], far[:, small]))

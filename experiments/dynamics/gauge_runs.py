@@ -20,7 +20,7 @@ FLOOR = 1e-18
 
 
 class Knobs(NamedTuple):
-    """Factors on α, A₀, η_A and η_B, and what is added to Adam: ε, weight decay, clipping of the global norm."""
+    """Hold factors on α, A₀, η_A and η_B, and what is added to Adam: ε, weight decay, clipping of the global norm."""
 
     alpha: float = 1.0
     A: float = 1.0
@@ -51,14 +51,14 @@ class Runs(Setting):
 
 
 class Trajectory(NamedTuple):
-    """Adapters after every step, s, and the loss before the first and after every step; w − w₀ = s·BA."""
+    """Hold the adapters after every step, s, and the loss before the first and after every step; w − w₀ = s·BA."""
 
     adapters: Adapters
     scaling: Array
     loss: Array
 
 
-def run(config: Runs, seed: int, knobs: Knobs) -> Trajectory:
+def trajectory(config: Runs, seed: int, knobs: Knobs) -> Trajectory:
     """Train with one setting of the knobs, from B = 0."""
     problem = config.problem
     base, training = problem.draw(seed).base, problem.training(seed, config.steps)

@@ -1,4 +1,4 @@
-"""One update of every optimizer over η and over α: who steps how, what is derived of it, and the norms measured.
+"""Take one update of every optimizer over η and over α: who steps how, what is derived of it, the norms measured.
 
 With G = ∇_W ℓ, ∇_A ℓ = s BᵀG and ∇_B ℓ = s G Aᵀ. An optimizer that forgets the gradient's size (sign, Muon, Adam with
 ε → 0) has ΔA, ΔB = Θ(η): signal αη, drift αη². Gradient descent at B ≠ 0 has ΔA, ΔB = Θ(sη): signal α²η, drift α³η².
@@ -50,7 +50,7 @@ OPTIMIZERS = {
 }
 """Muon is the exact UVᵀ; optax-Muon has Newton–Schulz, Nesterov momentum and a factor for the shape. Adam has a
 vanishing ε, Adam-1e-8 the default one."""
-STATES = {"second": (2, "second step from B = 0"), "generic": (1, "first step from B ≠ 0")}
+READ_OFF = {"second": (2, "second step from B = 0"), "generic": (1, "first step from B ≠ 0")}
 """Which step is read off from where; from B = 0 the first has no drift (X3)."""
 
 
@@ -64,7 +64,7 @@ def expected(optimizer: str, state: str) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Grid:
-    """α and η of the steps."""
+    """Set α and η of the steps."""
 
     learning_rate: float = 1e-4
     """η₀."""
@@ -95,7 +95,7 @@ def step_norms(grid: Grid, problem: Problem, seed: int) -> xr.Dataset:
         {"norm": (("optimizer", "state", "family", "multiplier", "part", "step"), np.array(values))},
         coords={
             "optimizer": list(OPTIMIZERS),
-            "state": list(STATES),
+            "state": list(READ_OFF),
             "family": list(FAMILIES),
             "multiplier": list(grid.multipliers),
             "part": ["signal", "drift"],

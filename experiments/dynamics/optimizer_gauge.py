@@ -1,4 +1,4 @@
-"""X4: (α, A₀, η_A, η_B) and (α/(pq), p·A₀, p·η_A, q·η_B) give Adam with ε → 0 the same trajectory of w.
+"""Measure X4: (α, A₀, η_A, η_B) and (α/(pq), p·A₀, p·η_A, q·η_B) give Adam with ε → 0 the same trajectory of w.
 
 With A' = pA, B' = qB and s' = s/(pq) the weights agree, ∇_A' = ∇_A/p and ∇_B' = ∇_B/q. Adam forgets the size of each
 entry's gradient, so that ΔA' = p·ΔA and ΔB' = q·ΔB, step after step. At B₀ = 0, (p, q) = (1, 1/c) makes α×c the same as
@@ -16,14 +16,14 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import mean_interval
-from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, gauge, run
+from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, gauge, trajectory
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from signal_drift import plotting
 
 
 @dataclass(frozen=True)
 class Config(Runs):
-    """Pairs of trajectories that must coincide, and pairs that must not."""
+    """Compare pairs of trajectories that must coincide, and pairs that must not."""
 
     def pairs(self) -> dict[str, tuple[Knobs, Knobs]]:
         """Return the statements of X4, each with the two runs it compares; the last four are false."""
@@ -54,7 +54,7 @@ def points(config: Config) -> list[Point]:
 def measure(config: Config, seed: int) -> xr.Dataset:
     """Measure how far apart the trajectories of w of every pair are, and their losses."""
     pairs = config.pairs()
-    runs = {knobs: run(config, seed, knobs) for knobs in dict.fromkeys(sum(pairs.values(), ()))}
+    runs = {knobs: trajectory(config, seed, knobs) for knobs in dict.fromkeys(sum(pairs.values(), ()))}
     found = [(runs[left], runs[right]) for left, right in pairs.values()]
     return xr.Dataset(
         {

@@ -1,4 +1,4 @@
-"""F2a under every reading of App. E: what η = 64·η₀, η = 128·η₀ and α = 256·α₀ do to w ↦ ℓ(w) under Adam.
+"""Run F2a under every reading of App. E: what η = 64·η₀, η = 128·η₀ and α = 256·α₀ do to w ↦ ℓ(w) under Adam.
 
 The paper leaves open whether s is α/r or α, whether SiLU follows the last layer, whether batches are full, the scale
 of Y, whether the squared error is averaged or summed, the precision, and whether the 1/d of N(0, 1/d) is a variance.
@@ -42,7 +42,7 @@ RULES: dict[str, Literal["alpha/r", "alpha"]] = {"s = α/r": "alpha/r", "s = α"
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """The three runs of which App. E says what they do, in float32 and full batches unless the reading differs."""
+    """Take the three runs of which App. E says what they do, in float32 and full batches unless the reading differs."""
 
     problem: MLP
     """The MLP whose description is read."""
@@ -87,7 +87,7 @@ VARIANTS = {
 
 
 def refuses(problem: Problem) -> str:
-    return "" if problem.name == "mlp" else "only the MLP of App. E is described there"
+    return "" if problem.name in EXPERIMENT.homes else "only the MLP of App. E is described there"
 
 
 def configure(problem: Problem) -> Config:
@@ -167,7 +167,7 @@ def nearest(names: xr.DataArray) -> tuple[int, list[str]]:
 def report(config: Config, data: xr.Dataset) -> Report:
     names = per_run(classify, data.loss)
     rows = [_row(data, names, rule, variant) for rule in RULES for variant in VARIANTS]
-    return Report(rows, _sentences(config, data, names), {"readings": partial(_figure, config, data, names)})
+    return Report(rows, _sentences(data, names), {"readings": partial(_figure, config, data, names)})
 
 
 def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
@@ -180,7 +180,7 @@ def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
     return Row(quantity, f"{'; '.join(STATED[run] for run in RUNS)}; < 1", f"{found}; {ratio}", ratio.interval())
 
 
-def _sentences(config: Config, data: xr.Dataset, names: xr.DataArray) -> list[str]:
+def _sentences(data: xr.Dataset, names: xr.DataArray) -> list[str]:
     share, level, (most, found) = agreement(names), final(data.loss), nearest(names)
     count = len(RULES) * len(VARIANTS)
     deeper = (level.sel(run="256·α₀") < level.sel(run="128·η₀")).mean("seed") > 0.5

@@ -1,4 +1,4 @@
-"""P2-descent under momentum: how often is ⟨Δw_Signal, −g⟩ < 0 along training with Adam (Eq. 22–28)?
+"""Count under momentum (P2-descent) how often ⟨Δw_Signal, −g⟩ < 0 along training with Adam (Eq. 22–28).
 
 ⟨Δw_Signal, −g⟩ = ⟨Δθ, −∇_θ ℓ⟩. Without momentum Adam divides each entry of ∇_θ ℓ by a positive number, and the product
 is a sum of squares; with momentum Δθ remembers older gradients, and the sign is an empirical question.
@@ -27,7 +27,7 @@ from signal_drift.lora.adapters import Adapters
 
 @dataclass(frozen=True)
 class Config(Grid, Setting):
-    """Trajectories of Adam over η and over α, with momentum and without."""
+    """Follow trajectories of Adam over η and over α, with momentum and without."""
 
     multipliers: tuple[float, ...] = (16.0, 64.0, 256.0, 1024.0)
     """η/η₀ at α₀ and α/α₀ at η₀."""
@@ -79,8 +79,8 @@ def _alignment(
 
 
 def ascending(data: xr.Dataset) -> xr.DataArray:
-    """Return the share of steps whose signal points uphill, ⟨Δw_Signal, −g⟩ < 0."""
-    return (data.alignment < 0).mean("step")
+    """Return the share of steps whose signal points uphill, ⟨Δw_Signal, −g⟩ < 0; those lost to NaN do not count."""
+    return (data.alignment < 0).where(data.alignment.notnull()).mean("step")
 
 
 def report(config: Config, data: xr.Dataset) -> Report:

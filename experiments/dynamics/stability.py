@@ -1,4 +1,4 @@
-"""L1: gradient descent is stable iff η ≤ 2/λ_max(H) (Eq. 41–42): exactly on a quadratic, locally on the LoRA loss.
+"""Measure L1: gradient descent is stable iff η ≤ 2/λ_max(H) (Eq. 41–42), on a quadratic and on the LoRA loss.
 
 A quadratic with curvature λ multiplies that error by 1 − ηλ at every step. The LoRA loss at initialisation is no such
 thing: the gradient is not zero, the Hessian moves with θ, and H_LoRA, whose A-block is zero at B = 0 while its coupling
@@ -39,7 +39,7 @@ QUADRATIC_HALVINGS = 24
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Critical learning rates of full fine-tuning, of LoRA over α, and of a quadratic."""
+    """Find the critical learning rates of full fine-tuning, of LoRA over α, and of a quadratic."""
 
     alphas: tuple[float, ...] = (1.0, 4.0, 16.0, 64.0, 256.0)
     """Values of α."""

@@ -1,4 +1,4 @@
-"""F2: ℓ, ‖Δw_Drift‖ and ‖Δw_Signal‖/‖Δw_Drift‖ at every step of Adam, along (m·η₀, α₀) and (η₀, m·α₀) (App. E).
+"""Record F2: ℓ, ‖Δw_Drift‖, ‖Δw_Signal‖/‖Δw_Drift‖ at every step of Adam, along (m·η₀, α₀), (η₀, m·α₀) (App. E).
 
 Two base runs stand beside the eight: LoRA at (η₀, α₀) and full fine-tuning at η₀.
 """
@@ -47,7 +47,7 @@ def measure(config: Families, seed: int) -> xr.Dataset:
 def report(config: Families, data: xr.Dataset) -> Report:
     lora = data.drop_sel(run="FFT")
     rows = [*_descent_rows(config, data), *_noise_rows(config, lora), *purity_rows(config, lora)]
-    return Report(rows, _sentences(config, data), _figures(config, data))
+    return Report(rows, _sentences(data), _figures(config, data))
 
 
 def _descent_rows(config: Families, data: xr.Dataset) -> list[Row]:
@@ -83,7 +83,7 @@ def _noise_rows(config: Families, data: xr.Dataset) -> list[Row]:
     ]
 
 
-def _sentences(config: Families, data: xr.Dataset) -> list[str]:
+def _sentences(data: xr.Dataset) -> list[str]:
     names, rise = per_run(classify, data.loss), per_run(largest_rise, data.loss)
     judged = [run for run in STATED if run in data.run.values]
     parts = [

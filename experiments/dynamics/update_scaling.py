@@ -1,4 +1,4 @@
-"""P4-update: ‖Δw_Signal‖ = Θ(αη), ‖Δw_Drift‖ = Θ(αη²) (Eq. 48–50): the exponents by optimizer, at B = 0 and B ≠ 0."""
+"""Fit P4-update: ‖Δw_Signal‖ = Θ(αη), ‖Δw_Drift‖ = Θ(αη²) (Eq. 48–50), by optimizer, at B = 0 and B ≠ 0."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +7,7 @@ import xarray as xr
 
 from experiments.analysis.intervals import Interval, exponents, mean_interval
 from experiments.dynamics.eta_against_alpha import FAMILIES
-from experiments.dynamics.one_step import FORGETFUL, OPTIMIZERS, STATES, Grid, expected, step_norms
+from experiments.dynamics.one_step import FORGETFUL, OPTIMIZERS, READ_OFF, Grid, expected, step_norms
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Setting
 from signal_drift import plotting
@@ -18,7 +18,7 @@ EXACT = 1e-3
 
 @dataclass(frozen=True)
 class Config(Grid, Setting):
-    """The first two steps of every optimizer over α and over η."""
+    """Take the first two steps of every optimizer over α and over η."""
 
 
 def points(config: Config) -> list[Point]:
@@ -31,13 +31,13 @@ def measure(config: Config, seed: int) -> xr.Dataset:
 
 def fitted(data: xr.Dataset, optimizer: str, state: str, part: str, family: str) -> Interval:
     """Fit the exponent of η or of α in one norm, or in their ratio: per seed, then over seeds."""
-    norm = data.norm.sel(optimizer=optimizer, state=state, family=family, step=STATES[state][0])
+    norm = data.norm.sel(optimizer=optimizer, state=state, family=family, step=READ_OFF[state][0])
     norm = norm.transpose("seed", "multiplier", "part")
     y = norm.sel(part="signal") / norm.sel(part="drift") if part == "ratio" else norm.sel(part=part)
     return mean_interval(exponents(data.multiplier.values, y.values))
 
 
-def distance(data: xr.Dataset, optimizer: str, state: str) -> float:
+def exponent_error(data: xr.Dataset, optimizer: str, state: str) -> float:
     """Return how far the furthest of the six fitted exponents is from the derived one."""
     powers = expected(optimizer, state).items()
     pairs = [(fitted(data, optimizer, state, k, f).mean, e[i]) for k, e in powers for i, f in enumerate(FAMILIES)]
@@ -45,14 +45,14 @@ def distance(data: xr.Dataset, optimizer: str, state: str) -> float:
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
-    rows = [_row(data, name, state, family) for state in STATES for name in OPTIMIZERS for family in FAMILIES]
+    rows = [_row(data, name, state, family) for state in READ_OFF for name in OPTIMIZERS for family in FAMILIES]
     return Report([*rows, *_first_rows(data)], _sentences(data), {"update_scaling": partial(_figure, config, data)})
 
 
 def _row(data: xr.Dataset, name: str, state: str, family: str) -> Row:
     fits = [fitted(data, name, state, part, family) for part in FORGETFUL]
     stated = [powers[FAMILIES.index(family)] for powers in expected(name, state).values()]
-    quantity = f"P4   {name}, {STATES[state][1]}: exponents of {family} in signal, drift, ratio"
+    quantity = f"P4   {name}, {READ_OFF[state][1]}: exponents of {family} in signal, drift, ratio"
     intervals = ", ".join(f"[{fit.low:.3f}, {fit.high:.3f}]" for fit in fits)
     return Row(quantity, ", ".join(map(str, stated)), ", ".join(f"{fit.mean:.3f}" for fit in fits), intervals)
 
@@ -68,10 +68,12 @@ def _first_rows(data: xr.Dataset) -> list[Row]:
 
 def _sentences(data: xr.Dataset) -> list[str]:
     """Where the fitted exponents leave the derived ones, and what becomes of α under gradient descent."""
-    off = {f"{name}, {STATES[state][1]}": distance(data, name, state) for state in STATES for name in OPTIMIZERS}
+    off = {
+        f"{name}, {READ_OFF[state][1]}": exponent_error(data, name, state) for state in READ_OFF for name in OPTIMIZERS
+    }
     exact = [where for where, far in off.items() if far < EXACT]
     rest = [f"{where} {far:.2g}" for where, far in off.items() if far >= EXACT]
-    sgd = [f"{fitted(data, 'GD', k, 'ratio', 'α')} at the {name}" for k, (_, name) in STATES.items()]
+    sgd = [f"{fitted(data, 'GD', k, 'ratio', 'α')} at the {name}" for k, (_, name) in READ_OFF.items()]
     return [
         f"All six exponents are the derived ones to {EXACT:g} for: {'; '.join(exact) or 'none'}.",
         f"Largest distance of an exponent from the derived one elsewhere: {'; '.join(rest) or 'none'}.",
@@ -82,7 +84,7 @@ def _sentences(data: xr.Dataset) -> list[str]:
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
     figure, axes = plotting.panels(3, f"P4  One step: {sizes}, 95% intervals", height=5.6)
-    places = [(state, name) for state in STATES for name in OPTIMIZERS]
+    places = [(state, name) for state in READ_OFF for name in OPTIMIZERS]
     for panel, family, letter in zip(axes, FAMILIES, "ab", strict=False):
         for y, (state, name) in enumerate(places):
             _draw_exponents(panel, data, y, name, state, family)

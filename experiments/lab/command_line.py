@@ -1,4 +1,4 @@
-"""The command line of an experiment: every field of its configuration and of its problem, and where and how to run."""
+"""Read the command line of an experiment: every field of its configuration and its problem, and how to run it."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ PATIENCE = 7 * 24 * 3600
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how an experiment runs."""
+    """Say where and how an experiment runs."""
 
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
     """The tiny size used in tests, in a folder of its own."""
@@ -42,13 +42,13 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The folder of results."""
+        """Return the folder of results."""
         return self.out or default_out(self.quick)
 
 
 @dataclass(frozen=True)
 class Command(Generic[C]):
-    """A configuration, and how to run it."""
+    """Join a configuration and how to run it."""
 
     config: tyro.conf.OmitArgPrefixes[C]
     run: tyro.conf.OmitArgPrefixes[Run] = field(default_factory=Run)

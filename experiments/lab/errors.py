@@ -4,19 +4,19 @@ from typing import Any
 
 
 class OptionError(Exception):
-    """An option has a value that makes no sense; not a `ValueError`, which the parser would dress up."""
+    """Say that an option has a value that makes no sense; not a `ValueError`, which the parser would dress up."""
 
 
 class RecordError(Exception):
-    """A file or folder stands in the way; the message is one line that names it."""
+    """Say that a file or folder stands in the way; the message is one line that names it."""
 
 
 class ControlError(Exception):
-    """A statement that is wrong on purpose was not refuted: no verdict of this run may be believed."""
+    """Say that a control, which is wrong on purpose, was not refuted: no verdict of this run may be believed."""
 
 
 def check_positive(config: Any, *names: str) -> None:
-    """Every named field, or every member of it, is at least 1."""
+    """Check that every named field, or every member of it, is at least 1."""
     for name in names:
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
@@ -25,7 +25,7 @@ def check_positive(config: Any, *names: str) -> None:
 
 
 def check_ascending(config: Any, *names: str) -> None:
-    """Every named field ascends: results are stored by their labels in order."""
+    """Check that every named field ascends: results are stored by their labels in order."""
     for name in names:
         values = getattr(config, name)
         if list(values) != sorted(set(values)):

@@ -1,4 +1,4 @@
-"""An experiment: a name, the questions it asks of a problem, and three functions: points, measure, report."""
+"""Define an experiment: a name, the question it asks of a problem, and three functions: points, measure, report."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ Point = dict[str, Any]
 
 
 class Row(NamedTuple):
-    """One line of a summary: a quantity, what the paper predicts, what was measured, and its 95% interval."""
+    """Hold one line of a summary: a quantity, what the paper predicts, what was measured, and its 95% interval."""
 
     quantity: str
     predicted: str

@@ -1,4 +1,4 @@
-"""Figures as files: drawn from stored values, and drawn again only where those or the code that draws them changed."""
+"""Keep figures as files: drawn from stored values, and again only where those or the code that draws them changed."""
 
 import hashlib
 import inspect
@@ -33,7 +33,7 @@ def fingerprint(data: xr.Dataset, draw: Drawing) -> str:
 
 
 def is_drawn(stem: Path, metadata: dict[str, str]) -> bool:
-    """The three files are there, and the PNG, which is written last, carries this metadata."""
+    """Tell whether all three files are there, and the PNG, which is written last, carries this metadata."""
     files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("svg", "pdf", "png")]
     if not all(file.exists() for file in files):
         return False

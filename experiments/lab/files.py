@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place and moved there when complete."""
+"""Write files that are whole or absent: beside their place, and moved there when complete."""
 
 import glob
 import os
@@ -12,7 +12,7 @@ from experiments.lab.errors import RecordError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, moved onto it on success and removed on failure.
+    """Yield a temporary path in the folder of `path`, moved onto it on success and removed on failure.
 
     What a killed process of this machine left half-written in the place of `path` is removed as well.
     """

@@ -1,4 +1,4 @@
-"""A problem is what a statement is tested on: weights, a loss whose curvature is taken, a training stream, judges.
+"""Define what a statement is tested on: weights, a loss whose curvature is taken, a training stream, judges.
 
 Open this file to add one: a module in experiments/problems that defines `PROBLEM` (or `PROBLEMS`), a frozen dataclass
 of its sizes that inherits from `Problem`. No experiment and no claim is edited for it.
@@ -24,7 +24,7 @@ DENSE = 6000
 
 
 class Drawn(NamedTuple):
-    """One draw of a problem but for its adapters: W₀ of every adapted layer, and ℓ(w) on a fixed sample."""
+    """Hold one draw of a problem but for its adapters: W₀ of every adapted layer, and ℓ(w) on a fixed sample."""
 
     base: dict[str, Array]
     loss: Partial
@@ -46,7 +46,7 @@ class Training(NamedTuple):
 
 @dataclass(frozen=True)
 class Tuning:
-    """Sizes of the runs and sweeps by which a problem is tuned (Sec. 2, 4)."""
+    """Set the sizes of the runs and sweeps by which a problem is tuned (Sec. 2, 4)."""
 
     steps: int = 100
     """Training steps of a run."""
@@ -72,11 +72,13 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Problem(ABC):
-    """The interface; every field is a size, so that two problems are the same exactly where all sizes are."""
+    """Declare the interface; every field is a size, so that two problems are the same exactly where all sizes are."""
 
     rank: int = 16
     """r of every adapter, where an experiment does not vary it."""
 
+    paper: ClassVar[bool] = False
+    """Whether it is the paper's own model: it comes first in every list, and figures of it bear no name."""
     reproduced: ClassVar[tuple[str, ...]] = ()
     """Experiments that `make reproduce` runs on it beside those whose home it is."""
     tuning: ClassVar[Tuning | None] = None
@@ -100,14 +102,9 @@ class Problem(ABC):
         """Say in a few words what it is, as titles of figures and the report do."""
 
     @property
-    def missing(self) -> str:
-        """Say what has to be fetched before it can run, or nothing."""
-        return ""
-
-    @property
     @abstractmethod
     def dense(self) -> bool:
-        """Whether the full spectra of its Hessians are affordable."""
+        """Tell whether the full spectra of its Hessians are affordable."""
 
     @abstractmethod
     def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
@@ -145,7 +142,7 @@ class Problem(ABC):
 
 @dataclass(frozen=True)
 class Setting:
-    """A configuration of an experiment on one problem."""
+    """Configure an experiment on one problem."""
 
     problem: Problem
     """What the statement is tested on."""

@@ -62,6 +62,15 @@ def from_store(experiment: Experiment[C], config: C, out: Path) -> Stored:
     return Stored(data, None if None in seconds else sum(seconds), "")
 
 
+def seconds_spent(experiment: Experiment[C], config: C, out: Path) -> float | None:
+    """Add up the seconds that the stored points took; None where those of a point are not known."""
+    found = [
+        store.timing(store.path_of(out, experiment.name, config, point), store.digest(experiment.name, config, point))
+        for point in experiment.points(config)
+    ]
+    return sum(float(x["seconds"]) for x in found) if all("seconds" in x for x in found) else None
+
+
 def measured(experiment: Experiment[C], config: C, point: Point, out: Path, progress: "tqdm[Any]") -> xr.Dataset:
     """Return one point from the store, measured and stored before if it is not there."""
     path = store.path_of(out, experiment.name, config, point)
@@ -93,7 +102,7 @@ def run(experiment: Experiment[C], config: C, out: Path) -> Report:
     report = experiment.report(config, data)._replace(provenance=data.attrs)
     for name, draw in report.figures.items():
         mark = {"Config": store.digest(experiment.name, config, {}), "Drawn": fingerprint(data, draw)}
-        stem = out / "figures" / store.figure_name(name, store.problem_of(config))
+        stem = out / "figures" / store.figure_name(name, getattr(config, "problem", None))
         if not is_drawn(stem, mark):
             save_figure(draw(), stem, mark)
     return report

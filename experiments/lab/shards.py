@@ -1,4 +1,4 @@
-"""A sweep split over machines: shard i/n measures points[i::n], and the shards meet in one folder."""
+"""Split a sweep over machines: shard i/n measures points[i::n], and the shards meet in one folder."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `index`, counted from 0, of `count`."""
+    """Name part `index`, counted from 0, of `count`."""
 
     index: int
     count: int
@@ -28,7 +28,7 @@ WHOLE = Shard(0, 1)
 
 
 def shard_of(text: str | None, environment: Mapping[str, str]) -> Shard:
-    """The shard written "i/n"; without a text, the task's place in its SLURM array, or the whole."""
+    """Return the shard written "i/n"; without a text, the task's place in its SLURM array, or the whole."""
     if text is None:
         return _slurm_shard(environment)
     match = re.fullmatch(r"(\d+)/(\d+)", text)

@@ -1,4 +1,4 @@
-"""The one way results are stored and read back: labelled, atomic, with provenance.
+"""Store results and read them back, in the one way there is: labelled, atomic, with provenance.
 
 A point is one independent piece of an experiment, one netCDF file. It is written beside its place and moved
 there when complete, so a file is whole or absent. It is believed only if it opens and carries the digest of the
@@ -24,6 +24,7 @@ import xarray as xr
 
 from experiments.lab.errors import RecordError
 from experiments.lab.files import replacing
+from experiments.lab.problem import Problem
 
 SCHEMA = 2
 MARK = "signal_drift_digest"
@@ -51,9 +52,9 @@ def problem_of(config: Any) -> str:
     return config.problem.name if hasattr(config, "problem") else ""
 
 
-def figure_name(name: str, problem: str) -> str:
-    """Name the files of a figure, by the problem it is about unless that is the paper's MLP."""
-    return name if problem in ("", "mlp") else f"{name}_{problem}"
+def figure_name(name: str, problem: Problem | None) -> str:
+    """Name the files of a figure, by the problem it is about unless that is the paper's own."""
+    return name if problem is None or problem.paper else f"{name}_{problem.name}"
 
 
 def path_of(out: Path, experiment: str, config: Any, point: Mapping[str, Any]) -> Path:
@@ -85,8 +86,8 @@ def timing_of(path: Path) -> Path:
     return path.parent.with_name(f"{path.parent.name}.timing") / f"{path.stem}.json"
 
 
-def _timing(path: Path, wanted: str) -> dict[str, Any]:
-    """When the point was computed and how long it took, as far as that is known."""
+def timing(path: Path, wanted: str) -> dict[str, Any]:
+    """Say when the point was computed and how long it took, as far as that is known."""
     try:
         stored = json.loads(timing_of(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -95,7 +96,7 @@ def _timing(path: Path, wanted: str) -> dict[str, Any]:
 
 
 def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
-    """The stored point, or None and the reason why it has to be computed.
+    """Return the stored point, or None and the reason why it has to be computed.
 
     Raises `RecordError` for a file that this project did not write or that may not be read: it is left alone.
     """
@@ -116,11 +117,11 @@ def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
         raise RecordError(f"out: {str(path)!r} is not a result of this project; move it away")
     if dataset.attrs[MARK] != wanted:
         return None, "from another configuration or an older schema"
-    return dataset.assign_attrs(_timing(path, wanted)), "stored"
+    return dataset.assign_attrs(timing(path, wanted)), "stored"
 
 
 def provenance() -> dict[str, Any]:
-    """Where and with what a number was computed."""
+    """Say where and with what a number was computed."""
     device = jax.local_devices()[0]
     return {
         "commit": _commit(),

@@ -1,4 +1,4 @@
-"""A claim of the ledger: a statement, the ways of holding it against a problem, and a control that must be refuted."""
+"""Define a claim: a statement, the ways of holding it against a problem, and a control that must be refuted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Findings = Callable[[Any, xr.Dataset], list[Finding]]
 
 
 class Reading(NamedTuple):
-    """One way to take a statement, and what decides it."""
+    """State one way to take a statement, and what decides it."""
 
     name: str
     statement: str
@@ -23,7 +23,7 @@ class Reading(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """One experiment that can decide a statement, beside a control that is wrong on purpose."""
+    """Pair one experiment that can decide a statement with a control that is wrong on purpose."""
 
     plain: Reading
     control: Reading
@@ -31,7 +31,7 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper, or of our own, under the id that paper and ledger share.
+    """Make a statement of the paper, or of our own, under the id that paper and ledger share.
 
     On every problem the first of `evidence` that the problem can answer decides. `readings` are other ways to take the
     statement, and parts of it, from the widest to the narrowest: the first of them that is supported stands beside a
@@ -47,10 +47,10 @@ class Claim:
 
     @property
     def statement(self) -> str:
-        """The plainest reading of it, in words."""
+        """Return its plainest reading, in words."""
         return self.evidence[0].plain.statement
 
     @property
     def homes(self) -> tuple[str, ...]:
-        """The problems on which the statement is decided."""
+        """Name the problems on which the statement is decided."""
         return self.evidence[0].plain.experiment.homes

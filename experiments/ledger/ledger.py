@@ -1,4 +1,4 @@
-"""The ledger: every claim on every problem, its verdict and the evidence, from stored records only."""
+"""Write the ledger: every claim on every problem, its verdict and the evidence, from stored records only."""
 
 import json
 import math
@@ -26,8 +26,8 @@ HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
 """Attributes of a record that say nothing about where and with what it was computed."""
 TINY_SIZE = {"size": "tiny (--quick): shows that everything runs, and is evidence of nothing"}
 NOTHING = "nothing was measured there that could decide it"
-SPOILED = {"supported", "inconclusive"}
-"""Verdicts that a control must not have."""
+SOUND = {"refuted", "not run"}
+"""Verdicts that a control may have."""
 
 
 def ledger(claims: Sequence[Claim], problems: Problems, out: Path, quick: bool = False) -> Entries:
@@ -42,7 +42,7 @@ def store(out: Path, quick: bool) -> Store:
 
 
 class Judged(NamedTuple):
-    """A reading held against a problem."""
+    """Hold the verdict of a reading on a problem, and what it rests on."""
 
     verdict: Verdict
     findings: list[Finding]
@@ -68,7 +68,7 @@ def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) ->
     decided = _together([cells[name]["verdict"] for name in homes])
     decisive = next((f for _, f in together if f["verdict"] == decided), None)
     readings = [_named(reading, name, homes) for name in homes for reading in cells[name]["readings"]]
-    narrower = [reading["statement"] for reading in readings if reading["verdict"] == "supported"]
+    narrower = _supported_everywhere(readings)
     first = cells[homes[0]]
     controls = [cells[name]["control"] for name in homes if cells[name]["control"]]
     seconds = [cells[name]["seconds"] for name in homes]
@@ -119,7 +119,7 @@ def cell(claim: Claim, problem: Problem, read: Store, quick: bool) -> Entry:
         "control": _reading(evidence.control, problem, read, quick),
         "readings": readings,
         "narrowest": narrower[0] if narrower and decided in ("refuted", "inconclusive") else None,
-        "figures": [figure_name(name, problem.name) for name in claim.figures],
+        "figures": [figure_name(name, problem) for name in claim.figures],
         "seconds": found.seconds,
         "provenance": {k: str(v) for k, v in attributes.items() if k not in HIDDEN} | (TINY_SIZE if quick else {}),
     }
@@ -159,6 +159,14 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
     if "refuted" in asked:
         return "refuted"
     return "supported" if set(asked) == {"supported"} else "inconclusive"
+
+
+def _supported_everywhere(readings: Sequence[Entry]) -> list[str]:
+    """The statements, in their order, that every home that can be asked supports."""
+    verdicts: dict[str, list[Verdict]] = {}
+    for reading in readings:
+        verdicts.setdefault(reading["statement"], []).append(reading["verdict"])
+    return [statement for statement, found in verdicts.items() if _together(found) == "supported"]
 
 
 def _controls(controls: Sequence[Entry]) -> Entry:
@@ -218,10 +226,8 @@ def write(entries: Entries, out: Path) -> None:
 
 def check_controls(entries: Sequence[Entry], quick: bool) -> None:
     """Raise `ControlError` for a control that is not refuted; at the tiny size, for one that is supported."""
-    wrong = {"supported"} if quick else SPOILED
-    broken = [
-        f"{e['id']} ({e['control']['verdict']})" for e in entries if e["control"] and e["control"]["verdict"] in wrong
-    ]
+    found = [(e["id"], e["control"]["verdict"]) for e in entries if e["control"]]
+    broken = [f"{name} ({v})" for name, v in found if (v == "supported" if quick else v not in SOUND)]
     if broken:
         raise ControlError(f"ledger: a control that must be refuted is not: {', '.join(broken)}")
 

@@ -1,4 +1,4 @@
-"""The pages made from the ledger: report.md and report.html, from its entries and the drawn figures alone.
+"""Make the pages of the ledger, report.md and report.html, from its entries and the drawn figures alone.
 
 The same entries and figures give the same bytes. report.html is one file that asks for nothing from the network.
 """
@@ -12,9 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from experiments.lab.experiment import Report
 from experiments.lab.files import replacing
+from experiments.ledger.ledger import SOUND
 from experiments.ledger.strips import WIDTH, strip
 from experiments.ledger.svg import inline
-from experiments.ledger.text import Entry, digits, duration, interval, number, plain, subscripts
+from experiments.ledger.table import Entry
+from experiments.ledger.text import digits, duration, interval, number, plain, subscripts
 from experiments.ledger.verdict import VERDICTS
 
 TITLE = "What holds of the theory of LoRA’s scaling factor"
@@ -84,7 +86,7 @@ def counts(items: Iterable[Entry]) -> dict[str, int]:
 
 def unsound(ledger: Iterable[Entry]) -> list[str]:
     """List the claims whose control was run and not refuted: there the verdict says nothing."""
-    return [e["id"] for e in ledger if e["control"] and e["control"]["verdict"] not in {"refuted", "not run"}]
+    return [e["id"] for e in ledger if e["control"] and e["control"]["verdict"] not in SOUND]
 
 
 def headline(item: Entry) -> Entry | None:

@@ -1,4 +1,4 @@
-"""A strip: one finding's prediction and measurement on one axis, so that the verdict can be seen.
+"""Lay out a strip: one finding's prediction and measurement on one axis, so that the verdict can be seen.
 
 The axis is made from the prediction, so strips of different quantities can be compared. u is the distance from the
 centre of the band in half-widths of the band (on log x where the band spans a factor of 4 or more), and the position is
@@ -17,7 +17,7 @@ MIDDLE = WIDTH / 2
 
 
 class Segment(NamedTuple):
-    """From `left` to `right` in pixels; an open end goes on beyond the frame."""
+    """Hold a line from `left` to `right` in pixels; an open end goes on beyond the frame."""
 
     left: float
     right: float
@@ -37,7 +37,7 @@ class Strip(NamedTuple):
 
 
 def strip(finding: Mapping[str, Any]) -> Strip:
-    """The geometry of one finding, from its `band`, `interval` and `measured`."""
+    """Compute the geometry of one finding, from its `band`, `interval` and `measured`."""
     low, high = ends(finding["band"])
     measured = finding["measured"]
     around = _known(finding["interval"]) or _known([measured, measured])
@@ -58,7 +58,7 @@ def strip(finding: Mapping[str, Any]) -> Strip:
 
 
 def ends(pair: Sequence[float | None] | None) -> tuple[float, float]:
-    """The two ends of a band or an interval, ±∞ where they are not bounded."""
+    """Return the two ends of a band or an interval, ±∞ where they are not bounded."""
     low, high = pair or (None, None)
     return -math.inf if low is None else low, math.inf if high is None else high
 

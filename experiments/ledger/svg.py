@@ -1,4 +1,4 @@
-"""Figures as parts of a page: the content of an SVG file, with ids that are its own."""
+"""Make figures parts of a page: the content of an SVG file, with ids that are its own."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Inline(NamedTuple):
-    """A figure as part of an HTML page: the content of its <svg> and the frame that it is drawn in."""
+    """Hold a figure as part of an HTML page: the content of its <svg> and the frame that it is drawn in."""
 
     frame: str
     markup: str
 
 
 def inline(svg: str, name: str) -> Inline:
-    """The figure without what only a file of its own needs; its ids start with `name`, so that none clashes.
+    """Strip a figure of what only a file of its own needs; its ids start with `name`, so that none clashes.
 
     Metadata and the style sheet are left out, which would hold for the whole page. Coordinates are rounded to a
     hundredth of a point.

@@ -1,4 +1,4 @@
-"""A ledger as it was written, read back as a table."""
+"""Read back a ledger as it was written, as a table."""
 
 import json
 from collections.abc import Collection
@@ -20,17 +20,17 @@ def _entries(entries: "Entries") -> Table:
 
 @displayed_as(_entries)
 class Entries(tuple[Entry, ...]):
-    """The claims of a ledger in its order."""
+    """Hold the claims of a ledger in its order."""
 
     __slots__ = ()
 
     def of(self, ids: Collection[str]) -> "Entries":
-        """Those with one of the `ids`."""
+        """Select those with one of the `ids`."""
         return Entries(entry for entry in self if entry["id"] in ids)
 
 
 def read(path: Path) -> Entries:
-    """The entries of a ledger.json. Raises `RecordError` for a file that is not one."""
+    """Return the entries of a ledger.json. Raises `RecordError` for a file that is not one."""
     try:
         entries = Entries(json.loads(path.read_text(encoding="utf-8")))
         _entries(entries)  # has what the table shows

@@ -1,4 +1,4 @@
-"""A verdict is decided by an interval that was measured, against a band that the statement allows.
+"""Decide a verdict by an interval that was measured, against a band that the statement allows.
 
 Supported: every interval lies within its band. Refuted: some interval is disjoint from its band. Inconclusive:
 anything else. Not run: a record is missing. Not testable here: the problem cannot answer the question. One set of

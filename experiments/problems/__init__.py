@@ -1,4 +1,4 @@
-"""Statements are tested on problems: open this package to see those there are, or to add one.
+"""Open this package to see the problems that statements are tested on, or to add one.
 
 Every module here that defines `PROBLEM` or `PROBLEMS` is found by itself.
 
@@ -18,14 +18,14 @@ __all__ = ["PROBLEMS", "Drawn", "Problem", "Setting", "Training", "Tuning", "fin
 
 
 def _found() -> dict[str, Problem]:
-    """The problems by name: the MLP of the paper first, then the others in the order of their names."""
+    """The problems by name: the model of the paper first, then the others in the order of their names."""
     modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
     problems = [
         problem
         for module in modules
         for problem in getattr(module, "PROBLEMS", [module.PROBLEM] if hasattr(module, "PROBLEM") else [])
     ]
-    return {problem.name: problem for problem in sorted(problems, key=lambda p: (p.name != "mlp", p.name))}
+    return {problem.name: problem for problem in sorted(problems, key=lambda p: (not p.paper, p.name))}
 
 
 PROBLEMS: dict[str, Problem] = _found()

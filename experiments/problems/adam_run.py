@@ -1,4 +1,4 @@
-"""A run of Adam on the training stream of a problem, compiled once for all its draws, scalings and rates."""
+"""Run Adam on the training stream of a problem, compiled once for all its draws, scalings and rates."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rotated digits: an MLP pre-trained on scikit-learn's upright digits and adapted to the same digits turned by 45°."""
+"""Pose rotated digits: an MLP pre-trained on scikit-learn's upright digits is adapted to them turned by 45°."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,7 +15,7 @@ from signal_drift.tasks.digits import Adaptation, accuracy, cross_entropy, rotat
 
 @dataclass(frozen=True)
 class Digits(Problem):
-    """The MLP 64 → 64 → 64 → 10 under cross-entropy, full batch, judged on held-out rotated images as well."""
+    """Adapt the MLP 64 → 64 → 64 → 10 under cross-entropy, full batch, judged on held-out rotated images as well."""
 
     samples: int = 300
     """Rotated images to adapt to; 900 upright ones are for pre-training, the rest for validation."""

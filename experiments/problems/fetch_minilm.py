@@ -60,12 +60,12 @@ def _downloaded(package: str, folder: Path, *options: str) -> Path:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *options, "--dest", str(folder), package]
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RecordError(f"{package}: pip cannot download it ({done.stderr.strip().splitlines()[-1]})")
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise RecordError(f"{package}: pip cannot download it ({reason})")
     return next(folder.iterdir())
 
 
 def _write(path: Path, content: Callable[[], bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(content())
 

@@ -1,4 +1,4 @@
-"""A pretrained sentence encoder, all-MiniLM-L6-v2, on text that people rated, from four domains."""
+"""Pose a pretrained sentence encoder, all-MiniLM-L6-v2, on text that people rated, from four domains."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -28,7 +28,7 @@ SETS = (TRAINING, HELD_OUT, *(name for name in DOMAINS if name != "movies"))
 
 
 class Encoder(NamedTuple):
-    """W₀ of every linear layer, the frozen rest, the texts to train on and the others to judge by."""
+    """Hold W₀ of every linear layer, the frozen rest, the texts to train on and the others to judge by."""
 
     base: dict[str, Array]
     forward: Forward
@@ -39,7 +39,7 @@ class Encoder(NamedTuple):
 
 @dataclass(frozen=True)
 class MiniLM(Problem):
-    """Every linear layer of the encoder gets an adapter; embeddings, norms, biases and the ridge head are frozen.
+    """Adapt every linear layer of the encoder; embeddings, norms, biases and the ridge head are frozen.
 
     A run sees less than one pass over the training texts, in an order that the seed draws and all methods share.
     """
@@ -84,11 +84,6 @@ class MiniLM(Problem):
     @property
     def label(self) -> str:
         return {MINILM: "MiniLM on rated text", RANDOM: "tiny encoder"}.get(self.model, Path(self.model).name)
-
-    @property
-    def missing(self) -> str:
-        gone = _missing(self.model)
-        return f"{gone} is not there; run: make minilm" if gone else ""
 
     @property
     def dense(self) -> bool:

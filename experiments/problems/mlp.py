@@ -1,7 +1,7 @@
-"""The MLP of App. E and the choices it leaves open."""
+"""Pose the MLP of App. E, with the choices that the paper leaves open."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import jax
 from flax import nnx
@@ -15,7 +15,7 @@ from signal_drift.tasks.teacher import Reduction, Regression, squared_error, tea
 
 @dataclass(frozen=True)
 class MLP(Problem):
-    """Linear layers with SiLU between them, LoRA on every layer, a teacher with σ_i = 1/i, full batch (App. E)."""
+    """Stack linear layers with SiLU between them, LoRA on all; a teacher with σ_i = 1/i, full batch (App. E)."""
 
     width: int = 32
     """d, inputs, outputs and hidden units of every layer."""
@@ -31,6 +31,8 @@ class MLP(Problem):
     """MSE over all entries of Y, or their sum of squares."""
     target_scale: float = 1.0
     """c in Y = c·X W_trueᵀ; the paper has 1."""
+
+    paper: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

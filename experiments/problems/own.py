@@ -1,4 +1,4 @@
-"""A problem of the reader's own: any flax.nnx model, a criterion on its outputs, and batches of (inputs, targets).
+"""Pose a problem of the reader's own: any flax.nnx model, a criterion on its outputs, and batches of (inputs, targets).
 
 >>> import jax, jax.numpy as jnp
 >>> from flax import nnx
@@ -12,7 +12,7 @@
 """
 
 import hashlib
-import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
@@ -37,7 +37,7 @@ Criterion = Callable[[Any, Any], Array]
 
 
 class Parts(NamedTuple):
-    """The model taken apart, and the data."""
+    """Hold the model taken apart, and the data."""
 
     base: dict[str, Array]
     forward: Forward
@@ -49,12 +49,12 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Own(Problem):
-    """A model and data of the reader's own; seeds draw A and the order of the batches, nothing else."""
+    """Pose a model and data of the reader's own; seeds draw A and the order of the batches, nothing else."""
 
     title: str = ""
     """Its name in the report."""
     digest: str = ""
-    """The weights, the data and the criterion, so that records of others are not taken for these."""
+    """The weights, the data and what is computed of them, so that records of others are not taken for these."""
     parts: Parts | None = field(default=None, repr=False, compare=False, metadata={"stored": False})
 
     @property
@@ -80,7 +80,7 @@ class Own(Problem):
 
     @property
     def own(self) -> Parts:
-        """The model and the data."""
+        """Return the model and the data."""
         assert self.parts is not None  # own_problem puts them there
         return self.parts
 
@@ -218,13 +218,16 @@ def _digest(parts: Parts) -> str:
     for leaf in jax.tree.leaves((parts.base, parts.forward, parts.batches, parts.held_out)):
         if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # no draw of a model in eval mode depends on it
             content.update(np.asarray(leaf).tobytes())
-    for function in (parts.criterion, parts.score):
-        content.update(_source(function).encode())
+    for judge, batch in ((parts.criterion, parts.batches[0]), (parts.score, parts.held_out)):
+        if judge is not None and batch is not None:
+            _add_program(content, _loss(parts.forward, judge, batch), parts.base)
     return content.hexdigest()[:16]
 
 
-def _source(function: Criterion | None) -> str:
-    try:
-        return "" if function is None else inspect.getsource(function)
-    except (OSError, TypeError):
-        return repr(function)
+def _add_program(content: "hashlib._Hash", loss: Partial, base: dict[str, Array]) -> None:
+    """Add what JAX computes for a loss, whatever code and closures it comes from, and the constants therein."""
+    closed = jax.make_jaxpr(loss)(base)
+    content.update(re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr)).encode())
+    for constant in closed.consts:
+        if not jax.dtypes.issubdtype(constant.dtype, jax.dtypes.prng_key):
+            content.update(np.asarray(constant).tobytes())

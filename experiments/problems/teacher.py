@@ -1,4 +1,4 @@
-"""The teacher tasks of Sec. 2 at this size: the MLP of App. E at two widths, tuned by its training loss."""
+"""Pose the teacher tasks of Sec. 2: the MLP of App. E at two widths, tuned by its training loss."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -12,11 +12,12 @@ from experiments.problems.mlp import MLP
 
 @dataclass(frozen=True)
 class Teacher64(MLP):
-    """The regression of App. E as a task to be tuned, at d = 64."""
+    """Pose the regression of App. E as a task to be tuned, at d = 64."""
 
     width: int = 64
     """d, inputs, outputs and hidden units of every layer."""
 
+    paper: ClassVar[bool] = False
     tuning: ClassVar[Tuning | None] = Tuning()
 
     @property

@@ -1,4 +1,4 @@
-"""A small transformer, pre-trained on scikit-learn's digits row by row and adapted to the same digits rotated."""
+"""Pose a small transformer, pre-trained on scikit-learn's digits row by row, adapted to the same digits rotated."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,7 +14,7 @@ from signal_drift.tasks.digits import Adaptation, accuracy, cross_entropy, rotat
 
 @dataclass(frozen=True)
 class Transformer(Problem):
-    """A transformer that reads 8×8 digits row by row, pre-trained upright; LoRA on all layers of its blocks."""
+    """Adapt a transformer that reads 8×8 digits row by row, pre-trained upright; LoRA on all layers of its blocks."""
 
     rank: int = 2
     """r of every adapter, where an experiment does not vary it."""

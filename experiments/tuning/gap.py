@@ -1,4 +1,4 @@
-"""The gap between LoRA (α = r) and full fine-tuning, and the fraction of it that a method closes (Eq. 5).
+"""Measure the gap between LoRA (α = r) and full fine-tuning, and the fraction of it that a method closes (Eq. 5).
 
 Fixed before looking: the loss is the training loss after the last step; a method closes the fraction
 mean(ln ℓ_LoRA − ln ℓ_method) / mean(ln ℓ_LoRA − ln ℓ_FFT) of the gap, means over seeds, with a bootstrap interval;
@@ -10,14 +10,14 @@ import xarray as xr
 
 from experiments.analysis.intervals import Interval, bootstrap, mean_interval
 from experiments.lab.experiment import Row
-from experiments.tuning.methods import FULL, PLAIN, TENFOLD, V1, V2
+from experiments.tuning.methods import COMMON, FULL, TENFOLD, V1, V2
 
 RECOVERS = "> 0.5 (most)"
 
 
 def reductions(data: xr.Dataset) -> xr.DataArray:
     """Subtract the log-loss of every method from that of LoRA with α = r, same rank and seed."""
-    return data.log_loss.sel({"method": PLAIN}) - data.log_loss
+    return data.log_loss.sel({"method": COMMON}) - data.log_loss
 
 
 def gap(here: xr.Dataset) -> Interval:
@@ -45,7 +45,7 @@ def outcome_rows(here: xr.Dataset) -> list[Row]:
     """Report the gap, what each method closes of it, and LoRA-α against ten times the learning rate."""
     where, size = at(here), gap(here)
     rows = [Row(f"V    ln loss LoRA (α = r) − ln loss FFT, {where}", "> 0", str(size), size.interval())]
-    rows += [_fraction_row(here, method, where) for method in here.method.values if method not in (FULL, PLAIN)]
+    rows += [_fraction_row(here, method, where) for method in here.method.values if method not in (FULL, COMMON)]
     ahead = ahead_of_tenfold(here).cells("diverged")
     return [*rows, Row(f"V    ln loss 10×η − ln loss V2, {where}", "> 0 at high rank", *ahead)]
 

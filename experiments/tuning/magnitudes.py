@@ -1,4 +1,4 @@
-"""T6: how large α is by the common rule α = r, by V1 = 256√r and by V2 = √r/σ_A = √(3 d_in r) (App. F)."""
+"""Compute T6: how large α is by the common rule α = r, by V1 = 256√r and by V2 = √r/σ_A = √(3 d_in r) (App. F)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -12,13 +12,13 @@ from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Problem
 from signal_drift import plotting
 
-STATED = {8: 90.5, 256: 16.0}
+PRINTED = {8: 90.5, 256: 16.0}
 """V1/(α = r) as printed in App. F, by rank."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """The layer and the ranks of Table 6."""
+    """Set the layer and the ranks of Table 6."""
 
     d_in: int = 4096
     """Inputs of the layer; σ_A² = 1/(3 d_in), Kaiming-uniform."""
@@ -29,6 +29,10 @@ class Config:
 
     def __post_init__(self) -> None:
         check_positive(self, "d_in", "ranks")
+
+
+def points(config: Config) -> list[Point]:
+    return [{}]
 
 
 def measure(config: Config) -> xr.Dataset:
@@ -54,7 +58,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 def _row(config: Config, here: xr.Dataset) -> Row:
     r = int(here["rank"])
-    stated = STATED.get(r) if config.coefficient == Config.coefficient else None
+    stated = PRINTED.get(r) if config.coefficient == Config.coefficient else None
     values = f"α = r: {r}, V1: {float(here.V1):.4g}, V2: {float(here.V2):.4g}"
     return Row(
         f"T6   V1/(α=r) at r = {r} ({values})", f"{stated:g}" if stated else "–", f"{float(here.V1) / r:.3g}", "exact"
@@ -71,7 +75,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     for name, (label, color) in styles.items():
         left.plot(data["rank"], data[name], "o-", color=plotting.COLOR[color], label=label)
         right.plot(data["rank"], data[name] / data.common, "o-", color=plotting.COLOR[color], label=label)
-    for r, ratio in STATED.items():
+    for r, ratio in PRINTED.items():
         if r in config.ranks:
             right.plot(
                 r,
@@ -80,7 +84,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
                 ms=13,
                 mfc="none",
                 color=plotting.COLOR["prediction"],
-                label="stated in App. F" if r == min(STATED) else None,
+                label="stated in App. F" if r == min(PRINTED) else None,
             )
     plotting.log_axis(left, "rank r", "α")
     plotting.log_axis(right, "rank r", "α / r, the factor before BA")
@@ -91,13 +95,9 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     return figure
 
 
-def points(config: Config) -> list[Point]:
-    return [{}]
-
-
 def arithmetic(problem: Problem) -> str:
-    """Refuse every problem but the first home: nothing here depends on one."""
-    return "" if problem.name == "mlp" else "is arithmetic, asks no model"
+    """Refuse every problem but its home: nothing here depends on one."""
+    return "" if problem.name in EXPERIMENT.homes else "is arithmetic, asks no model"
 
 
 EXPERIMENT = Experiment(

@@ -1,15 +1,15 @@
-"""Methods say what practitioners set: the scaling and the learning rates of each in the comparison (Eq. 5)."""
+"""State what practitioners set in each method of the comparison: its scaling and its learning rates (Eq. 5)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import signal_drift as sd
 
-FULL, PLAIN, TENFOLD, V1, V2 = "FFT", "LoRA, α = r", "LoRA, 10×η", "LoRA-α, V1", "LoRA-α, V2"
+FULL, COMMON, TENFOLD, V1, V2 = "FFT", "LoRA, α = r", "LoRA, 10×η", "LoRA-α, V1", "LoRA-α, V2"
 
 
 class Method(NamedTuple):
-    """How a method runs: s of every layer, η_A as a multiple of η_FFT, and η_B/η_A."""
+    """Say how a method runs: s of every layer, η_A as a multiple of η_FFT, and η_B/η_A."""
 
     scaling: Mapping[str, float]
     rate: float = 1.0
@@ -26,7 +26,7 @@ def methods(rank: int, sigma_a: Mapping[str, float], coefficient: float = 256.0)
         return dict.fromkeys(sigma_a, s)
 
     return {
-        PLAIN: Method(everywhere(1.0)),
+        COMMON: Method(everywhere(1.0)),
         "LoRA, α = 2r": Method(everywhere(2.0)),
         "rsLoRA, s = √r": Method(everywhere(rank**0.5)),
         TENFOLD: Method(everywhere(1.0), rate=10.0),

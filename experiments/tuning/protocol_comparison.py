@@ -1,4 +1,4 @@
-"""V-protocol: at η_FFT, how much of the gap between LoRA (α = r) and full fine-tuning each method closes (Eq. 5).
+"""Measure how much of the gap from LoRA (α = r) to full fine-tuning each method closes at η_FFT (V-protocol, Eq. 5).
 
 Beside the training loss every method is judged by the scores of the problem, and by its signal to drift.
 """
@@ -17,7 +17,7 @@ from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_onl
 from experiments.lab.problem import Problem, Tuning
 from experiments.tuning import protocol_figures, rates
 from experiments.tuning.gap import at, outcome_rows, placed, rate_name, reductions
-from experiments.tuning.methods import FULL, PLAIN, V1, V2, methods
+from experiments.tuning.methods import COMMON, FULL, V1, V2, methods
 from experiments.tuning.runs import (
     HOMES,
     SMALL,
@@ -37,7 +37,7 @@ from experiments.tuning.runs import (
 
 @dataclass(frozen=True)
 class Config(Tuned):
-    """Every method at some ranks, all at η_FFT and, as a second reading, all well below it."""
+    """Run every method at some ranks, all at η_FFT and, as a second reading, all well below it."""
 
     ranks: tuple[int, ...] = Tuning.protocol_ranks
     """Ranks r."""
@@ -51,8 +51,10 @@ class Config(Tuned):
         super().__post_init__()
         check_positive(self, "ranks")
         check_ascending(self, "ranks")
-        if not self.ranks or not min(self.rate_shares, default=0) > 0:
-            raise OptionError(f"rate_shares: must be positive and not empty, as ranks, got {self.rate_shares}")
+        if not self.ranks:
+            raise OptionError("ranks: must not be empty, got ()")
+        if not min(self.rate_shares, default=0) > 0:
+            raise OptionError(f"rate_shares: must be positive and not empty, got {self.rate_shares}")
         for rank in self.ranks:
             sd.empirical_alpha_base(rank, self.coefficient)
 
@@ -121,9 +123,9 @@ def _score_rows(here: xr.Dataset) -> list[Row]:
         scores = here.score.sel(judge=name)
         for method in here.method.values:
             score = mean_interval(scores.sel({"method": method}).values)
-            gain = float((scores.sel({"method": method}) - scores.sel({"method": PLAIN})).mean("seed"))
+            gain = float((scores.sel({"method": method}) - scores.sel({"method": COMMON})).mean("seed"))
             measured, interval = score.cells("diverged")
-            note = f" ({gain:+.3g} on {PLAIN})" if np.isfinite(gain) and method != PLAIN else ""
+            note = f" ({gain:+.3g} on {COMMON})" if np.isfinite(gain) and method != COMMON else ""
             rows.append(Row(f"V    {name} of {method}, {at(here)}", "–", measured + note, interval))
     return rows
 

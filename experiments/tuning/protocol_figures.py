@@ -1,4 +1,4 @@
-"""Figures of the V-protocol on one problem: training loss against LoRA's, signal to drift, and the scores."""
+"""Draw the V-protocol on one problem: training loss against LoRA's, signal to drift, and the scores."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -75,7 +75,7 @@ def _scores(config: Comparison, data: xr.Dataset, rate: str) -> plotting.Figure:
 
 
 def draw_estimates(panel: plotting.Axes, ranks: Sequence[int], values: xr.DataArray, left: float = -np.inf) -> None:
-    """A mark with its interval for every method and rank, an arrow where the mean lies beyond `left`.
+    """Draw a mark with its interval for every method and rank, an arrow where the mean lies beyond `left`.
 
     The dashed line is full fine-tuning.
     """

@@ -1,4 +1,4 @@
-"""F1a, F1b, F1c: how the best α and η move together, the two paths of Eq. 2, and α*(r) ≈ C√r at η_FFT (Eq. 3).
+"""Sweep F1a, F1b, F1c: how the best α and η move together, the two paths of Eq. 2, and α*(r) ≈ C√r at η_FFT (Eq. 3).
 
 The loss is the training loss after the last step ("fitting", Sec. 2), averaged over seeds as its logarithm.
 """
@@ -21,12 +21,12 @@ from experiments.tuning.rank_sweeps import (
     configure,
     free_exponent,
     gain,
-    grid,
+    grid_losses,
     lowering,
     path_depth,
     path_ratio,
     paths,
-    purer,
+    purity_over_paths,
     rate_exponent,
     wanted,
 )
@@ -41,6 +41,8 @@ from experiments.tuning.runs import (
 )
 
 STATED_C = "≫ 1 (256–1024 on Llama)"
+ON_EDGE = "on the edge"
+"""A best point on the edge of its grid gives neither a measured value nor an interval."""
 
 
 def points(config: Config) -> list[Point]:
@@ -95,9 +97,9 @@ def _law_rows(config: Config, data: xr.Dataset) -> list[Row]:
     used = int(np.isfinite(best_alphas(config, by_seed(data.by_alpha))).sum())
     count = f"{used} of {len(config.ranks)} ranks"
     return [
-        Row(f"F1c  free exponent of α* in r, {count}", "0.5", *free_exponent(config, data).cells(EDGE)),
-        Row(f"F1c  C of α* = C√r, {count}", STATED_C, *coefficient(config, data).cells(EDGE)),
-        Row("F1c  the same over 1/σ_A", "1 (V2)", *coefficient(config, data, unit=-1.0).cells(EDGE)),
+        Row(f"F1c  free exponent of α* in r, {count}", "0.5", *free_exponent(config, data).cells(ON_EDGE)),
+        Row(f"F1c  C of α* = C√r, {count}", STATED_C, *coefficient(config, data).cells(ON_EDGE)),
+        Row("F1c  the same over 1/σ_A", "1 (V2)", *coefficient(config, data, unit=-1.0).cells(ON_EDGE)),
     ]
 
 
@@ -124,43 +126,40 @@ def _path_rows(config: Config, data: xr.Dataset) -> list[Row]:
     lowest = f"{along_alpha.log_loss:.3f} : {along_rate.log_loss:.3f}"
     rows = [
         Row(f"F1b  best multiplier of α : of η from α₀ = {config.alpha_0:g}, {where}", "–", shown, "–"),
-        Row(f"F1b  their ratio, {where}", "> 1", *path_ratio(config, data).cells(EDGE)),
+        Row(f"F1b  their ratio, {where}", "> 1", *path_ratio(config, data).cells(ON_EDGE)),
         Row(f"F1b  lowest ln loss along α : along η, {where}", "–", lowest, "–"),
         Row(
             f"F1b  ln of the lowest loss along η over that along α, {where}",
             "> 0",
-            *path_depth(config, data).cells(EDGE),
+            *path_depth(config, data).cells(ON_EDGE),
         ),
     ]
-    for m, ratio in purer(config, data).items():
+    for m, ratio in purity_over_paths(config, data).items():
         name = f"F2c  signal to drift, {m:g}·α₀ over {m:g}·η_FFT, {where}"
         rows.append(Row(name, "> 1", *ratio.cells("diverged")))
     return rows
 
 
 def _coupling_rows(config: Config, data: xr.Dataset) -> list[Row]:
-    losses, where = grid(data), f"r = {int(data['rank'])}"
+    losses, where = grid_losses(data), f"r = {int(data['rank'])}"
     lowered = lowering(config, losses.mean(0, keepdims=True))
     exponent = bootstrap(partial(rate_exponent, config), losses)
     found = np.array(config.grid_alphas)[np.isfinite(valley(config.grid_rates, losses)[1])]
     span = f"α = {found[0]:g} over α = {found[-1]:g}" if len(found) else "no α"
     rows = [
-        Row(f"F1a  exponent of η* in α, {where}", "< 0", *exponent.cells(EDGE)),
+        Row(f"F1a  exponent of η* in α, {where}", "< 0", *exponent.cells(ON_EDGE)),
         Row(f"F1a  steps of α that lower the best loss, {where}", "all", f"{lowered.sum()} of {len(lowered)}", "–"),
-        Row(f"F1a  ln best loss at {span}, {where}", "> 0", *bootstrap(partial(gain, config), losses).cells(EDGE)),
+        Row(f"F1a  ln best loss at {span}, {where}", "> 0", *bootstrap(partial(gain, config), losses).cells(ON_EDGE)),
     ]
     for alpha in sorted({config.grid_alphas[0], config.alpha_0} & set(config.grid_alphas)):
         ratio = bootstrap(partial(wanted, config, alpha), losses)
-        rows.append(Row(f"F1a  η*/η_FFT at α = {alpha:g}, {where}", "≈ 10 at small α", *ratio.cells(EDGE)))
+        rows.append(Row(f"F1a  η*/η_FFT at α = {alpha:g}, {where}", "≈ 10 at small α", *ratio.cells(ON_EDGE)))
     return rows
 
 
 def _shown(best: Best) -> str:
     return best.flag or f"{best.x:.3g}"
 
-
-EDGE = "on the edge"
-"""A best point on the edge of its grid gives neither a measured value nor an interval."""
 
 EXPERIMENT = Experiment(
     name="rank_law",

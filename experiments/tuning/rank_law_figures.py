@@ -1,4 +1,4 @@
-"""Figures of F1a, F1b and F1c on one problem; they draw what `rank_law` stored and fitted."""
+"""Draw F1a, F1b and F1c on one problem, from what `rank_law` stored and fitted."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +8,7 @@ import xarray as xr
 
 from experiments.analysis.sweeps import best_points, free_fit, root_fit, valley
 from experiments.lab.figure_files import Drawing
-from experiments.tuning.rank_sweeps import PATHS, Config, grid, typical_sigma
+from experiments.tuning.rank_sweeps import PATHS, Config, grid_losses, typical_sigma
 from signal_drift import plotting
 
 Panel = Callable[[plotting.Axes, Config, xr.Dataset], None]
@@ -89,7 +89,7 @@ def _draw_purity(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None
 def _draw_rates(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
     alphas, ranks = np.array(config.grid_alphas), config.path_ranks
     for rank, color in zip(ranks, _shades(ranks), strict=True):
-        losses = grid(data.sel(rank=rank))
+        losses = grid_losses(data.sel(rank=rank))
         best = valley(config.grid_rates, losses)[0]
         fit = free_fit(alphas, best)
         panel.plot(alphas, best, "o", color=color, label=f"r = {rank}, slope {fit.slope:.2f}")
@@ -106,7 +106,7 @@ def _draw_rates(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
 def _draw_losses(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
     ranks = config.path_ranks
     for rank, color in zip(ranks, _shades(ranks), strict=True):
-        losses = grid(data.sel(rank=rank))
+        losses = grid_losses(data.sel(rank=rank))
         panel.plot(
             config.grid_alphas, np.exp(valley(config.grid_rates, losses)[1]), "o-", color=color, label=f"r = {rank}"
         )

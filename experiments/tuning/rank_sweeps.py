@@ -1,4 +1,4 @@
-"""Sweeps of F1a, F1b and F1c: their sizes, and the best points, exponents and gains that follow from them."""
+"""Set the sizes of the sweeps of F1a, F1b and F1c, and find the best points, exponents and gains in them."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ PATHS = ("α", "η")
 
 @dataclass(frozen=True)
 class Config(Tuned):
-    """Sweeps over α at η_FFT for every rank, over η at α₀ and over both for a few ranks."""
+    """Sweep over α at η_FFT for every rank, over η at α₀ and over both for a few ranks."""
 
     ranks: tuple[int, ...] = Tuning.ranks
     """Ranks r of the sweep over α (F1c)."""
@@ -37,8 +37,10 @@ class Config(Tuned):
         for name in ("ranks", "grid_ranks", "alphas", "grid_rates"):
             if min(getattr(self, name), default=0) <= 0:
                 raise OptionError(f"{name}: must be positive and not empty, got {getattr(self, name)}")
-        if min(self.grid_alphas, default=1) <= 0 or self.alpha_0 <= 0:
-            raise OptionError(f"grid_alphas: must be positive, got {self.grid_alphas} with α₀ = {self.alpha_0}")
+        if min(self.grid_alphas, default=1) <= 0:
+            raise OptionError(f"grid_alphas: must be positive, got {self.grid_alphas}")
+        if self.alpha_0 <= 0:
+            raise OptionError(f"alpha_0: must be positive, got {self.alpha_0:g}")
         check_ascending(self, "ranks", "grid_ranks", "alphas", "grid_alphas", "grid_rates")
 
     @property
@@ -73,7 +75,7 @@ def by_seed(losses: xr.DataArray) -> np.ndarray:
     return losses.transpose("seed", "rank", ...).values
 
 
-def grid(data: xr.Dataset) -> np.ndarray:
+def grid_losses(data: xr.Dataset) -> np.ndarray:
     """Lay the losses of the (α, η) grid at one rank out as (seed, α, η)."""
     return data.by_both.transpose("seed", "grid_alpha", "grid_rate").values
 
@@ -126,7 +128,7 @@ def _compared(multipliers: np.ndarray, losses: np.ndarray) -> tuple[float, float
     return along_alpha.x / along_rate.x, along_rate.log_loss - along_alpha.log_loss
 
 
-def purer(config: Config, data: xr.Dataset) -> dict[float, Interval]:
+def purity_over_paths(config: Config, data: xr.Dataset) -> dict[float, Interval]:
     """Divide signal to drift along α by that along η at one rank, for every m = 4, 16, 64, … that was run (F2c)."""
     above = np.exp(np.log(data.purity.sel(path="α")) - np.log(data.purity.sel(path="η")))
     return {

@@ -1,4 +1,4 @@
-"""η_FFT: full fine-tuning of the adapted layers over learning rates, by the loss after the last step (Sec. 2)."""
+"""Find η_FFT: full fine-tuning of the adapted layers over learning rates, by the loss after the last step (Sec. 2)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,7 @@ from signal_drift import plotting
 
 @dataclass(frozen=True)
 class Config(Tuned):
-    """Adam at a constant rate, every seed at every rate."""
+    """Run Adam at a constant rate, every seed at every rate."""
 
 
 def configure(problem: Problem) -> Config:

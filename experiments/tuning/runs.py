@@ -1,4 +1,4 @@
-"""Runs of Adam by which a problem is tuned: compiled loops over learning rates, over (α, η), and over methods."""
+"""Run Adam to tune a problem: compiled loops over learning rates, over (α, η), and over methods."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from experiments.analysis.sweeps import Best, best_point
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.problem import Dtype, Problem, Setting, Training, Tuning
 from experiments.tuning.methods import Method
+from signal_drift.lora.adapters import Adapters
 
-Adapters = dict[str, sd.Adapter]
 HOMES = ("digits", "teacher64", "teacher256")
 """The problems on which Sec. 2 and 4 are decided."""
 SMALL = {"seeds": 2, "steps": 20, "fft_rates": tuple(10.0 ** (k / 2) for k in range(-10, 1))}
@@ -28,7 +28,7 @@ SMALL = {"seeds": 2, "steps": 20, "fft_rates": tuple(10.0 ** (k / 2) for k in ra
 
 @dataclass(frozen=True)
 class Tuned(Setting):
-    """Runs of one length on one problem, and the sweep of full fine-tuning that finds their learning rate."""
+    """Set runs of one length on one problem, and the sweep of full fine-tuning that finds their learning rate."""
 
     steps: int = Tuning.steps
     """Training steps."""
@@ -53,7 +53,7 @@ def tuning_of(problem: Problem) -> Tuning:
 
 
 class Outcome(NamedTuple):
-    """The end of a run, and ‖ΔW_Signal‖ and ‖ΔW_Drift‖ of its every step; stacked where there are several runs."""
+    """Hold the end of a run, and ‖ΔW_Signal‖ and ‖ΔW_Drift‖ of its every step; stacked where there are several runs."""
 
     loss: Array
     scores: dict[str, Array]

@@ -56,6 +56,7 @@ MADE = [
     ("'mine', model, mse, [(x, y)], rank=0", "rank: must be at least 1, got 0"),
     ("'mine', model, mse, [(x, y)], layers='attention'", "layers: "),
     ("'my model', model, mse, [(x, y)]", "name: must be of letters, digits, - and _, got 'my model'"),
+    ("'mlp', model, mse, [(x, y)]", "name: 'mlp' is taken by a problem of this project, choose another"),
     ("'mine', model, mse, [(x, y)], score=mse", "score: goes with held_out"),
     ("'mine', model, mse, [(x, y)], held_out=(x, y)", "score: goes with held_out"),
     (
@@ -141,6 +142,20 @@ def test_what_lies_beside_the_file_can_be_imported(tmp_path: Path) -> None:
     )
     (tmp_path / "mine.py").write_text(text, encoding="utf-8")
     assert load(f"{tmp_path}/mine.py:problem").rank == 7
+
+
+def test_problems_that_compute_something_else_have_other_digests(tmp_path: Path) -> None:
+    """A constant in a closure and an activation without weights leave source, weights and data as they are."""
+    text = (
+        f"{HEAD}def scaled(c):\n    return lambda o, t: c * jnp.mean((o - t) ** 2)\n\n\n"
+        "def of(c, **changes):\n    deep = sd.MLP([4, 3, 2], rngs=nnx.Rngs(0), **changes)\n"
+        "    return own_problem('mine', deep, scaled(c), [(x, y)], rank=1)\n\n\n"
+        "one, again, other, active = of(1.0), of(1.0), of(2.0), of(1.0, activate_output=True)\n"
+    )
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    one, again, other, active = (load(f"{tmp_path}/mine.py:{name}") for name in ("one", "again", "other", "active"))
+    assert one == again
+    assert len({one, other, active}) == 3
 
 
 def test_minibatches_come_in_another_order_for_every_seed_and_each_once_an_epoch(monkeypatch) -> None:

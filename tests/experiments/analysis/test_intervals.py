@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments.analysis.intervals import Interval, exponents, extent, mean_interval, share
+from experiments.analysis.intervals import Interval, bootstrap, exponents, extent, mean_interval, share
 
 
 def test_interval_covers_the_mean_at_its_stated_rate() -> None:
@@ -23,6 +23,7 @@ def test_interval_covers_the_mean_at_its_stated_rate() -> None:
 
 def test_one_sample_says_nothing_about_spread() -> None:
     assert mean_interval(np.array([2.0])) == (2.0, -np.inf, np.inf)
+    assert bootstrap(np.mean, np.array([2.0])) == (2.0, -np.inf, np.inf)
 
 
 @pytest.mark.parametrize("power", [-1.0, 0.5, 2.0])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.claims import protocol, tuning
+from experiments.claims import dynamics, protocol, tuning
 from experiments.ledger.verdict import above, below, power, verdict
 from experiments.problems import PROBLEMS
 from experiments.tuning import magnitudes, protocol_comparison, rank_law
-from experiments.tuning.methods import FULL, PLAIN, TENFOLD, V1, V2, methods
+from experiments.tuning.methods import COMMON, FULL, TENFOLD, V1, V2, methods
 
 SEEDS = 5
 SWEEPS = replace(rank_law.EXPERIMENT.at(PROBLEMS["teacher64"]), ranks=(1, 8, 64), grid_ranks=(1, 64))
@@ -102,11 +102,12 @@ def test_paths(ratio: float, wanted: str) -> None:
 
 
 def test_purity_along_the_paths() -> None:
-    assert verdict(tuning.purer(SWEEPS, swept())) == "supported"
-    assert verdict(tuning.purer(SWEEPS, swept(), swapped=True)) == "refuted"
+    assert verdict(dynamics.purer_path(SWEEPS, swept())) == "supported"
+    turned = swept().isel(path=[1, 0]).purity.values
+    assert verdict(dynamics.purer_path(SWEEPS, swept().assign(purity=(swept().purity.dims, turned)))) == "refuted"
     gone = swept()
     gone.purity.loc[{"path": "η", "alpha": 1024.0, "seed": 2}] = np.nan
-    assert verdict(tuning.purer(SWEEPS, gone)) == "inconclusive"
+    assert verdict(dynamics.purer_path(SWEEPS, gone)) == "inconclusive"
 
 
 def test_without_a_grid_or_with_one_rank_nothing_is_decided() -> None:
@@ -145,7 +146,7 @@ def compared(closed: dict[str, float], gap: float = 2.0) -> xr.Dataset:
 )
 def test_protocol(closed: dict[str, float], wanted: str) -> None:
     assert verdict(protocol.recovers(1.0, COMPARED, compared(closed))) == wanted
-    assert verdict(protocol.closes(PLAIN, 1.0, COMPARED, compared(closed))) == "refuted"
+    assert verdict(protocol.closes(COMMON, 1.0, COMPARED, compared(closed))) == "refuted"
 
 
 def test_protocol_without_a_gap_after_divergence_and_at_a_rate_that_was_not_run() -> None:

@@ -59,14 +59,14 @@ def test_intervals_hold_what_the_searches_leave_open():
     """By hand: λmin within [−1.1, −1] and λmax within [2, 2.1]; and |4 − 2| over 2, ± the two reaches."""
     data = _wide({"signal": [-1, 2, -1, 2], "lora": [-1, 4, -1, 2]}, 0.1)
     assert at_scale.lowest(data, "signal", 1.0) == pytest.approx((-0.5, -0.55, -1 / 2.1))
-    assert at_scale.distance(data, "max", 1.0) == pytest.approx((1.0, 0.9, 1.1))
+    assert at_scale.end_distance(data, "max", 1.0) == pytest.approx((1.0, 0.9, 1.1))
     fit = at_scale.exponent(_wide({"signal": [0, 2, 0, 512], "lora": [0, 2, 0, 512]}, 1.0), "signal", "max")
     assert fit == pytest.approx((2.0, np.log(512 / 3) / np.log(16), np.log(513 / 2) / np.log(16)))
 
 
 def test_without_a_certificate_nothing_is_decided():
     data = _wide({"signal": [-1, 2, -1, 2], "lora": [-1, 4, -1, np.nan]}, 0.1)
-    assert np.isnan(at_scale.distance(data, "max", 16.0)).all()
+    assert np.isnan(at_scale.end_distance(data, "max", 16.0)).all()
     assert np.isnan(at_scale.lowest(data, "lora", 16.0)).all()
 
 
@@ -74,7 +74,7 @@ def test_negative_share_weighs_squares():
     """Nodes −1 and 2 at equal weights: 1/5."""
     nodes = xr.DataArray([[[-1.0, 2.0]]], dims=("probe", "operator", "node"), coords={"operator": ["task"]})
     data = xr.Dataset({"nodes": nodes, "weights": 0 * nodes + 0.5}).expand_dims(state=["initial"], seed=[0])
-    assert at_scale.negative_share(data, "initial") == pytest.approx((0.2, 0.2, 0.2))
+    assert at_scale.negative_square_share(data, "initial") == pytest.approx((0.2, 0.2, 0.2))
 
 
 def test_claims_judge_what_was_stored(encoder):

@@ -55,7 +55,7 @@ def test_table_is_stored(tiny):
         assert float(here.alpha_v2.sel(sigma="set")) == pytest.approx((config.problem.rank * A.shape[1]) ** 0.5)
         measured = config.problem.rank**0.5 / float(np.sqrt(np.mean(np.asarray(A) ** 2)))
         assert float(here.alpha_v2.sel(sigma="measured")) == pytest.approx(measured)
-    shares = layers.share(data.assign(block=data.block), "signal", "initial")
+    shares = layers.norm_shares(data.assign(block=data.block), "signal", "initial")
     traces = data.block.sel(operator="signal", field="trace_share", state="initial").sum("layer")
     assert np.allclose(traces, 1, rtol=1e-9)
     assert 0 < sum(x.mean for x in shares.values()) < 1

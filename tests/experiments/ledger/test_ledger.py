@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -156,6 +157,18 @@ def test_verdict_is_that_of_all_homes_together(values: dict[str, float | None], 
     assert written["verdict"] == wanted
     assert written["problems"]["mlp"]["verdict"] == "supported"
     assert next(f["quantity"] for f in written["findings"]) == "x, mlp"
+
+
+def test_a_weaker_reading_stands_beside_a_claim_only_where_all_homes_support_it() -> None:
+    claim, read = _claim({"mlp": 0.5, "digits": -0.5}, ("mlp", "digits"))
+    strict = claim.evidence[0].plain
+    loose = strict._replace(
+        statement="x is a number.",
+        findings=lambda config, data: [x._replace(band=above(-1.0)) for x in strict.findings(config, data)],
+    )
+    for readings, wanted in (((strict._replace(statement="x is there."), loose), "x is a number."), ((strict,), None)):
+        written = entry(replace(claim, readings=readings), {n: PROBLEMS[n] for n in claim.homes}, read)
+        assert (written["verdict"], written["narrowest"]) == ("refuted", wanted)
 
 
 def test_a_problem_that_is_no_home_changes_no_verdict_and_has_its_own_cell() -> None:

@@ -46,8 +46,6 @@ def test_model_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("SIGNAL_DRIFT_CACHE", str(tmp_path / "empty"))
     with pytest.raises(OptionError, match="run: make minilm"):
         MiniLM().draw(0)
-    assert MiniLM().missing.endswith("run: make minilm")
-    assert not TINY.missing
 
 
 def test_another_encoder_is_read_with_its_tokenizer(tmp_path, monkeypatch):

@@ -30,7 +30,6 @@ def _same(a: object, b: object) -> bool:
 def test_names_and_sizes(problem: Problem) -> None:
     assert find(problem.name).name == problem.name
     assert problem.label
-    assert problem.missing == ""
     assert problem.rank < PROBLEMS[problem.name].rank or problem.rank == 2
     assert sum(W0.size for W0 in problem.draw(0).base.values()) < 10_000
     wider = problem.resized(9)
@@ -145,7 +144,6 @@ def test_too_few_texts_for_a_run_are_named() -> None:
 
 def test_what_has_to_be_fetched_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setenv("SIGNAL_DRIFT_CACHE", str(tmp_path))
-    assert "make minilm" in MiniLM().missing
     with pytest.raises(OptionError, match=r"needs .*config.json, which is not there; run: make minilm"):
         MiniLM(length=7).draw(0)
 

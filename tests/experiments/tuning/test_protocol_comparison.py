@@ -14,7 +14,7 @@ from experiments.lab.experiment import Row, table
 from experiments.lab.runner import results
 from experiments.problems import PROBLEMS
 from experiments.tuning import rates
-from experiments.tuning.methods import FULL, PLAIN, TENFOLD, V1, V2, methods
+from experiments.tuning.methods import COMMON, FULL, TENFOLD, V1, V2, methods
 from experiments.tuning.protocol_comparison import EXPERIMENT, report
 from experiments.tuning.runs import by_method, fft_rate, padded_adapters
 from signal_drift.propositions import closed_forms
@@ -35,12 +35,12 @@ def test_v2_keeps_the_trace_of_the_curvature_in_every_layer(rank: int) -> None:
     for layer, d_in in FAN_IN.items():
         assert suppression(V2, layer) == pytest.approx(1.0, rel=1e-12)
         assert suppression(V1, layer) == pytest.approx(256.0**2 / d_in, rel=1e-12)
-        assert suppression(PLAIN, layer) == pytest.approx(rank / d_in, rel=1e-12)  # 1 only at r = d_in
+        assert suppression(COMMON, layer) == pytest.approx(rank / d_in, rel=1e-12)  # 1 only at r = d_in
 
 
 def test_scalings_are_those_of_the_methods() -> None:
     chosen = methods(16, {"a": 1 / 8})
-    assert [chosen[m].scaling["a"] for m in (PLAIN, "LoRA, α = 2r", "rsLoRA, s = √r", V1)] == [1.0, 2.0, 4.0, 64.0]
+    assert [chosen[m].scaling["a"] for m in (COMMON, "LoRA, α = 2r", "rsLoRA, s = √r", V1)] == [1.0, 2.0, 4.0, 64.0]
     assert (chosen[TENFOLD].rate, chosen["LoRA+, ratio 16"].ratio) == (10.0, 16.0)
 
 
@@ -112,7 +112,7 @@ def test_diverged_method_is_counted() -> None:
 
 def test_tiny_comparison_is_stored_and_reported(tmp_path: Path) -> None:
     data = results(EXPERIMENT, TINY, tmp_path)
-    assert np.all(np.isfinite(data.log_loss.sel({"method": [FULL, PLAIN, V2]})))
+    assert np.all(np.isfinite(data.log_loss.sel({"method": [FULL, COMMON, V2]})))
     assert np.all(data.drift.sel({"method": FULL}) == 0)
     eta = fft_rate(results(*rates.of(TINY), tmp_path).log_loss)
     training, base = TINY.problem.training(1, TINY.steps), TINY.problem.draw(1).base
