@@ -49,7 +49,7 @@ def panels(
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        figure.suptitle(title, x=0.01, ha="left", weight="bold")
+        figure.suptitle(title, x=0.01, ha="left", weight="bold", wrap=True)
     return figure, list(axes)
 
 

@@ -112,3 +112,10 @@ def test_logarithmic_axes_have_their_bases_and_labels(panel):
     assert (panel.xaxis.get_transform().base, panel.yaxis.get_transform().base) == (2, 10)
     plotting.log_axis(panel, "m", "s", log_x=4, log_y=2)
     assert (panel.xaxis.get_transform().base, panel.yaxis.get_transform().base) == (4, 2)
+
+
+def test_long_title_is_wrapped_into_the_figure() -> None:
+    figure, _ = plotting.panels(1, "words of a title " * 8)
+    figure.draw_without_rendering()
+    (title,) = figure.texts
+    assert title.get_window_extent().x1 <= figure.bbox.x1
