@@ -112,7 +112,9 @@ def test_command_prints_a_table_with_notes(tmp_path: Path, capsys: pytest.Captur
 def test_command_prints_json_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = adapter(tmp_path / "a", init_lora_weights="pissa")
     main(["audit", str(folder), "--json", "--figure", str(tmp_path / "drawn.png")])
-    printed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    text = capsys.readouterr().out
+    assert "W₀" in text  # as it is written, not escaped
+    printed = json.loads(text, parse_constant=pytest.fail)
     assert printed[0]["v2"] is None
     np.testing.assert_allclose(printed[1]["singular_values"], audit_adapter(folder)[1].singular_values)
     assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")

@@ -17,6 +17,7 @@ from signal_drift.losses.composite import composite, outputs_and_criterion
 from signal_drift.propositions import (
     MATRIX_FREE,
     PROPOSITIONS,
+    adam_update_scales,
     check_all,
     critical_rate_is_two_over_lambda_max,
     drift_alignment,
@@ -62,6 +63,13 @@ def test_assumption_that_is_not_met_is_reported_beside_the_conclusion():
     assert not check.applicable
     assert not check.holds
     assert "not met: H_ℓ ⪰ 0" in str(check)
+
+
+def test_control_of_adams_drift_is_off_by_one_factor_of_eta():
+    """The drift grows by c·h² and the control says c·h: an error of 1 − 1/h times a number without h."""
+    x = random_instance("quadratic", 0, 1.0, begins=False)
+    near, far = (adam_update_scales(x, h=h).control_error for h in (2.0, 5.0))
+    assert far / near == pytest.approx((1 - 1 / 5) / (1 - 1 / 2), rel=1e-9)
 
 
 @slow
