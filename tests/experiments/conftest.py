@@ -22,7 +22,6 @@ def stored(out: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(out, tmp_path_factory.mktemp("stored") / "results"))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "out" in getattr(item, "fixturenames", ()):
