@@ -58,14 +58,15 @@ class Tuning:
     """Ranks r of the sweep over α at η_FFT (F1c)."""
     grid_ranks: tuple[int, ...] = (1, 8, 64)
     """Ranks of the two paths (F1b) and of the (α, η) grid (F1a)."""
-    protocol_ranks: tuple[int, ...] = (8, 64)
-    """Ranks at which the methods are compared."""
+    protocol_ranks: tuple[int, ...] = (4, 32)
+    """Ranks at which the methods are compared: where V2 is neither α = r nor 2r nor rsLoRA's at d = 256 (Eq. 5)."""
     rate_shares: tuple[float, ...] = (1.0, 0.1)
     """Learning rates of the comparison over η_FFT: the protocol's 1, and one far from where training is unstable."""
     alphas: tuple[float, ...] = tuple(2.0 ** (k / 2) for k in range(-4, 25))
     """Values of α at η_FFT, half octaves; m·α₀ along one path, with m·η_FFT at α₀ for the same m along the other."""
-    grid_alphas: tuple[float, ...] = tuple(4.0**k for k in range(-1, 7))
-    """Values of α of the (α, η) grid; empty where it is not affordable."""
+    grid_alphas: tuple[float, ...] = tuple(0.2 * 4.0**k for k in range(-1, 6))
+    """Values of α of the (α, η) grid in units of 1/σ_A, which is V2/√r: 0.2 is where α₀ = 16 lies on Llama-3 1B
+    (d_in = 2048, Kaiming-uniform A); empty where the grid is not affordable."""
     grid_rates: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-6, 5))
     """Values of η of the grid, as multiples of η_FFT."""
 

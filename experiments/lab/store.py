@@ -26,7 +26,7 @@ from experiments.lab.errors import RecordError
 from experiments.lab.files import replacing
 from experiments.lab.problem import Problem
 
-SCHEMA = 2
+SCHEMA = 3
 MARK = "signal_drift_digest"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -38,12 +38,16 @@ def digest(experiment: str, config: Any, point: Mapping[str, Any]) -> str:
 
 
 def described(config: Any) -> dict[str, Any]:
-    """Write a configuration as JSON has it, without the fields that say so (live objects that a digest stands for)."""
+    """Write a configuration as JSON has it, without what no single point depends on.
+
+    That is the number of seeds, so that more of them never compute old ones again, and the fields that say so
+    themselves (live objects that a digest stands for).
+    """
     return {
         field.name: described(value) if dataclasses.is_dataclass(value) else value
         for field in dataclasses.fields(config)
         for value in [getattr(config, field.name)]
-        if field.metadata.get("stored", True)
+        if field.name != "seeds" and field.metadata.get("stored", True)
     }
 
 

@@ -67,7 +67,6 @@ class Own(Problem):
             protocol_ranks=(self.rank,),
             rate_shares=(1.0,),
             alphas=tuple(2.0**k for k in range(-2, 12)),
-            grid_alphas=tuple(4.0**k for k in range(-1, 6)),
         )
 
     @property

@@ -4,6 +4,7 @@ Beside the training loss every method is judged by the scores of the problem, an
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_onl
 from experiments.lab.problem import Problem, Tuning
 from experiments.tuning import protocol_figures, rates
 from experiments.tuning.gap import at, outcome_rows, placed, rate_name, reductions
-from experiments.tuning.methods import COMMON, FULL, V1, V2, methods
+from experiments.tuning.methods import COMMON, FULL, OVER_V2, V1, V2, methods, swept
 from experiments.tuning.runs import (
     HOMES,
     SMALL,
@@ -66,6 +67,7 @@ def configure(problem: Problem) -> Config:
         sizes.seeds,
         sizes.steps,
         sizes.fft_rates,
+        sizes.seeds,
         ranks=sizes.protocol_ranks,
         rate_shares=sizes.rate_shares,
     )
@@ -81,18 +83,29 @@ def points(config: Config) -> list[Point]:
 
 
 def measure(config: Config, first: xr.Dataset, share: float, rank: int, seed: int) -> xr.Dataset:
-    """Train by every method: its log-loss and its scores after the last step, and signal and drift of every step."""
-    eta = share * fft_rate(first.log_loss)
-    chosen = methods(rank, config.problem.sigma_a(), config.coefficient)
-    runs = _joined(method_runs(config, seed, rank, max(config.ranks), eta, chosen), full_runs(config, seed, [eta]))
+    """Train by every method: its log-loss and its scores after the last step, and signal and drift of every step.
+
+    `by_alpha` is the log-loss of LoRA over α/V2, `fft` the mean over seeds of full fine-tuning's at every rate.
+    """
+    eta, sigma_a = share * fft_rate(first.log_loss), config.problem.sigma_a()
+    chosen = methods(rank, sigma_a, config.coefficient)
+    train = partial(method_runs, config, seed, rank, max(config.ranks), eta)
+    runs = _joined(train(chosen), full_runs(config, seed, [eta]))
     data = xr.Dataset(
         {
             "log_loss": ("method", runs.log_loss),
-            "signal": (("method", "step"), np.asarray(runs.signal, float)),
-            "drift": (("method", "step"), np.asarray(runs.drift, float)),
+            "by_alpha": ("over_v2", train(swept(rank, sigma_a)).log_loss),
+            "signal": (("method", "step"), np.asarray(runs.signal, np.float32)),
+            "drift": (("method", "step"), np.asarray(runs.drift, np.float32)),
+            "fft": ("fft_rate", first.log_loss.mean("seed").values),
             "learning_rate": eta,
         },
-        coords={"method": [*chosen, FULL], "step": np.arange(1, config.steps + 1)},
+        coords={
+            "method": [*chosen, FULL],
+            "over_v2": list(OVER_V2),
+            "step": np.arange(1, config.steps + 1),
+            "fft_rate": list(config.fft_rates),
+        },
         attrs=training_attributes(config),
     )
     return data.assign(scored(runs.scores, "method")).assign(scored(start_scores(config, seed), name="start_score"))

@@ -13,7 +13,6 @@ from experiments.analysis.sweeps import Best, best_points, valley
 from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_only
 from experiments.tuning import rank_law_figures, rates
 from experiments.tuning.rank_sweeps import (
-    PATHS,
     Config,
     best_alphas,
     by_seed,
@@ -50,32 +49,32 @@ def points(config: Config) -> list[Point]:
 
 
 def measure(config: Config, first: xr.Dataset, rank: int, seed: int) -> xr.Dataset:
-    """Train over α at η_FFT and, for some ranks, over m·η_FFT at α₀ and over the (α, η) grid: the log-losses.
+    """Train over α at η_FFT and, for some ranks, over m·η_FFT from each α₀ and over the (α, η) grid: the log-losses.
 
-    Signal to drift is stored for the two paths.
+    Signal to drift is stored for the paths. `fft` is the mean over seeds of full fine-tuning's at every rate.
     """
-    eta = fft_rate(first.log_loss)
+    eta, n = fft_rate(first.log_loss), len(config.alphas)
     along_alpha = [(alpha, eta) for alpha in config.alphas]
-    along_rate = [(config.alpha_0, m * eta) for m in config.multipliers]
+    along_rate = [(start, m * eta) for start in config.starts for m in config.multipliers(start)]
     both = [(alpha, m * eta) for alpha in config.grid_alphas for m in config.grid_rates]
-    n, capacity = len(along_alpha), max(len(along_alpha), len(both))
+    paths, capacity = len(along_alpha) + len(along_rate), max(n, len(both))
     prepare = partial(sweep_of, config, seed, rank, max(config.ranks))
-    by_rate, pure, by_both = (np.full(size, np.nan) for size in (n, 2 * n, len(both)))
+    losses, pure, by_both = (np.full(size, np.nan) for size in (paths, paths, len(both)))
     if rank in config.path_ranks:
-        losses, pure = swept_losses_and_purity(config, prepare(along_alpha + along_rate, 2 * n))
-        by_alpha, by_rate = np.split(losses, 2)
+        losses, pure = swept_losses_and_purity(config, prepare(along_alpha + along_rate, paths))
         by_both = swept_losses(config, prepare(both, capacity)) if both else by_both
     else:
-        by_alpha = swept_losses(config, prepare(along_alpha, capacity))
+        losses[:n] = swept_losses(config, prepare(along_alpha, capacity))
     data = xr.Dataset(
         {
-            "by_alpha": ("alpha", by_alpha),
-            "by_rate": ("alpha", by_rate),
-            "purity": (("path", "alpha"), pure.reshape(2, n)),
-            "fft": ("fft_rate", first.log_loss.sel(seed=seed).values),
+            "by_alpha": ("alpha", losses[:n]),
+            "by_rate": (("start", "alpha"), losses[n:].reshape(-1, n)),
+            "purity_by_alpha": ("alpha", pure[:n]),
+            "purity_by_rate": (("start", "alpha"), pure[n:].reshape(-1, n)),
+            "fft": ("fft_rate", first.log_loss.mean("seed").values),
             "eta_fft": eta,
         },
-        coords={"alpha": list(config.alphas), "path": list(PATHS), "fft_rate": list(config.fft_rates)},
+        coords={"alpha": list(config.alphas), "start": list(config.starts), "fft_rate": list(config.fft_rates)},
         attrs=training_attributes(config),
     )
     if not both:
@@ -173,6 +172,7 @@ EXPERIMENT = Experiment(
         "ranks": (1, 4, 8),
         "grid_ranks": (4,),
         "alphas": tuple(4.0**k for k in range(-1, 7)),
+        "starts": (16.0, 1.0),
         "grid_alphas": (0.25, 16.0, 1024.0),
     },
     homes=HOMES,

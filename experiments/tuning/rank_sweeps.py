@@ -13,6 +13,8 @@ from experiments.lab.problem import Problem, Tuning
 from experiments.tuning.runs import Tuned, tuning_of
 
 PATHS = ("α", "η")
+SAME_PLACE = 0.2
+"""α₀σ_A where the paper starts: α₀ = 16 at d_in = 2048 with Kaiming-uniform A (Llama-3 1B), so 0.2 of V2/√r."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Config(Tuned):
     """Ranks among them of the two paths (F1b) and of the (α, η) grid (F1a)."""
     alphas: tuple[float, ...] = Tuning.alphas
     """Values of α; m·α₀ along one path, with m·η_FFT at α₀ for the same m along the other."""
-    alpha_0: float = 16.0
-    """α₀, where the two paths of Eq. 2 start; the paper's value."""
+    starts: tuple[float, ...] = (16.0,)
+    """Values of α₀ where the two paths of Eq. 2 start: the paper's 16, and 0.2/σ_A, which is 16 on Llama-3 1B."""
     grid_alphas: tuple[float, ...] = Tuning.grid_alphas
     """Values of α of the (α, η) grid; empty for none."""
     grid_rates: tuple[float, ...] = Tuning.grid_rates
@@ -34,13 +36,11 @@ class Config(Tuned):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("ranks", "grid_ranks", "alphas", "grid_rates"):
+        for name in ("ranks", "grid_ranks", "alphas", "starts", "grid_rates"):
             if min(getattr(self, name), default=0) <= 0:
                 raise OptionError(f"{name}: must be positive and not empty, got {getattr(self, name)}")
         if min(self.grid_alphas, default=1) <= 0:
             raise OptionError(f"grid_alphas: must be positive, got {self.grid_alphas}")
-        if self.alpha_0 <= 0:
-            raise OptionError(f"alpha_0: must be positive, got {self.alpha_0:g}")
         check_ascending(self, "ranks", "grid_ranks", "alphas", "grid_alphas", "grid_rates")
 
     @property
@@ -48,26 +48,32 @@ class Config(Tuned):
         """Return the ranks of the paths and of the grid: those of `grid_ranks` that are swept at all."""
         return tuple(rank for rank in self.grid_ranks if rank in self.ranks)
 
-    @property
-    def multipliers(self) -> np.ndarray:
-        """Return the m of Eq. 2: both paths are sampled alike."""
-        return np.array(self.alphas) / self.alpha_0
+    def multipliers(self, start: float) -> np.ndarray:
+        """Return the m of Eq. 2 from α₀ = `start`: both paths are sampled alike."""
+        return np.array(self.alphas) / start
 
 
 def configure(problem: Problem) -> Config:
-    """Return the sweeps of the size that the problem states."""
-    sizes = tuning_of(problem)
+    """Return the sweeps of the size that the problem states, the grid's α in units of 1/σ_A."""
+    sizes, unit = tuning_of(problem), 1 / typical_sigma(problem)
     return Config(
         problem,
         sizes.seeds,
         sizes.steps,
         sizes.fft_rates,
+        sizes.seeds,
         ranks=sizes.ranks,
         grid_ranks=sizes.grid_ranks,
         alphas=sizes.alphas,
-        grid_alphas=sizes.grid_alphas,
+        starts=(16.0, _short(SAME_PLACE * unit)),
+        grid_alphas=tuple(_short(alpha * unit) for alpha in sizes.grid_alphas),
         grid_rates=sizes.grid_rates,
     )
+
+
+def _short(value: float) -> float:
+    """Round to six digits, which every machine finds alike."""
+    return float(f"{value:.6g}")
 
 
 def by_seed(losses: xr.DataArray) -> np.ndarray:

@@ -32,12 +32,13 @@ class Config(Tuned):
 
 def configure(problem: Problem) -> Config:
     sizes = tuning_of(problem)
-    return Config(problem, sizes.seeds, sizes.steps, sizes.fft_rates)
+    return Config(problem, sizes.seeds, sizes.steps, sizes.fft_rates, sizes.seeds)
 
 
 def of(config: Tuned) -> tuple[Experiment[Config], Config]:
     """Return the sweep in the setting of another experiment, which builds on it."""
-    return EXPERIMENT, Config(config.problem, config.seeds, config.steps, config.fft_rates, config.dtype)
+    seeds = config.rate_seeds
+    return EXPERIMENT, Config(config.problem, seeds, config.steps, config.fft_rates, seeds, config.dtype)
 
 
 def points(config: Config) -> list[Point]:

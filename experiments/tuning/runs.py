@@ -22,7 +22,7 @@ from signal_drift.lora.adapters import Adapters
 
 HOMES = ("digits", "teacher64", "teacher256")
 """The problems on which Sec. 2 and 4 are decided."""
-SMALL = {"seeds": 2, "steps": 20, "fft_rates": tuple(10.0 ** (k / 2) for k in range(-10, 1))}
+SMALL = {"seeds": 2, "rate_seeds": 2, "steps": 20, "fft_rates": tuple(10.0 ** (k / 2) for k in range(-10, 1))}
 """The size used in tests."""
 
 
@@ -34,12 +34,14 @@ class Tuned(Setting):
     """Training steps."""
     fft_rates: tuple[float, ...] = Tuning.fft_rates
     """Learning rates of the full fine-tuning sweep that finds η_FFT."""
+    rate_seeds: int = Tuning.seeds
+    """Seeds whose mean finds η_FFT: a number of its own, so that more seeds of the runs do not move it."""
     dtype: Dtype = "float32"
     """Precision of the training runs; the loss of a run is read to far fewer digits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "steps")
+        check_positive(self, "steps", "rate_seeds")
         if min(self.fft_rates, default=0) <= 0 or len(self.fft_rates) < 3:
             raise OptionError(f"fft_rates: need at least three positive rates, got {self.fft_rates}")
         check_ascending(self, "fft_rates")
