@@ -1,18 +1,34 @@
-"""Turn a handful of seeds into a statement: intervals, and exponents fitted in log space."""
+"""Turn a handful of seeds into a statement: a value, its interval at any confidence, and what else might have been seen.
+
+Every estimate holds its level for as few as two or three samples, which the percentile bootstrap does not (it covers
+52, 73 and 85% at 2, 3 and 5 samples where 95% is claimed). Which one for what:
+
+- `mean_of`: either sign and no run diverges. Student's t.
+- `geometric_mean_of`: positive quantities, ratios above all. Student's t of the logarithms.
+- `median_of`: a run may diverge, which is then the worst value and not a missing one. Order statistics (sign test).
+- `share_of`: how often something happens. Clopper and Pearson.
+- `quotient_of`: a mean over another, which may be near 0. Fieller.
+- `correlation_of`: Fisher's z.
+- `exactly_known`, `certified_between`: no sampling error.
+
+`tests/experiments/analysis/test_intervals.py` simulates the coverage of each.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
-RESAMPLES = 1000
-"""Bootstrap resamples of the seeds."""
+CONFIDENCE = 0.95
+"""What an interval holds that says nothing else."""
 
 
 class Interval(NamedTuple):
-    """Hold a mean with its two-sided 95% interval."""
+    """Hold a value with its two-sided interval."""
 
     mean: float
     low: float
@@ -25,55 +41,221 @@ class Interval(NamedTuple):
         return f"[{self.low:.4g}, {self.high:.4g}]"
 
     def cells(self, otherwise: str) -> tuple[str, str]:
-        """Write mean and interval for a table, or `otherwise` where there is no finite mean."""
-        return (str(self), self.interval()) if np.isfinite(self.mean) else (otherwise, "–")
+        """Write value and interval for a table, or `otherwise` where there is no finite value."""
+        if not np.isfinite(self.mean):
+            return otherwise, "–"
+        return str(self), self.interval() if np.isfinite([self.low, self.high]).all() else "unbounded"
 
 
-def mean_interval(samples: Float[np.ndarray, "n"]) -> Interval:
-    """Return Student's t interval of the mean of independent samples; unbounded for a single or an infinite sample."""
-    samples = np.asarray(samples, float).ravel()
-    mean, n = float(np.mean(samples)), len(samples)
-    if n < 2 or not np.isfinite(mean):
-        return Interval(mean, -np.inf, np.inf)
-    half = float(scipy.stats.t.ppf(0.975, n - 1) * np.std(samples, ddof=1) / np.sqrt(n))
-    return Interval(mean, mean - half, mean + half)
+@dataclass(frozen=True)
+class Estimate:
+    """Hold a value, how its interval was found, and from how many independent samples; 0 of them: no sampling error."""
+
+    value: float
+    method: str
+    n: int
+    ends: Callable[[float], tuple[float, float]]
+    """From a confidence to both ends of the interval."""
+    again: Callable[[float, np.random.Generator], "Estimate"]
+    """What another experiment of this size and spread might estimate if the truth were the number given."""
+
+    def at(self, confidence: float = CONFIDENCE) -> Interval:
+        """Return the value with its interval at a confidence."""
+        return Interval(self.value, *self.ends(confidence))
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g}"
+
+    def interval(self) -> str:
+        """Write the interval at 95%."""
+        return self.at().interval()
+
+    def cells(self, otherwise: str) -> tuple[str, str]:
+        """Write value and interval for a table, or `otherwise` where there is no finite value; none for what is exact."""
+        value, interval = self.at().cells(otherwise)
+        return value, interval if self.n else "–"
 
 
-def bootstrap(statistic: Callable[[np.ndarray], float], samples: Float[np.ndarray, "seeds ..."]) -> Interval:
-    """Return the statistic of all seeds (first axis) with its 95% percentile interval over resampled seeds.
+def mean_of(samples: Float[np.ndarray, "n"]) -> Estimate:
+    """Estimate the mean of independent samples by Student's t; unbounded for a single or an infinite one.
 
-    The draws are fixed. Resamples in which the statistic does not exist are left out. With few seeds the
-    interval is somewhat narrow; for a single seed it is unbounded.
+    >>> mean_of(np.array([1.0, 2.0, 3.0])).at()
+    Interval(mean=2.0, low=-0.484..., high=4.484...)
     """
-    if len(samples) < 2:
-        return Interval(statistic(samples), -np.inf, np.inf)
-    draws = np.random.default_rng(0).integers(len(samples), size=(RESAMPLES, len(samples)))
-    values = np.array([statistic(samples[draw]) for draw in np.unique(np.sort(draws, axis=1), axis=0)])
-    weights = np.unique(np.sort(draws, axis=1), axis=0, return_counts=True)[1]
-    values = np.repeat(values, weights)
-    values = values[np.isfinite(values)]
-    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
-    return Interval(statistic(samples), float(low), float(high))
+    x = np.asarray(samples, float).ravel()
+    mean, n = float(np.mean(x)), len(x)
+    spread = float(np.std(x, ddof=1)) if n > 1 and np.isfinite(mean) else np.inf
+
+    def ends(confidence: float) -> tuple[float, float]:
+        half = np.inf if np.isinf(spread) else float(_student(confidence, n - 1)) * spread / np.sqrt(n)
+        return (mean - half, mean + half) if np.isfinite(half) else (-np.inf, np.inf)
+
+    def again(truth: float, rng: np.random.Generator) -> Estimate:
+        return mean_of(truth + (0.0 if np.isinf(spread) else spread) * rng.standard_normal(n))
+
+    return Estimate(mean, f"Student's t over {n}", n, ends, again)
 
 
-def point(value: float | np.floating) -> Interval:
-    """Return a number without an interval: exact, or already the largest of all."""
-    return Interval(float(value), float(value), float(value))
+def geometric_mean_of(samples: Float[np.ndarray, "n"]) -> Estimate:
+    """Estimate the geometric mean of independent positive samples by Student's t of their logarithms.
+
+    A sample that is not positive and finite has no logarithm: the estimate is then NaN.
+    """
+    x = np.asarray(samples, float).ravel()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(x)
+    inner = mean_of(logs if np.isfinite(logs).all() else np.full(len(x), np.nan))
+
+    def ends(confidence: float) -> tuple[float, float]:
+        low, high = inner.ends(confidence)
+        return float(np.exp(low)), float(np.exp(high))
+
+    def again(truth: float, rng: np.random.Generator) -> Estimate:
+        return geometric_mean_of(np.exp(_samples_again(logs, np.log(truth), rng)))
+
+    return Estimate(float(np.exp(inner.value)), f"Student's t of logarithms over {len(x)}", len(x), ends, again)
 
 
-def extent(values: np.ndarray) -> Interval:
-    """Return the mean, with the range of all values in place of an interval: for what has to hold at every one."""
-    return Interval(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
+def _samples_again(x: np.ndarray, truth: float, rng: np.random.Generator) -> np.ndarray:
+    """Normal samples about `truth` with the spread of `x`."""
+    return truth + (np.std(x, ddof=1) if len(x) > 1 else 0.0) * rng.standard_normal(len(x))
 
 
-def share(hits: np.ndarray) -> Interval:
-    """Return a proportion with Wilson's 95% interval, which holds its level for a handful of trials."""
-    hits = np.asarray(hits, bool).ravel()
-    interval = scipy.stats.binomtest(int(hits.sum()), hits.size).proportion_ci(method="wilson")
-    return Interval(float(hits.mean()), float(interval.low), float(interval.high))
+def median_of(samples: Float[np.ndarray, "n"]) -> Estimate:
+    """Estimate the median by order statistics: between the k-th lowest and k-th highest sample.
+
+    The sign test: a sample lies below the median with probability ½, whatever the distribution, so that the interval
+    holds at least its confidence, and ±∞ is as good as any number. It is unbounded for fewer than six samples at 95%.
+    """
+    x = np.sort(np.asarray(samples, float).ravel())
+    n = len(x)
+    value = float(np.median(x)) if n else np.nan
+
+    def ends(confidence: float) -> tuple[float, float]:
+        k = int(scipy.stats.binom.ppf((1 - confidence) / 2, n, 0.5))  # P(at most k − 1 below) ≤ (1 − confidence)/2
+        if k < 1 or np.isnan(x).any():
+            return -np.inf, np.inf
+        return float(x[k - 1]), float(x[n - k])
+
+    def again(truth: float, rng: np.random.Generator) -> Estimate:
+        return median_of(truth + rng.choice(np.where(np.isinf(x), x, x - value) if np.isfinite(value) else x * 0, n))
+
+    return Estimate(value, f"order statistics of {n}", n, ends, again)
+
+
+def share_of(hits: np.ndarray) -> Estimate:
+    """Estimate a probability from independent trials by Clopper and Pearson's interval, which never falls short."""
+    trials = np.asarray(hits, bool).ravel()
+    found = scipy.stats.binomtest(int(trials.sum()), trials.size)
+
+    def ends(confidence: float) -> tuple[float, float]:
+        interval = found.proportion_ci(confidence, method="exact")
+        return float(interval.low), float(interval.high)
+
+    def again(truth: float, rng: np.random.Generator) -> Estimate:
+        return share_of(rng.random(trials.size) < truth)
+
+    return Estimate(float(trials.mean()), f"Clopper–Pearson, {trials.size} trials", trials.size, ends, again)
+
+
+def quotient_of(numerators: Float[np.ndarray, "n"], denominators: Float[np.ndarray, "n"]) -> Estimate:
+    """Estimate mean(a)/mean(b) of paired samples by Fieller: all q at which mean(a − q·b) = 0 is not refuted by t.
+
+    Unbounded where the mean of b may be 0. With ā, b̄ the means, V their covariance matrix over n and t Student's
+    quantile, q solves (b̄² − t²V_bb) q² − 2(āb̄ − t²V_ab) q + (ā² − t²V_aa) = 0.
+    """
+    a, b = (np.asarray(x, float).ravel() for x in (numerators, denominators))
+    n = len(a)
+    mean_a, mean_b = float(np.mean(a)), float(np.mean(b))
+    value = mean_a / mean_b if mean_b != 0 else np.nan
+    finite = n > 1 and np.isfinite(mean_a) and np.isfinite(mean_b)
+
+    def ends(confidence: float) -> tuple[float, float]:
+        if not finite:
+            return -np.inf, np.inf
+        (aa, ab), (_, bb) = np.cov(a, b) * _student(confidence, n - 1) ** 2 / n
+        square, middle, rest = mean_b**2 - bb, mean_a * mean_b - ab, mean_a**2 - aa
+        if square <= 0:
+            return -np.inf, np.inf
+        root = np.sqrt(max(middle**2 - square * rest, 0.0))
+        return float((middle - root) / square), float((middle + root) / square)
+
+    def again(truth: float, rng: np.random.Generator) -> Estimate:
+        return quotient_of(_samples_again(a - value * b, 0.0, rng) + truth * b, b)
+
+    return Estimate(value, f"Fieller's interval of a quotient over {n}", n, ends, again)
+
+
+def correlation_of(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> Estimate:
+    """Estimate a correlation by Fisher's z = artanh ρ, whose standard error is 1/√(n − 3); within [−1, 1] always."""
+    a, b = (np.asarray(values, float).ravel() for values in (x, y))
+    return _correlation(float(np.corrcoef(a, b)[0, 1]), len(a))
+
+
+def _correlation(rho: float, n: int) -> Estimate:
+    def ends(confidence: float) -> tuple[float, float]:
+        if n < 4 or not np.isfinite(rho):
+            return -1.0, 1.0
+        half = float(scipy.stats.norm.ppf((1 + confidence) / 2)) / np.sqrt(n - 3)
+        with np.errstate(divide="ignore"):
+            return float(np.tanh(np.arctanh(rho) - half)), float(np.tanh(np.arctanh(rho) + half))
+
+    def again(truth: float, rng: np.random.Generator) -> Estimate:
+        z = np.arctanh(np.clip(truth, -1, 1)) + rng.standard_normal() / np.sqrt(max(n - 3, 1))
+        return _correlation(float(np.tanh(z)), n)
+
+    return Estimate(rho, f"Fisher's z over {n}", n, ends, again)
+
+
+def exactly_known(value: float | np.floating) -> Estimate:
+    """Return a number without sampling error, known to rounding."""
+    return certified_between(float(value), float(value), float(value), "no sampling error")
+
+
+def certified_between(value: float, low: float, high: float, method: str = "numerical bounds") -> Estimate:
+    """Return a number between bounds that hold for certain, at any confidence."""
+
+    def again(truth: float, rng: np.random.Generator) -> Estimate:
+        return certified_between(truth, truth - (value - low), truth + (high - value), method)
+
+    return Estimate(value, method, 0, lambda confidence: (low, high), again)
+
+
+@cache
+def _student(confidence: float, freedom: int) -> float:
+    return float(scipy.stats.t.ppf((1 + confidence) / 2, freedom))
 
 
 def exponents(x: Float[np.ndarray, "k"], y: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:
     """Fit by least squares the slope of log y against log x, one per row of y."""
     u = np.log(x) - np.mean(np.log(x))
     return np.log(y) @ u / (u @ u)
+
+
+RESAMPLES = 1000
+
+
+def mean_interval(samples: Float[np.ndarray, "n"]) -> Interval:
+    return mean_of(samples).at()
+
+
+def bootstrap(statistic: Callable[[np.ndarray], float], samples: Float[np.ndarray, "seeds ..."]) -> Interval:
+    if len(samples) < 2:
+        return Interval(statistic(samples), -np.inf, np.inf)
+    draws = np.random.default_rng(0).integers(len(samples), size=(RESAMPLES, len(samples)))
+    values = np.array([statistic(samples[draw]) for draw in draws])
+    values = values[np.isfinite(values)]
+    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
+    return Interval(statistic(samples), float(low), float(high))
+
+
+def point(value: float | np.floating) -> Interval:
+    return Interval(float(value), float(value), float(value))
+
+
+def extent(values: np.ndarray) -> Interval:
+    return Interval(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
+
+
+def share(hits: np.ndarray) -> Interval:
+    return share_of(hits).at()

@@ -49,7 +49,10 @@ class Experiment(Generic[C]):
     dataset; `report(config, dataset)` sees only what was stored. `refuses(problem)` says in a few words why the problem
     cannot answer, or nothing. `first(config)` names another experiment and its configuration that this one builds on:
     it is measured and stored before, and its results are `measure`'s argument `first`. `homes` are the problems on
-    which the statements of the paper are decided, the first of them the default.
+    which the statements of the paper are decided, the first of them the default. `stages` multiply the seeds: more
+    are added, stage by stage, until every claim that rests on the experiment is decided; their number is fixed before
+    anything is measured, as the levels of all intervals are shared over them. `captions` say of every figure what to
+    see in it.
     """
 
     name: str
@@ -62,6 +65,13 @@ class Experiment(Generic[C]):
     homes: tuple[str, ...] = ("mlp",)
     refuses: Callable[[Problem], str] = anything
     first: Callable[[C], tuple["Experiment[Any]", Any]] | None = None
+    stages: tuple[int, ...] = (1,)
+    captions: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def staged(self, config: C) -> list[C]:
+        """Return the configuration at every stage, fewest seeds first."""
+        first: Any = config
+        return [replace(first, seeds=first.seeds * m) if m > 1 else first for m in self.stages]
 
     def at(self, problem: Problem, quick: bool = False) -> C:
         """Return the configuration on a problem, at the paper's size or at the one used in tests."""

@@ -1,5 +1,6 @@
 """Run an experiment: points measured once and stored, then figures and a table from the store alone."""
 
+import hashlib
 import sys
 import time
 from pathlib import Path
@@ -45,21 +46,35 @@ class Stored(NamedTuple):
     data: xr.Dataset | None
     seconds: float | None
     reason: str
+    digest: str = ""
+    """Of the bytes of all its files, in the order of the points."""
 
 
 def from_store(experiment: Experiment[C], config: C, out: Path) -> Stored:
     """Return the experiment as far as it is stored; nothing is measured."""
-    found, seconds, created = [], [], []
+    found, seconds, created, content = [], [], [], hashlib.sha256()
     for point in experiment.points(config):
         path = store.path_of(out, experiment.name, config, point)
         dataset, reason = store.read(path, store.digest(experiment.name, config, point))
         if dataset is None:
             return Stored(None, None, f"{path.relative_to(out)} is {reason}")
+        content.update(path.read_bytes())
         seconds.append(dataset.attrs.pop("seconds", None))
         created.append(dataset.attrs.pop("created", ""))
         found.append(labelled(dataset, point))
     data = combined(found).assign_attrs({"created": max(created)} if all(created) else {})
-    return Stored(data, None if None in seconds else sum(seconds), "")
+    return Stored(data, None if None in seconds else sum(seconds), "", content.hexdigest()[:16])
+
+
+def last_stage(experiment: Experiment[C], config: C, out: Path) -> C:
+    """Return the configuration at the last stage of which every point is there, the first one if none is."""
+    stages = experiment.staged(config)
+    whole = [x for x in stages if all(_is_there(experiment, x, p, out) for p in experiment.points(x))]
+    return whole[-1] if whole else stages[0]
+
+
+def _is_there(experiment: Experiment[C], config: C, point: Point, out: Path) -> bool:
+    return store.path_of(out, experiment.name, config, point).exists()
 
 
 def seconds_spent(experiment: Experiment[C], config: C, out: Path) -> float | None:

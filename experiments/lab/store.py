@@ -80,9 +80,15 @@ def write(
     }
     volatile = {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": seconds}
     with replacing(path) as temporary:
-        dataset.assign_attrs(attributes).to_netcdf(temporary, engine="h5netcdf")
+        dataset.assign_attrs(attributes).to_netcdf(temporary, engine="h5netcdf", encoding=checked(dataset))
     with replacing(timing_of(path)) as temporary:
         temporary.write_text(json.dumps({MARK: mark} | volatile), encoding="utf-8")
+
+
+def checked(dataset: xr.Dataset) -> dict[str, dict[str, bool]]:
+    """Have HDF5 compress every array of numbers and store its checksum, so that a damaged one is not read."""
+    arrays = {name: x for name, x in dataset.variables.items() if x.ndim and x.size and x.dtype.kind in "fiub"}
+    return {str(name): {"zlib": True, "fletcher32": True} for name in arrays}
 
 
 def timing_of(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import xarray as xr
 
@@ -11,15 +11,28 @@ from experiments.ledger.verdict import Finding
 
 Findings = Callable[[Any, xr.Dataset], list[Finding]]
 """From a configuration and what was stored under it to the quantities that decide."""
+Applies = Callable[[Any, xr.Dataset], str]
+"""From the same to why the statement's own conditions fail there, in words; nothing where they hold."""
+Group = Literal["algebra", "fixed weights", "one step", "training", "tuning"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+"""What a statement is about, from what needs the least to what needs the most."""
+OWN = "our own"
+"""The source of a statement that is not the paper's."""
+
+
+def anywhere(config: Any, data: xr.Dataset) -> str:
+    """Apply without conditions."""
+    return ""
 
 
 class Reading(NamedTuple):
-    """State one way to take a statement, and what decides it."""
+    """State one way to take a statement, what decides it, and where it applies."""
 
     name: str
     statement: str
     experiment: Experiment[Any]
     findings: Findings
+    applies: Applies = anywhere
 
 
 class Evidence(NamedTuple):
@@ -36,14 +49,20 @@ class Claim:
     On every problem the first of `evidence` that the problem can answer decides. `readings` are other ways to take the
     statement, and parts of it, from the widest to the narrowest: the first of them that is supported stands beside a
     statement that is not. The verdict of the claim is that of the findings on all homes of its first evidence together.
+    `measured_on` is where the paper saw it, in words; `formula` the statement in LaTeX; `figure` the one that shows it.
+    Claims that rest on one `measurement` are no independent evidence.
     """
 
     id: str
+    group: Group
     assumptions: tuple[str, ...]
     source: str
     evidence: tuple[Evidence, ...]
     readings: tuple[Reading, ...] = ()
-    figures: tuple[str, ...] = ()
+    figure: str = ""
+    formula: str = ""
+    measured_on: str = ""
+    measurement: str = ""
 
     @property
     def statement(self) -> str:
@@ -54,3 +73,8 @@ class Claim:
     def homes(self) -> tuple[str, ...]:
         """Name the problems on which the statement is decided."""
         return self.evidence[0].plain.experiment.homes
+
+    @property
+    def ours(self) -> bool:
+        """Tell whether the statement is our own."""
+        return self.source == OWN

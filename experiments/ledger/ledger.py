@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +12,22 @@ from experiments.lab.errors import ControlError
 from experiments.lab.experiment import Experiment
 from experiments.lab.files import replacing
 from experiments.lab.problem import Problem
-from experiments.lab.runner import Stored, from_store, results
+from experiments.lab.runner import Stored, from_store, last_stage, results
 from experiments.lab.store import MARK, figure_name
+from experiments.ledger import sentences
 from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.table import Entries, Entry
-from experiments.ledger.verdict import VERDICTS, Finding, Verdict, deciding, verdict
+from experiments.ledger.verdict import VERDICTS, Decided, Finding, Verdict, decide, deciding, power_of
 
-Store = Callable[[Experiment[Any], Problem], Stored]
+
+class Found(NamedTuple):
+    """Hold a configuration, at the last stage that is stored, and what is stored under it."""
+
+    config: Any
+    stored: Stored
+
+
+Store = Callable[[Experiment[Any], Problem], Found]
 """From an experiment and a problem to what is stored of it."""
 Problems = Mapping[str, Problem]
 
@@ -26,7 +35,7 @@ HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
 """Attributes of a record that say nothing about where and with what it was computed."""
 TINY_SIZE = {"size": "tiny (--quick): shows that everything runs, and is evidence of nothing"}
 NOTHING = "nothing was measured there that could decide it"
-SOUND = {"refuted", "not run"}
+SOUND = {"refuted", "not run", "not testable here"}
 """Verdicts that a control may have."""
 
 
@@ -37,89 +46,122 @@ def ledger(claims: Sequence[Claim], problems: Problems, out: Path, quick: bool =
 
 
 def store(out: Path, quick: bool) -> Store:
-    """Read what is stored in `out`, each experiment on each problem once."""
-    return cache(lambda experiment, problem: from_store(experiment, experiment.at(problem, quick), out))
+    """Read what is stored in `out`, each experiment on each problem once, at the last stage that is there."""
+
+    @cache
+    def read(experiment: Experiment[Any], problem: Problem) -> Found:
+        config = last_stage(experiment, experiment.at(problem, quick), out)
+        return Found(config, from_store(experiment, config, out))
+
+    return read
 
 
 class Judged(NamedTuple):
-    """Hold the verdict of a reading on a problem, and what it rests on."""
+    """Hold the verdict of a reading on a problem, what it rests on, and why there is none."""
 
     verdict: Verdict
-    findings: list[Finding]
+    findings: Sequence[Finding] = ()
+    reason: str = ""
+    looks: int = 1
+
+    @property
+    def decided(self) -> Decided:
+        return decide(self.findings, self.looks)
 
 
-def judge(reading: Reading, problem: Problem, read: Store, quick: bool) -> Judged:
+def judge(reading: Reading, problem: Problem, read: Store) -> Judged:
     """Give the verdict of a reading on a problem and what it rests on.
 
-    "Not run" without the records; "not testable here" where they have nothing that could decide.
+    "Not run" without the records; "not testable here", with the reason, where the statement's own conditions fail or
+    the records have nothing that could decide it.
     """
-    found = read(reading.experiment, problem)
+    config, found = read(reading.experiment, problem)
     if found.data is None:
-        return Judged("not run", [])
-    findings = reading.findings(reading.experiment.at(problem, quick), found.data)
-    return Judged(verdict(findings) if findings else "not testable here", findings)
+        return Judged("not run", reason=found.reason)
+    fails = reading.applies(config, found.data)
+    if fails:
+        return Judged("not testable here", reason=fails)
+    findings = reading.findings(config, found.data)
+    if not findings:
+        return Judged("not testable here", reason=NOTHING)
+    looks = len(reading.experiment.stages)
+    return Judged(decide(findings, looks).verdict, findings, looks=looks)
 
 
 def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) -> Entry:
     """Make one object of ledger.json: the claim as its homes decide it, and a cell for every problem."""
     cells = {name: cell(claim, problem, read, quick) for name, problem in problems.items()}
     homes = [name for name in claim.homes if name in problems] or list(problems)
-    together = [(name, found) for name in homes for found in cells[name]["findings"]]
-    decided = _together([cells[name]["verdict"] for name in homes])
-    decisive = next((f for _, f in together if f["verdict"] == decided), None)
-    readings = [_named(reading, name, homes) for name in homes for reading in cells[name]["readings"]]
+    judged = [
+        (name, judge(evidence.plain, problems[name], read)) for name, evidence in _at_home(claim, problems, homes)
+    ]
+    together = (
+        _together([x for _, x in judged])
+        if judged
+        else Judged("not testable here", reason=_refusal(claim, problems[homes[0]]))
+    )
+    readings = [reading | {"problem": name} for name in homes for reading in cells[name]["readings"]]
     narrower = _supported_everywhere(readings)
-    first = cells[homes[0]]
-    controls = [cells[name]["control"] for name in homes if cells[name]["control"]]
-    seconds = [cells[name]["seconds"] for name in homes]
+    asked = [cells[name] for name in homes if cells[name]["verdict"] != "not testable here"] or [cells[homes[0]]]
+    seconds = [x["seconds"] for x in asked]
     return {
         "id": claim.id,
-        "statement": claim.statement,
-        "assumptions": list(claim.assumptions),
+        "group": claim.group,
+        "ours": claim.ours,
         "source": claim.source,
-        "command": "\n".join(dict.fromkeys(filter(None, (cells[name]["command"] for name in homes)))),
+        "statement": claim.statement,
+        "formula": claim.formula,
+        "assumptions": list(claim.assumptions),
+        "setting": _setting(claim, [problems[name] for name in homes]),
+        "measurement": claim.measurement,
+        "command": "\n".join(dict.fromkeys(filter(None, (x["command"] for x in asked)))),
         "rerun": f"python -m experiments ledger {claim.id}",
-        **{k: decisive[k] if decisive else None for k in ("predicted", "measured", "interval", "tolerance")},
-        "verdict": decided,
-        "reason": next((cells[name]["reason"] for name in homes if cells[name]["reason"]), None),
-        "findings": [_named(found, name, homes) for name, found in together],
-        "control": _controls(controls) if controls else None,
+        **_told(together),
+        "findings": [finding | {"problem": name} for name in homes for finding in cells[name]["findings"]],
+        "control": _controls([x["control"] for x in asked if x["control"]]),
+        "power": min((x["power"] for x in asked if x["power"] is not None), default=None),
         "readings": readings,
-        "narrowest": narrower[0] if narrower and decided in ("refuted", "inconclusive") else None,
-        "figures": [figure for name in homes for figure in cells[name]["figures"]],
+        "narrowest": narrower[0] if narrower and together.verdict in ("refuted", "inconclusive") else None,
+        "figure": next((x["figure"] for x in asked if x["figure"]), None),
         "seconds": None if None in seconds else sum(seconds),
-        "provenance": first["provenance"],
+        "provenance": asked[0]["provenance"],
         "problems": cells,
     }
+
+
+def _at_home(claim: Claim, problems: Problems, homes: Sequence[str]) -> list[tuple[str, Evidence]]:
+    """The evidence on every home that can be asked."""
+    found = [(name, evidence_on(claim, problems[name])) for name in homes]
+    return [(name, evidence) for name, evidence in found if evidence]
 
 
 def cell(claim: Claim, problem: Problem, read: Store, quick: bool) -> Entry:
     """Judge a claim on one problem by the first evidence that the problem can give."""
     evidence = evidence_on(claim, problem)
     if evidence is None:
-        reason = claim.evidence[0].plain.experiment.refuses(problem)
-        return _empty(problem) | {"verdict": "not testable here", "reason": reason}
+        return _empty(problem) | _told(Judged("not testable here", reason=_refusal(claim, problem)))
     experiment = evidence.plain.experiment
-    found = read(experiment, problem)
-    decided, findings = judge(evidence.plain, problem, read, quick)
-    decisive = deciding(findings) if findings else None
-    readings = [_reading(reading, problem, read, quick) for reading in readings_on(claim, evidence, problem)]
+    config, found = read(experiment, problem)
+    judged = judge(evidence.plain, problem, read)
+    readings = [_reading(reading, problem, read) for reading in readings_on(claim, evidence, problem)]
     narrower = [reading["statement"] for reading in readings if reading["verdict"] == "supported"]
     attributes = {} if found.data is None else found.data.attrs
+    powers = _powers(judged)
+    seeds = getattr(config, "seeds", None)
     return _empty(problem) | {
         "statement": evidence.plain.statement,
         "command": command(experiment, problem),
-        "predicted": str(decisive.band) if decisive else None,
-        "measured": _number(decisive.estimate.mean) if decisive else None,
-        "interval": _ends(decisive.estimate[1:]) if decisive else None,
-        "tolerance": decisive.band.why if decisive else None,
-        "verdict": decided,
-        "reason": found.reason or (NOTHING if decided == "not testable here" else None),
-        "findings": [_finding(finding) for finding in findings],
-        "control": _reading(evidence.control, problem, read, quick),
+        **_told(judged),
+        "findings": [x | {"power": p} for x, p in zip(_findings(judged), powers, strict=True)],
+        "control": _reading(evidence.control, problem, read)
+        if judged.verdict not in ("not run", "not testable here")
+        else None,
+        "power": min(powers, default=None),
         "readings": readings,
-        "narrowest": narrower[0] if narrower and decided in ("refuted", "inconclusive") else None,
-        "figures": [figure_name(name, problem) for name in claim.figures],
+        "narrowest": narrower[0] if narrower and judged.verdict in ("refuted", "inconclusive") else None,
+        "figure": _figure(claim, experiment, problem),
+        "seeds": seeds,
+        "records": found.digest,
         "seconds": found.seconds,
         "provenance": {k: str(v) for k, v in attributes.items() if k not in HIDDEN} | (TINY_SIZE if quick else {}),
     }
@@ -142,73 +184,126 @@ def command(experiment: Experiment[Any], problem: Problem) -> str:
     return f"python -m experiments {experiment.name}{option}"
 
 
+def _refusal(claim: Claim, problem: Problem) -> str:
+    return claim.evidence[0].plain.experiment.refuses(problem)
+
+
+def _setting(claim: Claim, homes: Sequence[Problem]) -> str:
+    """Say where the paper saw it and where it is held here."""
+    here = "; ".join(problem.label for problem in homes)
+    return f"The paper: {claim.measured_on}. Here: {here}." if claim.measured_on else ""
+
+
 def _empty(problem: Problem) -> Entry:
     """A cell about which nothing is known yet."""
-    names = ("statement", "command", "predicted", "measured", "interval", "tolerance", "reason", "control", "narrowest")
-    lists: Entry = {"findings": [], "readings": [], "figures": [], "provenance": {}}
-    return {"label": problem.label, **dict.fromkeys(names), **lists, "seconds": None}
+    names = ("statement", "command", "control", "power", "narrowest", "figure", "seeds", "records", "seconds")
+    return {"label": problem.label, **dict.fromkeys(names), "findings": [], "readings": [], "provenance": {}}
 
 
-def _together(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict of all findings together; those of a problem that cannot be asked do not count."""
-    asked = [v for v in verdicts if v != "not testable here"]
+def _told(judged: Judged) -> Entry:
+    """The verdict, its reason in a sentence, what would change it, and the finding that it rests on."""
+    if not judged.findings:
+        sentence = f"{judged.reason[:1].upper()}{judged.reason[1:]}." if judged.reason else ""
+        nothing = dict.fromkeys(("predicted", "measured", "interval", "tolerance"))
+        return {
+            "verdict": judged.verdict,
+            "sentence": sentence,
+            "reason": judged.reason,
+            "evidence_wanted": "",
+        } | nothing
+    decided = judged.decided
+    first = _findings(judged)[deciding(judged.findings, decided)]
+    return {
+        "verdict": decided.verdict,
+        "sentence": sentences.reason(judged.findings, decided),
+        "reason": "",
+        "evidence_wanted": sentences.wanted(judged.findings, decided),
+        **{name: first[name] for name in ("predicted", "measured", "interval", "tolerance")},
+    }
+
+
+def _together(judged: Sequence[Judged]) -> Judged:
+    """The verdict of all findings together; those of a problem on which it is not testable do not count."""
+    asked = [x for x in judged if x.verdict != "not testable here"]
     if not asked:
-        return "not testable here"
-    if "not run" in asked:
-        return "not run"
-    if "refuted" in asked:
-        return "refuted"
-    return "supported" if set(asked) == {"supported"} else "inconclusive"
+        return judged[0]
+    missing = next((x for x in asked if x.verdict == "not run"), None)
+    if missing:
+        return missing
+    findings, looks = [finding for x in asked for finding in x.findings], max(x.looks for x in asked)
+    return Judged(decide(findings, looks).verdict, findings, looks=looks)
 
 
 def _supported_everywhere(readings: Sequence[Entry]) -> list[str]:
     """The statements, in their order, that every home that can be asked supports."""
     verdicts: dict[str, list[Verdict]] = {}
     for reading in readings:
-        verdicts.setdefault(reading["statement"], []).append(reading["verdict"])
-    return [statement for statement, found in verdicts.items() if _together(found) == "supported"]
+        if reading["verdict"] != "not testable here":
+            verdicts.setdefault(reading["statement"], []).append(reading["verdict"])
+    return [statement for statement, found in verdicts.items() if set(found) == {"supported"}]
 
 
-def _controls(controls: Sequence[Entry]) -> Entry:
-    """The control over all homes: refuted where one of them refutes it."""
+def _controls(controls: Sequence[Entry]) -> Entry | None:
+    """The control over all homes: as it stands where it stands worst, for it must be refuted on each of them."""
+    if not controls:
+        return None
+    worst = next((x for x in controls if x["verdict"] not in SOUND), controls[0])
+    return {**worst, "findings": [finding for control in controls for finding in control["findings"]]}
+
+
+def _figure(claim: Claim, experiment: Experiment[Any], problem: Problem) -> Entry | None:
+    if not claim.figure:
+        return None
+    every = {name: caption for x in claim.evidence for name, caption in x.plain.experiment.captions.items()}
     return {
-        **controls[0],
-        "verdict": _together([control["verdict"] for control in controls]),
-        "findings": [finding for control in controls for finding in control["findings"]],
+        "name": figure_name(claim.figure, problem),
+        "caption": (every | dict(experiment.captions)).get(claim.figure, ""),
     }
 
 
-def _named(item: Entry, problem: str, homes: Sequence[str]) -> Entry:
-    """A finding or reading that says which problem it is about, where there are several."""
-    if len(homes) == 1:
-        return item
-    return item | {key: f"{item[key]}, {problem}" for key in ("quantity", "name") if key in item}
-
-
-def _reading(reading: Reading, problem: Problem, read: Store, quick: bool) -> Entry:
-    decided, findings = judge(reading, problem, read, quick)
+def _reading(reading: Reading, problem: Problem, read: Store) -> Entry:
+    judged = judge(reading, problem, read)
+    told = _told(judged)
     return {
         "name": reading.name,
+        "problem": problem.name,
         "statement": reading.statement,
         "command": command(reading.experiment, problem),
-        "verdict": decided,
-        "findings": [_finding(finding) for finding in findings],
+        **{name: told[name] for name in ("verdict", "sentence", "reason")},
+        "findings": _findings(judged),
     }
 
 
-def _finding(finding: Finding) -> Entry:
+def _powers(judged: Judged) -> list[float]:
+    """How often each finding would have noticed a truth two margins off."""
+    trials = sum(x.estimate.n > 0 for x in judged.findings)
+    return [round(power_of(x, trials, judged.looks), 3) for x in judged.findings]
+
+
+def _findings(judged: Judged) -> list[Entry]:
+    if not judged.findings:
+        return []
+    decided = judged.decided
+    return [_finding(x, v, decided.confidence) for x, v in zip(judged.findings, decided.each, strict=True)]
+
+
+def _finding(finding: Finding, verdict: Verdict, confidence: float) -> Entry:
+    value, *interval = finding.estimate.at(confidence)
     return {
         "quantity": finding.quantity,
         "predicted": str(finding.band),
         "band": _ends(finding.band.ends),
-        "measured": _number(finding.estimate.mean),
-        "interval": _ends(finding.estimate[1:]),
+        "measured": _number(value),
+        "interval": _ends(interval) if finding.estimate.n or interval[0] < interval[1] else None,
+        "method": finding.estimate.method,
+        "confidence": round(confidence, 4),
+        "seeds": finding.estimate.n or None,
         "tolerance": finding.band.why,
-        "verdict": finding.verdict,
+        "verdict": verdict,
     }
 
 
-def _ends(ends: Sequence[float]) -> list[float | None]:
+def _ends(ends: Iterable[float]) -> list[float | None]:
     return [_number(x) for x in ends]
 
 
@@ -239,7 +334,10 @@ def by_verdict(entries: Sequence[Entry]) -> str:
 
 
 def rerun(claim: Claim, problems: Problems, out: Path, quick: bool) -> Entry:
-    """Measure what the claim needs on its homes anew, in a folder that an interrupted rerun finds again."""
+    """Measure what the claim needs on its homes anew, in a folder that an interrupted rerun finds again.
+
+    At the first stage: what more seeds change is seen in a reproduction.
+    """
     homes = {name: problems[name] for name in claim.homes}
     folder = out / "rerun" / claim.id
     for problem in homes.values():
