@@ -47,15 +47,31 @@ def best_point(x: Sequence[float] | np.ndarray, log_loss: Float[np.ndarray, "k"]
     return Best(float(np.exp(vertex)), float(b))
 
 
-def best_points(x: Sequence[float] | np.ndarray, losses: Float[np.ndarray, "seeds n k"]) -> list[Best]:
-    """Return the best point of each of n sweeps, on the mean log-loss over seeds."""
-    return [best_point(x, row) for row in np.mean(losses, axis=0)]
+def best_points(x: Sequence[float] | np.ndarray, losses: Float[np.ndarray, "n k"]) -> list[Best]:
+    """Return the best point of each of n sweeps of one seed.
+
+    Optima are found seed by seed: that of the mean loss may lie below those of all seeds, where one seed's cliff
+    decides it.
+    """
+    return [best_point(x, row) for row in losses]
 
 
-def valley(x: Sequence[float], losses: Float[np.ndarray, "seeds n k"]) -> tuple[np.ndarray, np.ndarray]:
+def valley(x: Sequence[float], losses: Float[np.ndarray, "n k"]) -> tuple[np.ndarray, np.ndarray]:
     """Return x* and the lowest ln ℓ of each of n sweeps over x; NaN where the best x is on the edge."""
     best = best_points(x, losses)
     return np.array([b.x for b in best]), np.array([np.nan if b.flag else b.log_loss for b in best])
+
+
+def is_cliff(rates: Float[np.ndarray, "k"], log_loss: Float[np.ndarray, "k"], rate: float) -> bool:
+    """Tell whether doubling a learning rate undoes more than half of what training at that rate gained in ln ℓ.
+
+    What it gained is counted from the loss at the smallest rate of the sweep, at which hardly anything is learned.
+    Between the rates of the sweep ln ℓ is interpolated in ln η; beyond them, or where a run diverged, it is a cliff.
+    """
+    start = float(log_loss[0])
+    finite = np.where(np.isfinite(log_loss), log_loss, 1e30)
+    here, twice = np.interp(np.log([rate, 2 * rate]), np.log(rates), finite, right=1e30)
+    return bool(start - twice < (start - here) / 2)
 
 
 class PowerLaw(NamedTuple):

@@ -6,13 +6,14 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.divergence import CRITERIA
-from experiments.analysis.intervals import bootstrap, extent, mean_interval
+from experiments.analysis.intervals import certified_between, exactly_known, geometric_mean_of
+from experiments.claims.dynamics import APP_E, TRAJECTORIES
 from experiments.dynamics import gauge_breaking, optimizer_gauge, signal_descent, stability, update_scaling
 from experiments.dynamics import trajectories as dynamics
-from experiments.dynamics.eta_against_alpha import FAMILIES, Families, purity, slope
+from experiments.dynamics.eta_against_alpha import FAMILIES, Families, purity, ratio_over_x14, slope
 from experiments.dynamics.one_step import FORGETFUL, OPTIMIZERS, READ_OFF
 from experiments.dynamics.update_scaling import fitted
-from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.claim import OWN, Claim, Evidence, Reading
 from experiments.ledger.verdict import MAGNITUDE, Band, Finding, at_most, below, exactly, magnitude, near, power
 
 
@@ -60,8 +61,9 @@ def depends_on_alpha(config: update_scaling.Config, data: xr.Dataset, *, as_unde
 def ascends_never(config: signal_descent.Config, data: xr.Dataset, momentum: int) -> list[Finding]:
     """Judge the share of all steps at which ⟨Δw_Signal, −g⟩ < 0; `momentum` picks β₁ from the configuration."""
     b1 = config.momenta[momentum]
-    steps = signal_descent.ascending(data).sel(momentum=b1).mean(["family", "multiplier"])
-    return [Finding(f"share of steps with ⟨Δw_Signal, −g⟩ < 0, β₁ = {b1:g}", exactly(0.0), mean_interval(steps.values))]
+    share = float(signal_descent.ascending(data).sel(momentum=b1).mean())
+    words = f"at {share:.2%} of all steps of all seeds the signal ascends, β₁ = {b1:g}"
+    return [Finding(f"share of steps with ⟨Δw_Signal, −g⟩ < 0, β₁ = {b1:g}", exactly(0.0), exactly_known(share), words)]
 
 
 def critical_on_quadratic(config: stability.Config, data: xr.Dataset, factor: float = 1.0) -> list[Finding]:
@@ -71,18 +73,22 @@ def critical_on_quadratic(config: stability.Config, data: xr.Dataset, factor: fl
     largest = float(data.quadratic_bound.max())
     why = f"1, below it the bisection's {resolution:.1g}, above it what {config.quadratic_steps} steps resolve (proved)"
     band = Band(factor * (1 - resolution), factor * largest, why)
-    return [Finding("critical η · λmax/2 on a quadratic, range over seeds", band, extent(data.quadratic.values))]
+    found = data.quadratic.values
+    seen = certified_between(float(found.mean()), float(found.min()), float(found.max()), "range over seeds")
+    return [Finding("critical η · λmax/2 on a quadratic", band, seen)]
 
 
 def critical_at_start(config: stability.Config, data: xr.Dataset, band: Band) -> list[Finding]:
     """Judge critical η · λmax/2 of full fine-tuning and of LoRA at every α, for every meaning of unstable."""
     full = [
-        Finding(f"critical η · λmax/2, full fine-tuning, {c}", band, mean_interval(x.sel(criterion=c).values))
+        Finding(f"critical η · λmax/2, full fine-tuning, {c}", band, geometric_mean_of(x.sel(criterion=c).values))
         for c in CRITERIA
         for x in [data.full * data.task / 2]
     ]
     lora = [
-        Finding(f"critical η · λmax/2, LoRA at α = {a:g}, {c}", band, mean_interval(x.sel(criterion=c, alpha=a).values))
+        Finding(
+            f"critical η · λmax/2, LoRA at α = {a:g}, {c}", band, geometric_mean_of(x.sel(criterion=c, alpha=a).values)
+        )
         for a in config.alphas
         for c in CRITERIA
         for x in [data.measured * data.lora / 2]
@@ -90,39 +96,64 @@ def critical_at_start(config: stability.Config, data: xr.Dataset, band: Band) ->
     return full + lora
 
 
-def furthest(pairs: tuple[str, ...], band: Band, config: optimizer_gauge.Config, data: xr.Dataset) -> list[Finding]:
-    """Judge the largest distance of the two trajectories of w, over steps."""
-    far = data.distance.max("step")
-    return [Finding(f"{pair}: largest distance of w", band, mean_interval(far.sel(pair=pair).values)) for pair in pairs]
+def apart(
+    pairs: tuple[str, ...], config: optimizer_gauge.Config, data: xr.Dataset, *, least: bool = False
+) -> list[Finding]:
+    """Judge the largest distance of both trajectories of w over steps: at the worst seed, or at the `least` apart."""
+    far = data.distance.max("step").sel(pair=list(pairs))
+    band = exactly(0.0)._replace(why="powers of two scale every rounding")
+    if least:
+        return [Finding("distance of w, the least of all pairs and seeds", band, exactly_known(float(far.min())))]
+    return [
+        Finding(f"{pair}: largest distance of w", band, exactly_known(float(far.sel(pair=pair).max())))
+        for pair in pairs
+    ]
 
 
 def to_rounding(config: optimizer_gauge.Config, data: xr.Dataset) -> list[Finding]:
     """Judge how far factors that are no powers of two drive w apart, over what one unit of rounding in A₀ does."""
-    pairs = [optimizer_gauge.INEXACT, optimizer_gauge.YARDSTICK]
-    far = data.distance.max("step").sel(pair=pairs).transpose("seed", "pair").values
-    band = at_most(MAGNITUDE, "of the order of one unit of rounding: no more than √10 times as far")
-    return [Finding(f"{pairs[0]} over {pairs[1]}: largest distance of w", band, bootstrap(_quotient, far))]
-
-
-def _quotient(pairs: np.ndarray) -> float:
-    return float(np.divide(*pairs.mean(0)))
+    far = data.distance.max("step")
+    quotient = far.sel(pair=optimizer_gauge.INEXACT) / far.sel(pair=optimizer_gauge.YARDSTICK)
+    band = at_most(MAGNITUDE, "of the order of one unit of rounding: no more than √10 times as far", margin=MAGNITUDE)
+    name = f"{optimizer_gauge.INEXACT} over {optimizer_gauge.YARDSTICK}: largest distance of w"
+    return [Finding(name, band, geometric_mean_of(quotient.values))]
 
 
 def broken_by_epsilon(config: gauge_breaking.Config, data: xr.Dataset) -> list[Finding]:
     if gauge_breaking.DEFAULT_EPSILON not in config.epsilons:
         return []
     far = data.epsilon.sel(epsilon_value=gauge_breaking.DEFAULT_EPSILON)
-    band = at_most(gauge_breaking.NOTICED, "a distance of 1% of the way is a break that matters")
-    return [Finding("α×c against η_B×c with ε = 1e-8: largest distance of w", band, mean_interval(far.values))]
+    band = at_most(
+        gauge_breaking.NOTICED, "a distance of 1% of the way is a break that matters", gauge_breaking.NOTICED
+    )
+    return [Finding("α×c against η_B×c with ε = 1e-8: largest distance of w", band, geometric_mean_of(far.values))]
 
 
 def first_drift(state: str, config: update_scaling.Config, data: xr.Dataset) -> list[Finding]:
-    """Judge ‖Δw_Drift‖ of the very first step, over optimizers, seeds, η and α."""
+    """Judge the largest ‖Δw_Drift‖ of the very first step, over seeds, η and α."""
     values = data.norm.sel(step=1, part="drift", state=state)
     return [
-        Finding(f"‖Δw_Drift‖ of the first step, {name}", exactly(0.0), extent(values.sel(optimizer=name).values))
+        Finding(
+            f"‖Δw_Drift‖ of the first step, {name}, largest",
+            exactly(0.0),
+            exactly_known(float(values.sel(optimizer=name).max())),
+        )
         for name in OPTIMIZERS
     ]
+
+
+def tends_to_two_steps(config: Families, data: xr.Dataset, factor: float = 1.0) -> list[Finding]:
+    """Judge signal to drift over 2(t − 1), the geometric mean over the steps past σ_A/(3η), run by run (X14)."""
+    band = Band(0.8 * factor, 1.25 * factor, "a limit, seen after finitely many steps: to 25%")
+    return [
+        Finding(f"signal/drift over 2(t − 1), {run}", band, geometric_mean_of(values))
+        for run, values in ratio_over_x14(config, data).items()
+    ]
+
+
+def persists(config: Families, data: xr.Dataset) -> str:
+    """Ask for a run that goes on past σ_A/(3η)."""
+    return "" if ratio_over_x14(config, data) else "no run is longer than σ_A/(3η) steps"
 
 
 UPDATES, DYNAMICS, GAUGE = update_scaling.EXPERIMENT, dynamics.EXPERIMENT, optimizer_gauge.EXPERIMENT
@@ -132,6 +163,7 @@ SCALES = "‖Δw_Signal‖ = Θ(αη), ‖Δw_Drift‖ = Θ(αη²), and their r
 CLAIMS = [
     Claim(
         "P4-update",
+        "one step",
         ("one step, at fixed weights", "B = 0 (the second step) or B ≠ 0 (the first)"),
         "Eq. 48–50",
         (
@@ -165,10 +197,14 @@ CLAIMS = [
                 ratio_along_training,
             ),
         ),
-        figures=("update_scaling", "purity"),
+        figure="update_scaling",
+        formula=r"\|\Delta w_{Signal}\|=\Theta(\alpha\eta),\quad\|\Delta w_{Drift}\|=\Theta(\alpha\eta^2)",
+        measured_on=APP_E,
+        measurement="one step of six optimizers",
     ),
     Claim(
         "A1-sgd",
+        "one step",
         ("one step, at fixed weights",),
         "App. A",
         (
@@ -187,10 +223,13 @@ CLAIMS = [
                 ),
             ),
         ),
-        figures=("update_scaling",),
+        figure="update_scaling",
+        measured_on=APP_E,
+        measurement="one step of six optimizers",
     ),
     Claim(
         "L1-stability",
+        "one step",
         ("a quadratic, H ⪰ 0",),
         "Eq. 41–42",
         (
@@ -199,7 +238,10 @@ CLAIMS = [
                     "on a quadratic", "Gradient descent is stable iff η ≤ 2/λmax(H).", STABILITY, critical_on_quadratic
                 ),
                 Reading(
-                    "control", "It is stable iff η ≤ 1/λmax(H).", STABILITY, partial(critical_on_quadratic, factor=0.5)
+                    "control",
+                    "It is stable iff η ≤ 1.99/λmax(H).",
+                    STABILITY,
+                    partial(critical_on_quadratic, factor=0.995),
                 ),
             ),
         ),
@@ -217,17 +259,21 @@ CLAIMS = [
                 partial(critical_at_start, band=magnitude(1.0)),
             ),
         ),
-        figures=("stability",),
+        figure="stability",
+        formula=r"\text{stable}\iff\eta\le\frac{2}{\lambda_{max}(H)}",
+        measurement="critical learning rates",
     ),
     Claim(
         "X3",
-        ("B = 0",),
-        "our own",
+        "one step",
+        ("B = 0", "no weight decay: that of A moves A, and AdamW's first drift is not zero"),
+        OWN,
         (
             Evidence(
                 Reading(
                     "as stated",
-                    "From B = 0 the first step of every optimizer has ΔA = 0, so that its drift is exactly zero.",
+                    "From B = 0 the first step of gradient descent, sign descent, Adam and Muon has ΔA = 0, so that "
+                    "its drift is exactly zero.",
                     UPDATES,
                     partial(first_drift, "second"),
                 ),
@@ -236,12 +282,15 @@ CLAIMS = [
                 ),
             ),
         ),
-        figures=("update_scaling",),
+        figure="update_scaling",
+        measured_on=APP_E,
+        measurement="one step of six optimizers",
     ),
     Claim(
         "X4",
+        "one step",
         ("Adam with ε → 0", "no weight decay, no clipping"),
-        "our own",
+        OWN,
         (
             Evidence(
                 Reading(
@@ -249,15 +298,13 @@ CLAIMS = [
                     "(α, σ_A, η_A, η_B) and (α/(pq), p·σ_A, p·η_A, q·η_B) give the same trajectory of w; from B = 0, "
                     "α×c equals η_B×c, and both rates ×c equal α×c² with A₀/c.",
                     GAUGE,
-                    partial(
-                        furthest, optimizer_gauge.EXACT, exactly(0.0)._replace(why="powers of two scale every rounding")
-                    ),
+                    partial(apart, optimizer_gauge.EXACT),
                 ),
                 Reading(
                     "control",
                     "α×c is a tied learning rate ×c (and three other pairs that X4 does not join).",
                     GAUGE,
-                    partial(furthest, optimizer_gauge.FALSE, exactly(0.0)),
+                    partial(apart, optimizer_gauge.FALSE, least=True),
                 ),
             ),
         ),
@@ -275,6 +322,32 @@ CLAIMS = [
                 broken_by_epsilon,
             ),
         ),
-        figures=("optimizer_gauge", "gauge_breaking"),
+        figure="optimizer_gauge",
+        formula=r"(\alpha,\sigma_A,\eta_A,\eta_B)\sim\left(\tfrac{\alpha}{pq},\,p\sigma_A,\,p\eta_A,\,q\eta_B\right)",
+        measurement="pairs of trajectories",
+    ),
+    Claim(
+        "X14",
+        "training",
+        ("updates that persist: t past σ_A/(3η)", "Adam"),
+        OWN,
+        (
+            Evidence(
+                Reading(
+                    "as stated",
+                    "‖Δw_Signal‖/‖Δw_Drift‖ at step t tends to 2(t − 1), whatever η and α: Θ(1/η) is a statement about "
+                    "the first steps.",
+                    DYNAMICS,
+                    tends_to_two_steps,
+                    persists,
+                ),
+                Reading(
+                    "control", "It tends to 3(t − 1).", DYNAMICS, partial(tends_to_two_steps, factor=1.5), persists
+                ),
+            ),
+        ),
+        figure="purity",
+        formula=r"\frac{\|\Delta w_{Signal}\|}{\|\Delta w_{Drift}\|}\to 2(t-1)",
+        measurement=TRAJECTORIES,
     ),
 ]

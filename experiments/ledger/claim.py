@@ -36,10 +36,14 @@ class Reading(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """Pair one experiment that can decide a statement with a control that is wrong on purpose."""
+    """Pair one experiment that can decide a statement with a control, a statement that is wrong and has to fall.
+
+    There is none where no wrong statement of the kind is known to be wrong; the power of the findings says then what
+    they would have noticed.
+    """
 
     plain: Reading
-    control: Reading
+    control: Reading | None = None
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def cell(claim: Claim, problem: Problem, read: Store, quick: bool) -> Entry:
         **_told(judged),
         "findings": [x | {"power": p} for x, p in zip(_findings(judged), powers, strict=True)],
         "control": _reading(evidence.control, problem, read)
-        if judged.verdict not in ("not run", "not testable here")
+        if evidence.control and judged.verdict not in ("not run", "not testable here")
         else None,
         "power": min(powers, default=None),
         "readings": readings,
@@ -343,7 +343,8 @@ def rerun(claim: Claim, problems: Problems, out: Path, quick: bool) -> Entry:
     for problem in homes.values():
         evidence = evidence_on(claim, problem)
         if evidence is not None:
-            every = (evidence.plain, evidence.control, *readings_on(claim, evidence, problem))
+            controls = [evidence.control] if evidence.control else []
+            every = [evidence.plain, *controls, *readings_on(claim, evidence, problem)]
             for experiment in {reading.experiment.name: reading.experiment for reading in every}.values():
                 results(experiment, experiment.at(problem, quick), folder)
     measured = entry(claim, homes, store(folder, quick), quick)

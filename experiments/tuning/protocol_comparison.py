@@ -12,16 +12,17 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.intervals import mean_interval
+from experiments.analysis.intervals import geometric_mean_of, mean_of
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_only
 from experiments.lab.problem import Problem, Tuning
 from experiments.tuning import protocol_figures, rates
-from experiments.tuning.gap import at, outcome_rows, placed, rate_name, reductions
+from experiments.tuning.gap import Setup, at, outcome_rows, placed, rate_name, untestable
 from experiments.tuning.methods import COMMON, FULL, OVER_V2, V1, V2, methods, swept
 from experiments.tuning.runs import (
     HOMES,
     SMALL,
+    STAGES,
     Outcome,
     Tuned,
     fft_rate,
@@ -125,8 +126,14 @@ def report(config: Config, data: xr.Dataset) -> Report:
             rows += [row for rank in config.ranks for row in part(there.sel(rank=rank))]
         sentences += [f"At {when}: {placed(there, method)}" for method in (V1, V2)]
         sentences.append(f"At {when}: {_best(there)}.")
-        drawn |= protocol_figures.draw(config, there, reductions(there), when)
+        sentences += [f"Not testable: {why}." for rank in config.ranks for why in [why_not(config, there, rank)] if why]
+        drawn |= protocol_figures.draw(config, there, when)
     return Report(rows, sentences + _start(config, data), drawn)
+
+
+def why_not(config: Config, data: xr.Dataset, rank: int) -> str:
+    """Say why no rule could be told good from bad at a rank, at the rate that `data` is at."""
+    return untestable(data.sel(rank=rank), Setup(rank, config.problem.sigma_a(), config.fft_rates))
 
 
 def _score_rows(here: xr.Dataset) -> list[Row]:
@@ -135,10 +142,9 @@ def _score_rows(here: xr.Dataset) -> list[Row]:
     for name in score_names(here):
         scores = here.score.sel(judge=name)
         for method in here.method.values:
-            score = mean_interval(scores.sel({"method": method}).values)
-            gain = float((scores.sel({"method": method}) - scores.sel({"method": COMMON})).mean("seed"))
-            measured, interval = score.cells("diverged")
-            note = f" ({gain:+.3g} on {COMMON})" if np.isfinite(gain) and method != COMMON else ""
+            gain = mean_of((scores.sel({"method": method}) - scores.sel({"method": COMMON})).values)
+            note = f" ({gain.value:+.3g} on {COMMON})" if np.isfinite(gain.value) and method != COMMON else ""
+            measured, interval = mean_of(scores.sel({"method": method}).values).cells("diverged")
             rows.append(Row(f"V    {name} of {method}, {at(here)}", "–", measured + note, interval))
     return rows
 
@@ -149,7 +155,7 @@ def _purity_rows(here: xr.Dataset) -> list[Row]:
         Row(
             f"F2c  signal to drift, {method}, {at(here)}",
             "–",
-            *mean_interval(ratio.sel({"method": method}).values).cells("diverged"),
+            *geometric_mean_of(ratio.sel({"method": method}).values).cells("diverged"),
         )
         for method in ratio.method.values
     ]
@@ -176,10 +182,17 @@ def _start(config: Config, data: xr.Dataset) -> list[str]:
     if not score_names(data):
         return []
     before = data.start_score.isel(rank=0, share=0)
-    shown = (mean_interval(before.sel(judge=name).values) for name in score_names(data))
+    shown = (mean_of(before.sel(judge=name).values) for name in score_names(data))
     listed = ", ".join(f"{k} {v} {v.interval()}" for k, v in zip(score_names(data), shown, strict=True))
     return [f"Before adaptation on {config.problem.label}: {listed}."]
 
+
+CAPTIONS = {
+    "protocol_comparison": "Training loss of every method (lower is better), mean over seeds with its interval. Bands: "
+    "LoRA with α = r and full fine-tuning; a method recovers most of the gap left of the middle between them.",
+    "protocol_purity": "Signal to drift of every method along training (higher is purer).",
+    "protocol_scores": "Held-out scores of every method (higher is better), with full fine-tuning's as a band.",
+}
 
 EXPERIMENT = Experiment(
     name="protocol_comparison",
@@ -192,4 +205,6 @@ EXPERIMENT = Experiment(
     homes=HOMES,
     refuses=tuned_only,
     first=rates.of,
+    stages=STAGES,
+    captions={f"{name}{suffix}": text for name, text in CAPTIONS.items() for suffix in ("", "_at_0_1")},
 )

@@ -1,37 +1,39 @@
 """Sweep F1a, F1b, F1c: how the best α and η move together, the two paths of Eq. 2, and α*(r) ≈ C√r at η_FFT (Eq. 3).
 
-The loss is the training loss after the last step ("fitting", Sec. 2), averaged over seeds as its logarithm.
+The loss is the training loss after the last step ("fitting", Sec. 2); every optimum is that of one seed.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import bootstrap
-from experiments.analysis.sweeps import Best, best_points, valley
+from experiments.analysis.intervals import Estimate, geometric_mean_of, mean_of
 from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_only
 from experiments.tuning import rank_law_figures, rates
 from experiments.tuning.rank_sweeps import (
     Config,
+    at_the_cliff,
     best_alphas,
-    by_seed,
+    changes,
     coefficient,
+    coefficients_over_rate,
     configure,
     free_exponent,
-    gain,
     grid_losses,
-    lowering,
     path_depth,
     path_ratio,
-    paths,
     purity_over_paths,
-    rate_exponent,
+    rate_exponents,
+    steps_of_path,
+    typical_sigma,
     wanted,
 )
 from experiments.tuning.runs import (
     HOMES,
     SMALL,
+    STAGES,
     fft_rate,
     sweep_of,
     swept_losses,
@@ -88,77 +90,100 @@ def report(config: Config, data: xr.Dataset) -> Report:
     rows = _law_rows(config, data) if len(config.ranks) > 1 else []
     for rank in config.path_ranks:
         here = data.sel(rank=rank)
-        rows += [*_path_rows(config, here), *(_coupling_rows(config, here) if config.grid_alphas else [])]
+        rows += [row for start in config.starts for row in _path_rows(config, here, start)]
+        rows += _coupling_rows(config, here) if config.grid_alphas else []
     return Report(rows, _sentences(config, data), rank_law_figures.draw(config, data))
 
 
 def _law_rows(config: Config, data: xr.Dataset) -> list[Row]:
-    used = int(np.isfinite(best_alphas(config, by_seed(data.by_alpha))).sum())
-    count = f"{used} of {len(config.ranks)} ranks"
-    return [
-        Row(f"F1c  free exponent of α* in r, {count}", "0.5", *free_exponent(config, data).cells(ON_EDGE)),
-        Row(f"F1c  C of α* = C√r, {count}", STATED_C, *coefficient(config, data).cells(ON_EDGE)),
+    rows = [
+        Row("F1c  free exponent of α* in r", "0.5", *free_exponent(config, data).cells(ON_EDGE)),
+        Row("F1c  C of α* = C√r", STATED_C, *coefficient(config, data).cells(ON_EDGE)),
         Row("F1c  the same over 1/σ_A", "1 (V2)", *coefficient(config, data, unit=-1.0).cells(ON_EDGE)),
+    ]
+    return rows + [
+        Row(f"F1c  C at {m:.3g} η_FFT, from the grid", "–", *C.cells(ON_EDGE))
+        for m, C in coefficients_over_rate(config, data).items()
     ]
 
 
 def _sentences(config: Config, data: xr.Dataset) -> list[str]:
-    """The best α of every rank, what the free exponent says of ½, and what was not asked here."""
-    best, on = best_points(config.alphas, by_seed(data.by_alpha)), f"on {config.problem.label}"
-    found = ", ".join(f"{r}: {_shown(b)}" for r, b in zip(config.ranks, best, strict=True))
-    note = " (flagged ones are not fitted)" if any(b.flag for b in best) else ""
-    sentences = [f"F1c {on}: best α at η_FFT = {float(data.eta_fft.values.flat[0]):.3g} by rank: {found}{note}."]
-    if len(config.ranks) > 1:
-        slope = free_exponent(config, data)
-        contains = "contains" if slope.low <= 0.5 <= slope.high else "does not contain"
-        law = f"the free exponent {slope} {slope.interval()} {contains} the stated ½"
-        sentences.append(f"F1c {on}: {law}." if np.isfinite(slope.mean) else f"F1c {on}: no exponent can be fitted.")
-    else:
+    """The best α of every rank, where the sweep is in units that no problem sets, and what was not asked here."""
+    on, sigma = f"on {config.problem.label}", typical_sigma(config.problem)
+    eta = float(data.eta_fft.values.flat[0])
+    best = best_alphas(config, data)
+    found = ", ".join(f"{r}: {_shown(x)}" for r, x in zip(config.ranks, best.T, strict=True))
+    horizon = f"η_FFT·T/σ_A = {eta * config.steps / sigma:.3g}, 1/σ_A = {1 / sigma:.3g}"
+    sentences = [
+        f"F1c {on}: best α at η_FFT = {eta:.3g} by rank, median over seeds: {found}. {horizon}.",
+        *(f"F1 {on}: {reason}." for reason in [at_the_cliff(config, data)] if reason),
+    ]
+    if len(config.ranks) == 1:
         sentences.append(f"F1c {on}: one rank gives no exponent of r.")
     return sentences if config.grid_alphas else [*sentences, f"F1a {on}: the (α, η) grid was not run."]
 
 
-def _path_rows(config: Config, data: xr.Dataset) -> list[Row]:
-    where = f"r = {int(data['rank'])}"
-    along_alpha, along_rate = best_points(config.multipliers, paths(data))
-    shown = f"{_shown(along_alpha)} : {_shown(along_rate)}"
-    lowest = f"{along_alpha.log_loss:.3f} : {along_rate.log_loss:.3f}"
+def _shown(x: np.ndarray) -> str:
+    """The median over seeds, and at how many of them the best is on the edge of the sweep."""
+    edge = int(np.isnan(x).sum())
+    if edge == len(x):
+        return ON_EDGE
+    return f"{np.nanmedian(x):.3g}" + (f" ({edge} of {len(x)} {ON_EDGE})" if edge else "")
+
+
+def _path_rows(config: Config, data: xr.Dataset, start: float) -> list[Row]:
+    where = f"from α₀ = {start:.3g} ({start * typical_sigma(config.problem):.2g}/σ_A), r = {int(data['rank'])}"
+    alpha, rate, _ = steps_of_path(config, data, start)
     rows = [
-        Row(f"F1b  best multiplier of α : of η from α₀ = {config.alpha_0:g}, {where}", "–", shown, "–"),
-        Row(f"F1b  their ratio, {where}", "> 1", *path_ratio(config, data).cells(ON_EDGE)),
-        Row(f"F1b  lowest ln loss along α : along η, {where}", "–", lowest, "–"),
+        Row(f"F1b  best multiplier of α : of η {where}", "–", f"{_shown(alpha)} : {_shown(rate)}", "–"),
+        Row(f"F1b  their ratio, {where}", "> 1", *path_ratio(config, data, start).cells(ON_EDGE)),
         Row(
             f"F1b  ln of the lowest loss along η over that along α, {where}",
             "> 0",
-            *path_depth(config, data).cells(ON_EDGE),
+            *path_depth(config, data, start).cells(ON_EDGE),
         ),
     ]
-    for m, ratio in purity_over_paths(config, data).items():
-        name = f"F2c  signal to drift, {m:g}·α₀ over {m:g}·η_FFT, {where}"
+    for m, ratio in purity_over_paths(config, data, start).items():
+        name = f"F2c  signal to drift, {m:.3g}·α₀ over {m:.3g}·η_FFT, {where}"
         rows.append(Row(name, "> 1", *ratio.cells("diverged")))
     return rows
 
 
 def _coupling_rows(config: Config, data: xr.Dataset) -> list[Row]:
-    losses, where = grid_losses(data), f"r = {int(data['rank'])}"
-    lowered = lowering(config, losses.mean(0, keepdims=True))
-    exponent = bootstrap(partial(rate_exponent, config), losses)
-    found = np.array(config.grid_alphas)[np.isfinite(valley(config.grid_rates, losses)[1])]
-    span = f"α = {found[0]:g} over α = {found[-1]:g}" if len(found) else "no α"
+    losses, where, sigma = grid_losses(data), f"r = {int(data['rank'])}", typical_sigma(config.problem)
     rows = [
-        Row(f"F1a  exponent of η* in α, {where}", "< 0", *exponent.cells(ON_EDGE)),
-        Row(f"F1a  steps of α that lower the best loss, {where}", "all", f"{lowered.sum()} of {len(lowered)}", "–"),
-        Row(f"F1a  ln best loss at {span}, {where}", "> 0", *bootstrap(partial(gain, config), losses).cells(ON_EDGE)),
+        Row(
+            f"F1a  exponent of η* in α, {where}",
+            "< 0 (X15: −1 to −½)",
+            *_cells(mean_of, rate_exponents(config, losses)),
+        )
     ]
-    for alpha in sorted({config.grid_alphas[0], config.alpha_0} & set(config.grid_alphas)):
-        ratio = bootstrap(partial(wanted, config, alpha), losses)
-        rows.append(Row(f"F1a  η*/η_FFT at α = {alpha:g}, {where}", "≈ 10 at small α", *ratio.cells(ON_EDGE)))
+    pairs = zip(config.grid_alphas, config.grid_alphas[1:], strict=False)
+    for (low, high), change in zip(pairs, changes(config, losses).T, strict=True):
+        name = f"F1a  change of the best ln loss from α = {low:.3g} to {high:.3g}, {where}"
+        rows.append(Row(name, "< 0", *_cells(mean_of, change)))
+    for alpha in config.grid_alphas:
+        name = f"F1a  η*/η_FFT at α = {alpha:.3g} ({alpha * sigma:.2g}/σ_A), {where}"
+        rows.append(Row(name, "≈ 10 at small α", *_cells(geometric_mean_of, wanted(config, alpha, losses))))
     return rows
 
 
-def _shown(best: Best) -> str:
-    return best.flag or f"{best.x:.3g}"
+def _cells(estimate: Callable[[np.ndarray], Estimate], values: np.ndarray) -> tuple[str, str]:
+    """The estimate from all seeds, none where one of them has its best on the edge."""
+    return estimate(values).cells(ON_EDGE)
 
+
+CAPTIONS = {
+    "rank_law": "Best α at η_FFT over ranks, a small dot for each seed and a large one for their median. Dashed: the "
+    "stated √r. Dotted: V2 = √r/σ_A.",
+    "scaling_paths": "Final training loss (lower is better) along both paths of Eq. 2 from α₀ = 0.2/σ_A, the paper's "
+    "place. The paper expects the solid path, of α, to reach farther and deeper than the dashed one, of η.",
+    "path_purity": "Signal to drift along both paths (higher is purer). The paper expects the solid path, of α, above.",
+    "best_rate": "Best learning rate over α; the paper says that it falls, and X15 how steeply: the grey wedge from "
+    "the first point.",
+    "best_loss": "Training loss at the best learning rate over α (lower is better); the paper says that it falls "
+    "monotonically, more so at higher rank.",
+}
 
 EXPERIMENT = Experiment(
     name="rank_law",
@@ -178,4 +203,6 @@ EXPERIMENT = Experiment(
     homes=HOMES,
     refuses=tuned_only,
     first=rates.of,
+    stages=STAGES,
+    captions=CAPTIONS,
 )

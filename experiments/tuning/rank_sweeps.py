@@ -1,18 +1,16 @@
 """Set the sizes of the sweeps of F1a, F1b and F1c, and find the best points, exponents and gains in them."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Interval, bootstrap, mean_interval
-from experiments.analysis.sweeps import best_points, free_fit, root_fit, valley
+from experiments.analysis.intervals import Estimate, difference_of, geometric_mean_of, mean_of
+from experiments.analysis.sweeps import best_point, best_points, free_fit, is_cliff, root_fit, valley
 from experiments.lab.errors import OptionError, check_ascending
 from experiments.lab.problem import Problem, Tuning
 from experiments.tuning.runs import Tuned, tuning_of
 
-PATHS = ("α", "η")
 SAME_PLACE = 0.2
 """α₀σ_A where the paper starts: α₀ = 16 at d_in = 2048 with Kaiming-uniform A (Llama-3 1B), so 0.2 of V2/√r."""
 
@@ -76,30 +74,14 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def by_seed(losses: xr.DataArray) -> np.ndarray:
-    """Lay losses out as (seed, rank, α)."""
-    return losses.transpose("seed", "rank", ...).values
+def each_seed(data: xr.DataArray, *axes: str) -> np.ndarray:
+    """Lay losses out as (seed, *axes)."""
+    return data.transpose("seed", *axes).values
 
 
 def grid_losses(data: xr.Dataset) -> np.ndarray:
     """Lay the losses of the (α, η) grid at one rank out as (seed, α, η)."""
-    return data.by_both.transpose("seed", "grid_alpha", "grid_rate").values
-
-
-def best_alphas(config: Config, losses: np.ndarray) -> np.ndarray:
-    """Return α* of every rank, NaN on the edge."""
-    return np.array([best.x for best in best_points(config.alphas, losses)])
-
-
-def free_exponent(config: Config, data: xr.Dataset) -> Interval:
-    """Fit the slope of ln α* against ln r, with its bootstrap interval over seeds."""
-    return bootstrap(lambda x: free_fit(config.ranks, best_alphas(config, x)).slope, by_seed(data.by_alpha))
-
-
-def coefficient(config: Config, data: xr.Dataset, unit: float = 0.0) -> Interval:
-    """Fit C of α* = C√r, the slope fixed at ½ (Eq. 3), in units of σ_A to the power `unit`."""
-    C = bootstrap(partial(_prefactor, config), by_seed(data.by_alpha))
-    return Interval(*(x * typical_sigma(config.problem) ** -unit for x in C))
+    return each_seed(data.by_both, "grid_alpha", "grid_rate")
 
 
 def typical_sigma(problem: Problem) -> float:
@@ -107,61 +89,100 @@ def typical_sigma(problem: Problem) -> float:
     return float(np.exp(np.mean(np.log(list(problem.sigma_a().values())))))
 
 
-def _prefactor(config: Config, losses: np.ndarray) -> float:
-    return root_fit(config.ranks, best_alphas(config, losses)).prefactor
+def best_alphas(config: Config, data: xr.Dataset) -> np.ndarray:
+    """Return α* at η_FFT of every seed and rank, (seed, rank); NaN on the edge of the sweep."""
+    return np.array([[b.x for b in best_points(config.alphas, x)] for x in each_seed(data.by_alpha, "rank", "alpha")])
 
 
-def paths(data: xr.Dataset) -> np.ndarray:
-    """Lay the losses at one rank out as (seed, path, m): first along α, then along η (Eq. 2)."""
-    return xr.concat([data.by_alpha, data.by_rate], "path").transpose("seed", "path", "alpha").values
+def free_exponent(config: Config, data: xr.Dataset) -> Estimate:
+    """Fit the slope of ln α* against ln r, seed by seed (F1c)."""
+    return mean_of(np.array([free_fit(config.ranks, x).slope for x in best_alphas(config, data)]))
 
 
-def path_ratio(config: Config, data: xr.Dataset) -> Interval:
+def coefficient(config: Config, data: xr.Dataset, unit: float = 0.0) -> Estimate:
+    """Fit C of α* = C√r seed by seed, the slope fixed at ½ (Eq. 3), in units of σ_A to the power `unit`."""
+    C = np.array([root_fit(config.ranks, x).prefactor for x in best_alphas(config, data)])
+    return geometric_mean_of(C * typical_sigma(config.problem) ** -unit)
+
+
+def coefficients_over_rate(config: Config, data: xr.Dataset) -> dict[float, Estimate]:
+    """Fit C of α* = C√r at every η of the grid, as a multiple of η_FFT, where every seed has a best α inside it."""
+    if not config.grid_alphas:
+        return {}
+    losses = each_seed(data.by_both.sel(rank=list(config.path_ranks)), "grid_rate", "rank", "grid_alpha")
+    best = np.array([[[b.x for b in best_points(config.grid_alphas, at)] for at in seed] for seed in losses])
+    C = np.exp(np.mean(np.log(best) - np.log(np.array(config.path_ranks)) / 2, axis=2))
+    return {m: geometric_mean_of(x) for m, x in zip(config.grid_rates, C.T, strict=True) if np.isfinite(x).all()}
+
+
+def steps_of_path(config: Config, data: xr.Dataset, start: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare both paths from one α₀ at one rank, seed by seed (F1b, Eq. 2).
+
+    Returns the best multiplier of α and of η, NaN where the best lies on the edge of the sweep, and ln of the lowest
+    loss along η over that along α.
+    """
+    m = config.multipliers(start)
+    along_alpha, along_rate = (
+        [best_point(m, x) for x in each_seed(losses, "alpha")]
+        for losses in (data.by_alpha, data.by_rate.sel(start=start))
+    )
+    deeper = [rate.log_loss - alpha.log_loss for alpha, rate in zip(along_alpha, along_rate, strict=True)]
+    return np.array([b.x for b in along_alpha]), np.array([b.x for b in along_rate]), np.array(deeper)
+
+
+def path_ratio(config: Config, data: xr.Dataset, start: float) -> Estimate:
     """Divide the best multiplier of α by that of η (F1b)."""
-    return bootstrap(lambda x: _compared(config.multipliers, x)[0], paths(data))
+    alpha, rate, _ = steps_of_path(config, data, start)
+    return geometric_mean_of(alpha / rate)
 
 
-def path_depth(config: Config, data: xr.Dataset) -> Interval:
+def path_depth(config: Config, data: xr.Dataset, start: float) -> Estimate:
     """Return ln of the lowest loss along η over that along α (F1b)."""
-    return bootstrap(lambda x: _compared(config.multipliers, x)[1], paths(data))
+    return difference_of(steps_of_path(config, data, start)[2])
 
 
-def _compared(multipliers: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
-    """Best multiplier of α over that of η, and ln of the lowest loss along η over that along α."""
-    along_alpha, along_rate = best_points(multipliers, losses)
-    if along_alpha.flag or along_rate.flag:
-        return np.nan, np.nan
-    return along_alpha.x / along_rate.x, along_rate.log_loss - along_alpha.log_loss
+def room_above(config: Config, data: xr.Dataset, start: float) -> float:
+    """Return the median over seeds of α*/α₀ at one rank: below 1 a path of α from there starts past its best."""
+    return float(np.nanmedian(steps_of_path(config, data, start)[0]))
 
 
-def purity_over_paths(config: Config, data: xr.Dataset) -> dict[float, Interval]:
-    """Divide signal to drift along α by that along η at one rank, for every m = 4, 16, 64, … that was run (F2c)."""
-    above = np.exp(np.log(data.purity.sel(path="α")) - np.log(data.purity.sel(path="η")))
-    return {
-        float(m): mean_interval(above.sel(alpha=alpha).values)
-        for m, alpha in zip(config.multipliers, config.alphas, strict=True)
-        if m > 1 and np.log2(m) % 2 == 0
-    }
+def purity_over_paths(config: Config, data: xr.Dataset, start: float) -> dict[float, Estimate]:
+    """Divide signal to drift along α by that along η at one rank, near m = 4 and m = 16 (F2c)."""
+    above = (data.purity_by_alpha / data.purity_by_rate.sel(start=start)).transpose("seed", "alpha")
+    m = config.multipliers(start)
+    near = [int(np.argmin(abs(np.log(m / 4.0**k)))) for k in (1, 2)]
+    return {float(m[i]): geometric_mean_of(above.values[:, i]) for i in dict.fromkeys(near) if m[i] > 1}
 
 
-def rate_exponent(config: Config, losses: np.ndarray) -> float:
-    """Fit the exponent of α in η*, over the α whose best η was found (F1a)."""
-    return free_fit(config.grid_alphas, valley(config.grid_rates, losses)[0]).slope
+def at_the_cliff(config: Config, data: xr.Dataset) -> str:
+    """Say that full fine-tuning is at its cliff at η_FFT, so that what LoRA does there is a matter of stability."""
+    losses = data.fft.isel({name: 0 for name in data.fft.dims if name != "fft_rate"}).values
+    eta = float(data.eta_fft.values.flat[0])
+    cliff = is_cliff(np.array(config.fft_rates), losses, eta)
+    return f"full fine-tuning is at its cliff: twice η_FFT = {eta:.3g} undoes half of what it learned" if cliff else ""
 
 
-def lowering(config: Config, losses: np.ndarray) -> np.ndarray:
-    """Say of every step of α between two best losses whether it lowers them (F1a)."""
-    steps = np.diff(valley(config.grid_rates, losses)[1])
-    return steps[np.isfinite(steps)] < 0
+def rate_exponents(config: Config, losses: np.ndarray) -> np.ndarray:
+    """Fit the exponent of α in η* seed by seed, over the α whose best η was found (F1a)."""
+    return np.array([free_fit(config.grid_alphas, valley(config.grid_rates, x)[0]).slope for x in losses])
 
 
-def gain(config: Config, losses: np.ndarray) -> float:
-    """Return ln of the best loss at the smallest α over that at the largest, of those with a best η."""
-    found = valley(config.grid_rates, losses)[1]
-    found = found[np.isfinite(found)]
+def changes(config: Config, losses: np.ndarray) -> np.ndarray:
+    """Return by how much each step of α changes the best ln loss, (seed, step); NaN next to an edge (F1a)."""
+    return np.diff([valley(config.grid_rates, x)[1] for x in losses], axis=1)
+
+
+def gains(config: Config, losses: np.ndarray) -> np.ndarray:
+    """Return ln of the best loss at the smallest α over that at the largest, of those with a best η, by seed."""
+    return np.array([_gain(valley(config.grid_rates, x)[1]) for x in losses])
+
+
+def _gain(best: np.ndarray) -> float:
+    found = best[np.isfinite(best)]
     return float(found[0] - found[-1]) if len(found) > 1 else np.nan
 
 
-def wanted(config: Config, alpha: float, losses: np.ndarray) -> float:
-    """Return η*/η_FFT at one α of the grid."""
-    return float(valley(config.grid_rates, losses)[0][config.grid_alphas.index(alpha)])
+def wanted(config: Config, alpha: float, losses: np.ndarray) -> np.ndarray:
+    """Return η*/η_FFT at one α of the grid, by seed."""
+    place = config.grid_alphas.index(alpha)
+    return np.array([best_point(config.grid_rates, x[place]).x for x in losses])

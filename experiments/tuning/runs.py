@@ -24,6 +24,8 @@ HOMES = ("digits", "teacher64", "teacher256")
 """The problems on which Sec. 2 and 4 are decided."""
 SMALL = {"seeds": 2, "rate_seeds": 2, "steps": 20, "fft_rates": tuple(10.0 ** (k / 2) for k in range(-10, 1))}
 """The size used in tests."""
+STAGES = (1, 2, 4)
+"""Seeds are added up to four times as many as at first, until every claim is decided."""
 
 
 @dataclass(frozen=True)
