@@ -7,7 +7,8 @@ import tyro
 
 from experiments.catalogue import BENCHMARK, EXPERIMENTS, find
 from experiments.costs import spent
-from experiments.lab.command_line import exit_on_bad_input, main
+from experiments.keep import keep_long
+from experiments.lab.command_line import default_out, exit_on_bad_input, main
 from experiments.lab.experiment import Experiment
 from experiments.problems import PROBLEMS, fetch_minilm
 from experiments.reproduce import Options as Reproduction
@@ -41,6 +42,10 @@ def _ledger(arguments: Sequence[str]) -> None:
     show(tyro.cli(Rerun, args=arguments, prog="python -m experiments ledger"))
 
 
+def _keep(arguments: Sequence[str]) -> None:
+    print("\n".join(keep_long(default_out(quick=False))))
+
+
 def _fetch(arguments: Sequence[str]) -> None:
     folder = fetch_minilm.cache()
     if fetch_minilm.missing(folder):
@@ -52,6 +57,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "reproduce": ("every experiment in turn, then the ledger and its report", _reproduce),
     "ledger": ("every claim and its verdict (--list), or one claim measured again", _ledger),
     "verify": ("the claims on your own model: path/to/file.py:problem", _verify),
+    "keep": ("put the records that took long into docs/records", _keep),
     "fetch": ("MiniLM and VADER's rated text, once, into the cache folder", _fetch),
 }
 

@@ -4,12 +4,13 @@ What is already there is not computed again.
 """
 
 import json
+import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import tyro
@@ -18,13 +19,17 @@ from tqdm import tqdm
 from experiments.catalogue import BENCHMARK, EXPERIMENTS, is_reproduced
 from experiments.claims import CLAIMS
 from experiments.lab.command_line import Device, default_out, prepare
-from experiments.lab.experiment import Experiment, Report, table
+from experiments.lab.errors import OptionError
+from experiments.lab.experiment import Report, table
 from experiments.lab.files import replacing
 from experiments.lab.problem import Problem
-from experiments.lab.runner import from_store, label, run, seconds_spent
+from experiments.lab.reference import take
+from experiments.lab.runner import from_store, last_stage, run, seconds_spent
 from experiments.ledger import ledger
 from experiments.ledger.pages import Page, counts, write_pages
+from experiments.ledger.table import Entries
 from experiments.problems import PROBLEMS, find
+from experiments.stages import Question, add_seeds
 
 
 @dataclass(frozen=True)
@@ -35,31 +40,37 @@ class Options:
     """The tiny size used in tests, in a folder of its own."""
     problem: str | None = None
     """Only what is asked of this problem; MiniLM, which takes an hour, is only run where it is named."""
+    fresh: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compute everything, also what docs/records has."""
+    seeds_budget: float = 5.0
+    """Minutes that may go into further seeds where a claim is undecided."""
     out: Path | None = None
     """Where results go [default: results, or results/quick]."""
     device: Device = "auto"
     """Where JAX computes; auto takes an accelerator where there is one."""
 
 
-class Question(NamedTuple):
-    """Pair an experiment with a problem."""
-
-    experiment: Experiment[Any]
-    problem: Problem
-
-
 def reproduce(options: Options) -> None:
     """Run, report and write the ledger. What is costly is reported where it has been run."""
     prepare(options.device)
+    if not (options.seeds_budget >= 0 and math.isfinite(options.seeds_budget)):
+        raise OptionError(f"seeds_budget: must be a number of minutes, got {options.seeds_budget:g}")
     out, start = options.out or default_out(options.quick), time.perf_counter()
+    asked = questions(options, out)
     reports: dict[str, Report] = {}
-    with tqdm(questions(options, out), desc="experiments", unit="experiment", dynamic_ncols=True) as progress:
-        for experiment, problem in progress:
-            config = experiment.at(problem, options.quick)
-            reports[label(experiment, config)] = run(experiment, config, out)
+    with tqdm(asked, desc="experiments", unit="experiment", dynamic_ncols=True) as progress:
+        for question in progress:
+            reports[question.name] = _answer(question, options, out)
             jax.clear_caches()  # programs of one experiment are of little use to the next, and fill gigabytes
-    print(table([row for report in reports.values() for row in report.rows]))
     entries = ledger.ledger(CLAIMS, PROBLEMS, out, options.quick)
+
+    def answer(question: Question, config: Any) -> Entries:
+        reports[question.name] = run(question.experiment, config, out)
+        return ledger.ledger(CLAIMS, PROBLEMS, out)
+
+    if not options.quick:
+        entries = add_seeds(entries, asked, out, 60 * options.seeds_budget, answer)
+    print(table([row for report in reports.values() for row in report.rows]))
     ledger.write(entries, out)
     with replacing(out / "costs.json") as temporary:
         temporary.write_text(json.dumps(costs(out, options.quick), indent=1) + "\n", encoding="utf-8")
@@ -70,13 +81,28 @@ def reproduce(options: Options) -> None:
     ledger.check_controls(entries, options.quick)
 
 
+def _answer(question: Question, options: Options, out: Path) -> Report:
+    """Run one experiment at the last stage of seeds that there is, taking from the reference what it has."""
+    experiment, config = question.experiment, question.experiment.at(question.problem, options.quick)
+    if not (options.fresh or options.quick):
+        for stage in experiment.staged(config):
+            take(experiment, stage, out)
+    return run(experiment, last_stage(experiment, config, out), out)
+
+
 def questions(options: Options, out: Path) -> list[Question]:
     """List what is to be run: at the tiny size everything, else what is not costly, or named, or there already."""
     chosen = PROBLEMS if options.problem is None else {options.problem: find(options.problem)}
-    every = [Question(e, p) for e in EXPERIMENTS for p in chosen.values() if is_reproduced(e, p)]
+    every = reproduced(chosen.values())
     if options.quick or options.problem:
         return every
     return [q for q in every if not q.problem.costly or _is_stored(q, out)]
+
+
+def reproduced(problems: Iterable[Problem]) -> list[Question]:
+    """List every experiment with every one of the problems on which it is reproduced."""
+    chosen = list(problems)
+    return [Question(e, p) for e in EXPERIMENTS for p in chosen if is_reproduced(e, p)]
 
 
 def _is_stored(question: Question, out: Path) -> bool:
@@ -90,7 +116,8 @@ def costs(out: Path, quick: bool) -> dict[str, dict[str, float]]:
     for experiment in (*EXPERIMENTS, BENCHMARK):
         for problem in PROBLEMS.values():
             if is_reproduced(experiment, problem):
-                seconds = seconds_spent(experiment, experiment.at(problem, quick), out)
+                config = last_stage(experiment, experiment.at(problem, quick), out)
+                seconds = seconds_spent(experiment, config, out)
                 if seconds is not None:
                     found.setdefault(experiment.name, {})[problem.name] = round(seconds, 1)
     return found

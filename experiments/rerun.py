@@ -55,17 +55,18 @@ def find(name: str) -> Claim:
 
 def as_text(e: Mapping[str, Any]) -> str:
     """Write one entry for the terminal."""
-    lines = [f"{e['id']}: {e['verdict']}", f"  {e['statement']}  ({e['source']})"]
+    lines = [f"{e['id']}: {e['verdict']}", f"  {e['statement']}  ({e['source']})", f"  {e['sentence']}"]
     lines += [f"  assumed: {'; '.join(e['assumptions'])}"] * bool(e["assumptions"])
-    lines += [f"  not decided everywhere: {e['reason']}; {e['command']}"] * bool(e["reason"])
     lines += [_line(f) for f in e["findings"]]
     lines += [f"  narrowest true statement tried: {e['narrowest']}"] * bool(e["narrowest"])
     lines += [f"  reading ({r['name']}): {r['verdict']}: {r['statement']}" for r in e["readings"]]
     lines += [f"  control: {e['control']['verdict']}: {e['control']['statement']}"] * bool(e["control"])
+    lines += [f"  power: {e['power']:.3g}"] * (e["power"] is not None)
     return "\n".join(lines)
 
 
 def _line(f: Mapping[str, Any]) -> str:
-    low, high = ("unbounded" if x is None else f"{x:.4g}" for x in f["interval"])
+    low, high = ("unbounded" if x is None else f"{x:.4g}" for x in f["interval"] or (None, None))
     measured = "–" if f["measured"] is None else f"{f['measured']:.4g}"
-    return f"  {f['verdict']}: {f['quantity']}: {measured} [{low}, {high}], predicted {f['predicted']}"
+    interval = f" [{low}, {high}]" if f["interval"] else ""
+    return f"  {f['verdict']}: {f['quantity']}: {measured}{interval}, predicted {f['predicted']}"

@@ -141,7 +141,7 @@ def _chosen(ids: Sequence[str]) -> list[Claim]:
 def _needed(claims: Sequence[Claim], problem: Problem) -> list[Experiment[Any]]:
     """The experiments that decide the claims on this problem, in the order of the catalogue."""
     evidence = [found for claim in claims for found in [ledger.evidence_on(claim, problem)] if found]
-    names = {reading.experiment.name for pair in evidence for reading in pair}
+    names = {reading.experiment.name for pair in evidence for reading in pair if reading}
     return [experiment for experiment in EXPERIMENTS if experiment.name in names]
 
 

@@ -35,7 +35,7 @@ LIBRARY: dict[str, set[str]] = {
 }
 BOTTOM = {"lab", "analysis", "problems"}
 SUBJECTS = {"curvature", "dynamics", "tuning", "benchmark"}
-DOORS = {"reproduce", "rerun", "verify"}
+DOORS = {"reproduce", "rerun", "verify", "keep"}
 EXPERIMENTS: dict[str, set[str]] = {
     "__init__": set(),
     "lab": set(),
@@ -46,7 +46,9 @@ EXPERIMENTS: dict[str, set[str]] = {
     "ledger": {"lab", "analysis"},
     "claims": BOTTOM | SUBJECTS | {"ledger"},
     "catalogue": BOTTOM | SUBJECTS,
-    **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "ledger"}),
+    "stages": {"lab", "claims", "ledger"},
+    **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "ledger", "stages"}),
+    "keep": {"lab", "problems", "reproduce"},
     "__main__": BOTTOM | DOORS | {"catalogue", "costs"},
 }
 MAY_IMPORT = {f"signal_drift.{room}": {f"signal_drift.{other}" for other in below} for room, below in LIBRARY.items()}

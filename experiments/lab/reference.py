@@ -1,0 +1,76 @@
+"""Take records from docs/records, where the long ones of the reference run are kept, and put them there.
+
+One ZIP file for each experiment and problem has its points as they were stored, with when they were computed and how
+long that took. A point is taken only where it carries the digest of the configuration asked for, as any other.
+"""
+
+import json
+import zipfile
+import zlib
+from pathlib import Path
+
+from experiments.lab import store
+from experiments.lab.errors import RecordError
+from experiments.lab.experiment import C, Experiment, Point
+from experiments.lab.files import replacing
+
+FOLDER = Path(__file__).parents[2] / "docs" / "records"
+LARGEST = 2_000_000
+"""Bytes of a file there: compact records only."""
+TAKEN = {"taken from": "docs/records"}
+"""What is noted beside a record that was not computed here."""
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every member of a ZIP file, so that the same records give the same bytes."""
+
+
+def archive(experiment: Experiment[C], config: C, folder: Path = FOLDER) -> Path:
+    """Place the records of an experiment on a problem."""
+    return folder / experiment.name / f"{store.problem_of(config) or 'all'}.zip"
+
+
+def take(experiment: Experiment[C], config: C, out: Path, folder: Path = FOLDER) -> int:
+    """Put into `out` what it lacks and the reference has, and count it. Raises `RecordError` for a damaged file."""
+    path = archive(experiment, config, folder)
+    if not path.exists():
+        return 0
+    try:
+        with zipfile.ZipFile(path) as kept:
+            return sum(_take_point(experiment, config, point, out, kept) for point in experiment.points(config))
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError) as error:
+        raise RecordError(f"reference: {str(path)!r} is damaged ({type(error).__name__})") from None
+
+
+def _take_point(experiment: Experiment[C], config: C, point: Point, out: Path, kept: zipfile.ZipFile) -> bool:
+    place, beside = _files(experiment, config, point, out)
+    if place.exists() or place.name not in kept.namelist():
+        return False
+    timing = json.loads(kept.read(beside.name))
+    if timing[store.MARK] != store.digest(experiment.name, config, point):
+        return False
+    _put(place, kept.read(place.name))
+    _put(beside, json.dumps(timing | TAKEN).encode())
+    return True
+
+
+def _put(place: Path, content: bytes) -> None:
+    with replacing(place) as temporary:
+        temporary.write_bytes(content)
+
+
+def keep(experiment: Experiment[C], config: C, out: Path, folder: Path = FOLDER) -> bool:
+    """Put the records in `out` into the reference, unless they are too large for it; tell whether they are there."""
+    path = archive(experiment, config, folder)
+    with replacing(path) as temporary:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as kept:
+            for point in experiment.points(config):
+                for place in _files(experiment, config, point, out):
+                    kept.writestr(zipfile.ZipInfo(place.name, EPOCH), place.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+        small = temporary.stat().st_size <= LARGEST
+    if not small:
+        path.unlink()
+    return small
+
+
+def _files(experiment: Experiment[C], config: C, point: Point, out: Path) -> tuple[Path, Path]:
+    place = store.path_of(out, experiment.name, config, point)
+    return place, store.timing_of(place)
