@@ -1,4 +1,4 @@
-"""Add seeds, stage by stage, where they may decide a claim: a sequential test whose levels are shared over all stages."""
+"""Add seeds, stage by stage, where they may decide a claim: a sequential test, its level shared over the stages."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.analysis.intervals import bootstrap
-from experiments.analysis.sweeps import best_point, best_points, free_fit, half_octaves, root_fit
+from experiments.analysis.intervals import geometric_mean_of, mean_of
+from experiments.analysis.sweeps import best_point, best_points, free_fit, half_octaves, is_cliff, root_fit
 
 ALPHAS = half_octaves(-2, 12)
 RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -17,12 +17,13 @@ def planted(slope: float, C: float, seeds: int = 5, noise: float = 0.02) -> np.n
     return losses + noise * np.random.default_rng(1).standard_normal((seeds, *losses.shape))
 
 
-def fitted_slope(losses: np.ndarray) -> float:
-    return free_fit(RANKS, np.array([b.x for b in best_points(ALPHAS, losses)])).slope
+def fitted_slopes(losses: np.ndarray) -> np.ndarray:
+    """One slope for each seed."""
+    return np.array([free_fit(RANKS, np.array([b.x for b in best_points(ALPHAS, x)])).slope for x in losses])
 
 
-def fitted_constant(losses: np.ndarray) -> float:
-    return root_fit(RANKS, np.array([b.x for b in best_points(ALPHAS, losses)])).prefactor
+def fitted_constants(losses: np.ndarray) -> np.ndarray:
+    return np.array([root_fit(RANKS, np.array([b.x for b in best_points(ALPHAS, x)])).prefactor for x in losses])
 
 
 def test_best_point_is_the_vertex_of_a_parabola_in_log_space() -> None:
@@ -58,29 +59,47 @@ def test_diverged_runs_are_data() -> None:
 
 def test_planted_square_root_law_is_recovered() -> None:
     losses = planted(0.5, 20.0)
-    slope, C = bootstrap(fitted_slope, losses), bootstrap(fitted_constant, losses)
-    assert slope.low - 0.02 < 0.5 < slope.high + 0.02
+    slope, C = mean_of(fitted_slopes(losses)).at(), geometric_mean_of(fitted_constants(losses)).at()
+    assert slope.low < 0.5 < slope.high
     assert C.low * 0.95 < 20.0 < C.high * 1.05
     assert slope.high - slope.low < 0.2
 
 
 def test_planted_linear_law_is_refuted() -> None:
-    slope = bootstrap(fitted_slope, planted(1.0, 20.0))
+    slope = mean_of(fitted_slopes(planted(1.0, 20.0))).at()
     assert slope.low > 0.6
     assert slope.mean == pytest.approx(1.0, abs=0.1)
 
 
 def test_edge_points_do_not_enter_the_fit() -> None:
-    losses = planted(0.5, 2.0**9.9, noise=0.0)  # from r = 16 on, the best lies at the largest α or beyond
+    (losses,) = planted(0.5, 2.0**9.9, seeds=1, noise=0.0)  # from r = 16 on, the best lies at the largest α or beyond
     best = best_points(ALPHAS, losses)
     assert [b.flag for b in best] == [""] * 4 + ["edge"] * 3
-    assert fitted_slope(losses) == pytest.approx(0.5, abs=1e-6)
+    assert fitted_slopes(losses[None]) == pytest.approx(0.5, abs=1e-6)
     clipped = np.array([b.x if not b.flag else ALPHAS[-1] for b in best])
     assert abs(free_fit(RANKS, clipped).slope - 0.5) > 1e-3  # what fitting them would have done
 
 
-def test_bootstrap_interval_comes_from_the_seeds() -> None:
-    alike = np.repeat(planted(0.5, 20.0, seeds=1), 5, axis=0)
-    same, spread = bootstrap(fitted_slope, alike), bootstrap(fitted_slope, planted(0.5, 20.0, noise=0.3))
-    assert same.low == pytest.approx(same.high, abs=1e-9)
-    assert spread.high - spread.low > 0.01
+def test_one_seeds_cliff_does_not_move_the_optima_of_the_others() -> None:
+    """The optimum of the mean loss lies below those of all seeds: a cliff of one of them decides it."""
+    losses = 0.1 * (np.log(ALPHAS) - np.log([[16.0], [32.0], [64.0]])) ** 2
+    losses[0, np.array(ALPHAS) > 20] += 30.0
+    assert best_point(ALPHAS, losses.mean(0)).x < 20.1
+    assert np.median([b.x for b in best_points(ALPHAS, losses)]) == pytest.approx(32.0)
+
+
+RATES = np.array(half_octaves(-10, 0))
+
+
+@pytest.mark.parametrize(("kept", "cliff"), [(0.45, True), (0.55, False)])
+def test_a_cliff_is_where_doubling_the_rate_undoes_half(kept: float, cliff: bool) -> None:
+    """ℓ = e⁻⁴ at 2⁻⁵, from e⁰ at the smallest rate; at twice that rate so much of the gain is kept."""
+    log_loss = np.interp(np.log2(RATES), [-10, -5, -4, 0], [0.0, -4.0, -4.0 * kept, 9.0])
+    assert is_cliff(RATES, log_loss, 2.0**-5) == cliff
+
+
+def test_a_rate_beyond_which_nothing_ran_or_all_diverged_is_a_cliff() -> None:
+    falling = -np.log(RATES / RATES[0])
+    assert is_cliff(RATES, falling, RATES[-1])
+    assert is_cliff(RATES, np.where(RATES > 2.0**-5, np.inf, falling), 2.0**-5)
+    assert not is_cliff(RATES, falling, 2.0**-5)

@@ -14,7 +14,8 @@ from experiments.lab.experiment import Row, table
 from experiments.lab.runner import results
 from experiments.problems import PROBLEMS
 from experiments.tuning import rates
-from experiments.tuning.methods import COMMON, FULL, TENFOLD, V1, V2, methods
+from experiments.tuning.gap import Setup, untestable
+from experiments.tuning.methods import COMMON, FULL, OVER_V2, TENFOLD, V1, V2, methods, swept
 from experiments.tuning.protocol_comparison import EXPERIMENT, report
 from experiments.tuning.runs import by_method, fft_rate, padded_adapters
 from signal_drift.propositions import closed_forms
@@ -63,21 +64,79 @@ def test_methods_run_with_their_own_scaling_and_rates() -> None:
     assert found.scores == {}  # the teacher has no held-out texts or images
 
 
-def planted(closed: dict[str, float], gap: float = 2.0, noise: float = 0.05) -> xr.Dataset:
-    """A store in which each method closes a given fraction of a gap of ln ℓ."""
+def planted(closed: dict[str, float], gap: float = 2.0, noise: float = 0.05, best: float = 0.9) -> xr.Dataset:
+    """A store in which each method closes a given fraction of a gap of ln ℓ, and the best α of the sweep `best`."""
     names = [*methods(8, SIGMA_A), FULL]
     share = np.array([closed.get(m, 1.0 if m == FULL else 0.0) for m in names])
     draws = noise * np.random.default_rng(0).standard_normal((1, 1, 5, len(names)))
     steps = np.broadcast_to([1.0, 2.0, 8.0], (1, 1, 5, len(names), 3))
     dims = ("share", "rank", "seed", "method")
+    alphas = -gap * (best - 0.1 * np.log2(OVER_V2) ** 2)
+    full = np.log(SHOWN.fft_rates) - np.log(1e-3)
     return xr.Dataset(
         {
             "log_loss": (dims, -gap * share + draws),
+            "by_alpha": (("share", "rank", "seed", "over_v2"), np.broadcast_to(alphas, (1, 1, 5, len(alphas)))),
             "signal": ((*dims, "step"), steps),
             "drift": ((*dims, "step"), np.ones_like(steps)),
+            "fft": ("fft_rate", full**2),
+            "learning_rate": 1e-3,
         },
-        coords={"share": [1.0], "rank": [8], "seed": range(5), "method": names, "step": [1, 2, 3]},
+        coords={
+            "share": [1.0],
+            "rank": [8],
+            "seed": range(5),
+            "method": names,
+            "step": [1, 2, 3],
+            "over_v2": list(OVER_V2),
+        },
     )
+
+
+SETUP = Setup(8, {"a": 1 / 16}, SHOWN.fft_rates)
+
+
+def why_not(data: xr.Dataset, setup: Setup = SETUP) -> str:
+    return untestable(data.isel(share=0, rank=0), setup)
+
+
+def test_a_setting_in_which_rules_can_be_told_apart_is_testable() -> None:
+    assert why_not(planted({V2: 0.8})) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"rank": 64}, "V2 is 2·r"),  # √64·16 = 128
+        ({"rank": 128}, "V2 is 1.4·r"),
+    ],
+)
+def test_v2_that_is_nearly_the_baseline_says_nothing(change: dict, reason: str) -> None:
+    found = why_not(planted({V2: 0.8}), SETUP._replace(**change))
+    assert found.startswith(reason) or (reason == "V2 is 2·r" and found == "")
+
+
+def test_a_baseline_that_diverged_has_no_gap() -> None:
+    data = planted({V2: 0.8})
+    data.log_loss.loc[{"method": COMMON, "seed": [1, 3]}] = np.inf
+    assert why_not(data).startswith("LoRA with α = r diverged at 2 of 5 seeds")
+
+
+def test_full_fine_tuning_at_its_cliff_says_nothing() -> None:
+    data = planted({V2: 0.8})
+    rates = np.array(SHOWN.fft_rates)
+    data["fft"] = ("fft_rate", np.where(rates > 1.1e-3, 20.0, (np.log(rates) - np.log(1e-3)) ** 2))
+    assert "at its cliff" in why_not(data)
+
+
+def test_a_gap_that_is_not_resolved_or_that_no_alpha_closes_says_nothing() -> None:
+    assert why_not(planted({V2: 0.8}, gap=0.0)).startswith("there is no gap that 5 seeds resolve")
+    assert "the best of the sweep closes 40% of it" in why_not(planted({V2: 0.3}, noise=1e-6, best=0.4))
+
+
+def test_the_sweep_over_alpha_passes_through_v2() -> None:
+    assert swept(8, SIGMA_A)[1.0].scaling == pytest.approx(methods(8, SIGMA_A)[V2].scaling)
+    assert swept(8, SIGMA_A)[4.0].scaling["a"] == pytest.approx(4 * methods(8, SIGMA_A)[V2].scaling["a"])
 
 
 def closed_by(method: str, rows: list[Row]) -> Row:
@@ -92,14 +151,14 @@ def test_planted_fraction_is_recovered_and_another_refuted() -> None:
     assert float(closed_by(V1, found.rows).measured) == pytest.approx(0.3, abs=0.06)
     (pure,) = {r.measured for r in found.rows if r.quantity.startswith("F2c")}
     assert float(pure) == 4.0  # of the ratios 2 and 8; the first step is left out
-    assert "LoRA-α, V2 against one half: above: r = 8." in found.sentences[1]
-    assert "LoRA-α, V1 against one half: below: r = 8." in found.sentences[0]
+    assert "LoRA-α, V2 against half of the gap: more: r = 8." in found.sentences[1]
+    assert "LoRA-α, V1 against half of the gap: less: r = 8." in found.sentences[0]
 
 
 def test_no_fraction_without_a_gap() -> None:
     found = report(SHOWN, planted({V2: 0.8}, gap=0.0))
-    assert closed_by(V2, found.rows).measured.startswith("no gap")
-    assert "without a gap" in found.sentences[1]
+    assert closed_by(V2, found.rows).measured.startswith("no gap is resolved")
+    assert "no gap is resolved" in found.sentences[1]
 
 
 def test_diverged_method_is_counted() -> None:
@@ -120,10 +179,11 @@ def test_tiny_comparison_is_stored_and_reported(tmp_path: Path) -> None:
     stored = data.log_loss.sel({"share": 0.1, "rank": 2, "seed": 1, "method": FULL}).item()
     assert stored == pytest.approx(float(jnp.log(full)), rel=1e-9)
     found = report(TINY, data)
-    assert list(found.figures) == [
-        "protocol_comparison",
-        "protocol_comparison_at_0_1",
-    ]  # no held-out classes, no accuracy
+    drawn = ["protocol_comparison", "protocol_purity"]
+    assert list(found.figures) == [*drawn, *(f"{name}_at_0_1" for name in drawn)]  # no held-out classes, no accuracy
+    assert set(found.figures) < set(EXPERIMENT.captions)
+    v2 = data.log_loss.sel({"method": V2})
+    np.testing.assert_allclose(data.by_alpha.sel(over_v2=1.0).values, v2.values, rtol=1e-9)
     assert all(line.count("|") == 5 for line in table(found.rows).splitlines())
 
 

@@ -17,7 +17,7 @@ from experiments.lab.experiment import Row, table
 from experiments.lab.runner import results
 from experiments.problems import PROBLEMS
 from experiments.tuning.rank_law import EXPERIMENT, report
-from experiments.tuning.rank_sweeps import Config
+from experiments.tuning.rank_sweeps import Config, coefficients_over_rate
 from experiments.tuning.runs import final_losses, padded_adapters, sweep_of, swept_losses, swept_losses_and_purity
 
 TINY = replace(
@@ -26,6 +26,7 @@ TINY = replace(
     ranks=(1, 3),
     grid_ranks=(3,),
     alphas=(1.0, 16.0, 64.0),
+    starts=(16.0, 1.0),
     dtype="float64",
 )
 
@@ -79,23 +80,24 @@ def planted(config: Config, slope: float, C: float, rate_slope: float = -0.5) ->
 
     The loss at the best η falls with α.
     """
-    ranks = np.array(config.ranks)
+    ranks, start = np.array(config.ranks), config.starts[-1]
     noise = np.random.default_rng(0).standard_normal((config.seeds, len(ranks), len(config.alphas)))
     by_alpha = (np.log(config.alphas) - np.log(C * ranks**slope)[:, None]) ** 2 / 10 + 0.003 * noise
-    by_rate = (np.log(config.multipliers) - np.log(2.0)) ** 2 / 10 + 1 + 0.003 * noise
+    multipliers = np.stack([config.multipliers(x) for x in config.starts])
+    by_rate = (np.log(multipliers) - np.log(2.0)) ** 2 / 10 + 1 + 0.003 * noise[:, :, None]
     alphas, rates = np.log(config.grid_alphas), np.log(config.grid_rates)
-    valley = np.log(10.0) + rate_slope * (alphas - np.log(config.alpha_0))
+    valley = np.log(10.0) + rate_slope * (alphas - np.log(start))
     by_both = 0.1 * (rates - valley[:, None]) ** 2 - 0.2 * alphas[:, None]
     full = np.log(config.fft_rates) - np.log(1e-3)
     dims = ("seed", "rank")
     shape = (config.seeds, len(ranks))
-    pure = np.stack([np.full(len(config.alphas), 50.0), 50.0 / config.multipliers])
     return xr.Dataset(
         {
             "by_alpha": ((*dims, "alpha"), by_alpha),
-            "by_rate": ((*dims, "alpha"), by_rate),
+            "by_rate": ((*dims, "start", "alpha"), by_rate),
             "by_both": ((*dims, "grid_alpha", "grid_rate"), np.broadcast_to(by_both, (*shape, *by_both.shape))),
-            "purity": ((*dims, "path", "alpha"), np.broadcast_to(pure, (*shape, *pure.shape))),
+            "purity_by_alpha": ((*dims, "alpha"), np.full(by_alpha.shape, 50.0)),
+            "purity_by_rate": ((*dims, "start", "alpha"), np.broadcast_to(50.0 / multipliers, by_rate.shape)),
             "eta_fft": 1e-3,
             "fft": ((*dims, "fft_rate"), np.broadcast_to(full**2, (*shape, len(full)))),
         },
@@ -103,7 +105,7 @@ def planted(config: Config, slope: float, C: float, rate_slope: float = -0.5) ->
             "seed": range(config.seeds),
             "rank": ranks,
             "alpha": list(config.alphas),
-            "path": ["α", "η"],
+            "start": list(config.starts),
             "grid_alpha": list(config.grid_alphas),
             "grid_rate": list(config.grid_rates),
         },
@@ -129,12 +131,26 @@ def test_report_recovers_a_planted_law() -> None:
     assert 0.45 < low < high < 0.55
     assert float(row(rows, "F1c  C of").measured) == pytest.approx(16.0, rel=0.03)
     assert float(row(rows, "F1c  the same over 1/σ_A").measured) == pytest.approx(2.0, rel=0.03)
-    assert float(row(rows, "F1b  their ratio").measured) == pytest.approx(4.0, rel=0.05)
-    assert float(row(rows, "F1b  ln of the lowest").measured) == pytest.approx(1.0, abs=0.1)
+    assert float(row(rows, "F1b  their ratio, from α₀ = 16 ").measured) == pytest.approx(4.0, rel=0.05)
+    assert float(row(rows, "F1b  their ratio, from α₀ = 1.6 ").measured) == pytest.approx(40.0, rel=0.05)
+    assert float(row(rows, "F1b  ln of the lowest loss along η over that along α, from α₀ = 16 ").measured) == (
+        pytest.approx(1.0, abs=0.1)
+    )
     assert float(row(rows, "F1a  exponent of η*").measured) == pytest.approx(-0.5, abs=1e-6)
-    assert row(rows, "F1a  steps").measured == "6 of 6"  # of 7: at the smallest α the best η is on the edge
-    assert float(row(rows, "F1a  η*/η_FFT at α = 16").measured) == pytest.approx(10.0, rel=1e-3)
-    assert float(row(rows, "F2c  signal to drift, 64·α₀").measured) == pytest.approx(64.0, rel=1e-3)
+    falls = [float(r.measured) for r in rows if r.quantity.startswith("F1a  change")]
+    np.testing.assert_allclose(falls, -0.2 * np.log(4.0), rtol=1e-3)
+    assert len(falls) == len(FULL.grid_alphas) - 1
+    assert float(row(rows, "F1a  η*/η_FFT at α = 1.6 ").measured) == pytest.approx(10.0, rel=1e-3)
+    pure = [float(r.measured) for r in rows if r.quantity.startswith("F2c") and "from α₀ = 16 " in r.quantity]
+    np.testing.assert_allclose(pure, [4.0, 16.0], rtol=1e-3)
+
+
+def test_coefficient_falls_with_the_rate_where_the_best_rate_falls_with_alpha() -> None:
+    """η* ∝ α^(−½) is α* ∝ η^(−2): from one η of the grid to the next, √10 times it, C falls to a tenth."""
+    found = coefficients_over_rate(FULL, planted(FULL, 0.5, 16.0))
+    values = np.array([C.value for C in found.values()])
+    assert len(values) > 1
+    np.testing.assert_allclose(values[1:] / values[:-1], 0.1, rtol=0.3)
 
 
 def test_report_refutes_other_laws() -> None:
@@ -143,24 +159,26 @@ def test_report_refutes_other_laws() -> None:
     assert bounds(row(rows, "F1a  exponent of η*"))[0] > 0.1
 
 
-def test_best_points_on_the_edge_are_flagged_not_fitted() -> None:
+def test_best_points_on_the_edge_are_flagged() -> None:
     found = report(FULL, planted(FULL, 0.5, 2.0**10.5))
-    assert "3 of 7 ranks" in row(found.rows, "F1c  free exponent").quantity
-    assert "64: edge" in found.sentences[0]
+    assert "64: on the edge" in found.sentences[0]
     none = report(FULL, planted(FULL, 0.5, 2.0**14))
     assert row(none.rows, "F1c  free exponent")[2:] == ("on the edge", "–")
-    assert row(none.rows, "F1b  their ratio")[2:] == ("on the edge", "–")
+    assert row(none.rows, "F1b  their ratio, from α₀ = 16 ")[2:] == ("on the edge", "–")
 
 
 def test_tiny_sweep_is_stored_and_reported(tmp_path: Path) -> None:
     data = results(EXPERIMENT, TINY, tmp_path)
     assert data.by_alpha.dims == ("rank", "seed", "alpha")
     assert np.all(np.isnan(data.by_both.sel(rank=1)))
-    assert np.all(np.isnan(data.purity.sel(rank=1)))
+    assert np.all(np.isnan(data.purity_by_alpha.sel(rank=1)))
     assert np.all(np.isfinite(data.by_alpha))
-    assert np.all(data.purity.sel(rank=3, alpha=16.0).isel(path=0) == data.purity.sel(rank=3, alpha=16.0).isel(path=1))
+    for start in TINY.starts:  # where both paths start they are one run
+        here = data.sel(rank=3, alpha=start)
+        assert np.all(here.purity_by_alpha == here.purity_by_rate.sel(start=start))
+        assert np.all(here.by_alpha == here.by_rate.sel(start=start))
     found = report(TINY, data)
-    assert len(found.figures) == 4
+    assert set(found.figures) == set(EXPERIMENT.captions)
     assert all(line.count("|") == 5 for line in table(found.rows).splitlines())
     assert data.attrs["training_dtype"] == "float64"
 
@@ -169,12 +187,24 @@ def test_one_rank_without_a_grid_says_what_was_not_asked(tmp_path: Path) -> None
     """MiniLM's tuning has this form."""
     config = replace(TINY, ranks=(3,), grid_alphas=())
     found = report(config, results(EXPERIMENT, config, tmp_path))
-    assert set(found.figures) == {"rank_law", "scaling_paths"}
+    assert set(found.figures) == {"rank_law", "scaling_paths", "path_purity"}
     assert {row.quantity[:3] for row in found.rows} == {"F1b", "F2c"}
-    assert "one rank gives no exponent" in found.sentences[1]
-    assert "the (α, η) grid was not run" in found.sentences[2]
+    assert any("one rank gives no exponent" in sentence for sentence in found.sentences)
+    assert "the (α, η) grid was not run" in found.sentences[-1]
     for draw in found.figures.values():
         draw()
+
+
+def test_more_seeds_are_more_points_and_the_rate_stays_that_of_the_first(tmp_path: Path) -> None:
+    few = replace(TINY, ranks=(3,), grid_alphas=())
+    more = EXPERIMENT.staged(few)[1]
+    assert more.seeds == 2 * few.seeds
+    first = results(EXPERIMENT, few, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("**/*.nc")}
+    second = results(EXPERIMENT, more, tmp_path)
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert second.sizes["seed"] == more.seeds
+    assert np.all(second.eta_fft == first.eta_fft.values.flat[0])
 
 
 @pytest.mark.parametrize("change", [{"ranks": (0,)}, {"ranks": (4, 1)}, {"alphas": ()}, {"grid_alphas": (-1.0,)}])
