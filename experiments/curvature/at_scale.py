@@ -20,11 +20,13 @@ from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Problem, Setting
 from signal_drift import plotting
-from signal_drift.lora.adapters import Adapters
+from signal_drift.lora.adapters import Adapters, Weights
 from signal_drift.propositions import closed_forms
 
 POWERS = {"signal": 2, "drift": 1}
 """The exponents of α that the paper states."""
+SMOOTHED = ("task", "signal", "lora")
+"""The operators whose density is known from random vectors; that of H_Drift is known in full (X1)."""
 SIGNS = {"task": "≥ 0 (P2-premise)", "signal": "≥ 0 (P2-psd)", "lora": "< 0"}
 """The signs of λmin that the paper states."""
 
@@ -100,23 +102,35 @@ def _initial_ends(config: Config, drawn: Drawn, theta: Adapters) -> xr.Dataset:
 
 
 def _densities(config: Config, drawn: Drawn, theta: Adapters, s: float) -> xr.Dataset:
-    """Nodes and weights of stochastic Lanczos quadrature for the four operators, and stochastic traces."""
+    """Quadratures and stochastic traces of H_ℓ, H_Signal and H_LoRA, and all of the spectrum of H_Drift (X1)."""
     parts = sd.decompose(drawn.loss, drawn.base, theta, s)
     found = [
         sd.spectral_density(getattr(parts, name), probes=config.probes, steps=config.nodes, key=jax.random.key(k))
         for k, name in enumerate(OPERATORS)
+        if name in SMOOTHED
     ]
     traces = [density.mean(lambda x: x) for density in found]
-    sizes = np.array([getattr(parts, name).shape[0] for name in OPERATORS])
-    return xr.Dataset(
+    sizes = np.array([getattr(parts, name).shape[0] for name in SMOOTHED])
+    gradient = jax.grad(drawn.loss)(sd.effective_weights(drawn.base, theta, s))
+    sampled = xr.Dataset(
         {
             "nodes": (("operator", "probe", "node"), np.array([density.nodes for density in found])),
             "weights": (("operator", "probe", "node"), np.array([density.weights for density in found])),
             "trace": ("operator", sizes * [t.value for t in traces]),
             "trace_error": ("operator", sizes * [t.error for t in traces]),
         },
-        coords={"operator": list(OPERATORS)},
+        coords={"operator": list(SMOOTHED)},
     )
+    return sampled.reindex(operator=list(OPERATORS)).assign(
+        drift_positive=("pair", s * singular_values(gradient)),
+        weights_of_A=sum(A.size for A, _ in theta.values()),
+        weights_of_theta=sum(A.size + B.size for A, B in theta.values()),
+    )
+
+
+def singular_values(gradient: Weights) -> np.ndarray:
+    """Return σ_i(G_l) of all layers, ascending: ±s σ_i are the eigenvalues of H_Drift, r-fold each, beside zeros."""
+    return np.sort(np.concatenate([np.linalg.svd(np.asarray(G), compute_uv=False) for G in gradient.values()]))
 
 
 def lowest(data: xr.Dataset, operator: str, alpha: float, state: str = "initial") -> Interval:
@@ -252,7 +266,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
         panel.legend()
     left.set_title("(a) B = 0, largest; dashed: stated power")
     middle.set_title("(b) B = 0, most negative eigenvalue")
-    for operator in OPERATORS:
+    for operator in SMOOTHED:
         here = start.isel(seed=0).sel(operator=operator)
         style = {"color": plotting.COLOR[operator], "label": SYMBOL[operator]}
         plotting.draw_quadrature(right, here.nodes.values, here.weights.values, **style)

@@ -1,12 +1,14 @@
 """Measure F8c: H_LoRA is indefinite, and as α grows its spectrum converges to that of H_Signal."""
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.flatten_util import ravel_pytree
 
 import signal_drift as sd
 from experiments.analysis.ends import certified
@@ -14,6 +16,7 @@ from experiments.analysis.intervals import exponents, mean_interval
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Setting
 from signal_drift import plotting
+from signal_drift.propositions import closed_forms
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,53 @@ def points(config: Config) -> list[Point]:
 
 def measure(config: Config, seed: int, alpha: float) -> xr.Dataset:
     """Measure all eigenvalues of H_LoRA and H_Signal, the extremes of H_ℓ, and the identities they rest on."""
-    parts, unit = _parts(config, seed, alpha), _parts(config, seed, 1.0)
-    probe = jax.random.normal(jax.random.fold_in(jax.random.key(seed), 3), (parts.lora.shape[0], 8))
+    parts, unit = _parts(config, seed, alpha), _unit(config, seed)
+    H = np.where(unit.in_b, alpha, 1.0)[:, None] * unit.lora * np.where(unit.in_b, alpha, 1.0)
+    probe = jax.random.normal(jax.random.fold_in(jax.random.key(seed), 3), (len(H), 8))
     lora, signal, drift = parts.lora @ probe, parts.signal @ probe, parts.drift @ probe
-    task = _task_extremes(config, seed)
     return xr.Dataset(
         {
-            "lora": ("theta_index", sd.eigenvalues(parts.lora)),
-            "signal": ("theta_index", alpha**2 * _unit_signal(config, seed)),
-            "drift_max": certified(parts.drift).values[0],
-            "task_extremes": ("end", task.values),
-            "task_residuals": ("end", task.residuals),
+            "lora": ("theta_index", sd.eigenvalues(H)),
+            "signal": ("theta_index", alpha**2 * unit.signal),
+            "drift_max": alpha * unit.drift.max(),
+            "pairs": int(np.sum(unit.drift > plotting.zero_threshold(unit.drift))),
+            "task_extremes": ("end", unit.task.values),
+            "task_residuals": ("end", unit.task.residuals),
             "sum_error": _relative(lora - signal - drift, lora),
-            "square_error": _relative(signal - alpha**2 * (unit.signal @ probe), signal),
+            "square_error": _relative(signal - alpha**2 * (_parts(config, seed, 1.0).signal @ probe), signal),
+            "assembly_error": _relative(H @ probe - lora, lora),
         },
         coords={"end": ["min", "max"]},
+    )
+
+
+class _Unit(NamedTuple):
+    """Holds of one seed, at B = 0 and α = 1, what every α only multiplies.
+
+    With `in_b` the positions of B in θ and S = diag(α there, 1 elsewhere), H_LoRA(α) = S H_LoRA(1) S, since the A-block
+    is zero, the A–B block the drift's and the B-block the signal's (P4); `drift` is the spectrum of H_Drift (X1).
+    """
+
+    in_b: np.ndarray
+    lora: np.ndarray
+    signal: np.ndarray
+    drift: np.ndarray
+    task: sd.ExtremeEigenvalues
+
+
+@lru_cache(maxsize=1)
+def _unit(config: Config, seed: int) -> _Unit:
+    """Assemble and decompose once for all α of a seed; its points follow one another."""
+    drawn, theta, s = config.problem.draw(seed), config.problem.adapters(seed), config.problem.scaling(1.0)
+    parts = _parts(config, seed, 1.0)
+    gradient = jax.grad(drawn.loss)(sd.effective_weights(drawn.base, theta, s))
+    marked = {k: sd.Adapter(A=jnp.zeros_like(A), B=jnp.ones_like(B)) for k, (A, B) in theta.items()}
+    return _Unit(
+        in_b=np.asarray(ravel_pytree(marked)[0]) > 0,
+        lora=np.asarray(parts.lora.dense()),
+        signal=sd.eigenvalues(parts.signal),
+        drift=closed_forms.drift_eigenvalues(gradient, theta, s),
+        task=certified(parts.task, which="both"),
     )
 
 
@@ -52,18 +87,6 @@ def _parts(config: Config, seed: int, alpha: float) -> sd.Decomposition:
     """Decompose the Hessian at B = 0."""
     drawn = config.problem.draw(seed)
     return sd.decompose(drawn.loss, drawn.base, config.problem.adapters(seed), config.problem.scaling(alpha))
-
-
-@cache
-def _task_extremes(config: Config, seed: int) -> sd.ExtremeEigenvalues:
-    """Find λmin and λmax of H_ℓ, which do not depend on α while B = 0."""
-    return certified(_parts(config, seed, 1.0).task, which="both")
-
-
-@cache
-def _unit_signal(config: Config, seed: int) -> np.ndarray:
-    """Compute the spectrum of H_Signal at α = 1; at B = 0 every other one is α² times it (P4)."""
-    return sd.eigenvalues(_parts(config, seed, 1.0).signal)
 
 
 def _relative(difference: jax.Array, reference: jax.Array) -> float:

@@ -33,10 +33,6 @@ class Config(Setting):
     """η of Adam; the paper's η₀."""
     steps: int = 100
     """Training steps; the paper's number."""
-    probes: int = 10
-    """Random vectors of every density."""
-    nodes: int = 80
-    """Nodes of the quadrature for every vector."""
     tolerance: float = 1e-6
     """Residual of an eigenvalue over ‖H‖ at which the search stops."""
 
@@ -46,27 +42,18 @@ def points(config: Config) -> list[Point]:
 
 
 def measure(config: Config, seed: int, state: str) -> xr.Dataset:
-    """Measure the ends of all five spectra, the density of that of H_ℓ, and the loss."""
+    """Measure all eigenvalues of H_ℓ, the ends of the other four spectra, and the loss."""
     problem, s = config.problem, config.problem.scaling(config.alpha)
     base, loss = problem.draw(seed)
     theta = adapters_at(state, problem, seed, config.alpha, config.learning_rate, config.steps)
     parts, whole = sd.gauss_newton(loss, base, theta, s), sd.decompose(loss, base, theta, s)
-    ends = {
-        name: (("end",), certified(op, which="both", tolerance=config.tolerance).values)
-        for name, op in (
-            ("task", whole.task),
-            ("signal", whole.signal),
-            ("G", parts.task),
-            ("G_signal", parts.signal),
-            ("R", parts.residual),
-        )
-    }
-    density = sd.spectral_density(whole.task, probes=config.probes, steps=config.nodes)
+    searched = {"signal": whole.signal, "G": parts.task, "G_signal": parts.signal, "R": parts.residual}
+    spectrum = sd.eigenvalues(whole.task)
     return xr.Dataset(
         {
-            "nodes": (("probe", "node"), density.nodes),
-            "weights": (("probe", "node"), density.weights),
-            **ends,
+            "spectrum": ("task_index", spectrum),
+            "task": ("end", spectrum[[0, -1]]),
+            **{k: ("end", certified(op, "both", config.tolerance).values) for k, op in searched.items()},
             "loss": float(loss(sd.effective_weights(base, theta, s))),
         },
         coords={"end": ["min", "max"]},
@@ -79,12 +66,10 @@ def signs(data: xr.Dataset, name: str, state: str) -> np.ndarray:
 
 
 def negative_share(data: xr.Dataset, state: str) -> Interval:
-    """Estimate Σ_{λ<0}|λ| / Σ|λ| of H_ℓ, by quadrature."""
-    here = data.sel(state=state)
-    curvature = abs(here.nodes) * here.weights
-    return mean_interval(
-        (curvature.where(here.nodes < 0, 0).sum(["probe", "node"]) / curvature.sum(["probe", "node"])).values
-    )
+    """Compute Σ_{λ<0}|λ| / Σ|λ| of H_ℓ from all its eigenvalues."""
+    spectrum = data.spectrum.sel(state=state)
+    negative = (-spectrum).clip(min=0).sum("task_index") / abs(spectrum).sum("task_index")
+    return mean_interval(negative.values)
 
 
 def surviving(data: xr.Dataset, state: str) -> Interval:
@@ -126,10 +111,9 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     figure, (left, right) = plotting.panels(2, rf"P2-premise  $H_\ell = G + R$: {size}")
     for state, color in zip(STATES, ("signal", "band"), strict=True):
         for k in range(config.seeds):
-            here = data.sel(state=state).isel(seed=k)
-            relative = here.nodes.values / float(here.task.sel(end="max"))
+            spectrum = data.spectrum.sel(state=state).isel(seed=k).values
             style = {"color": plotting.COLOR[color], "alpha": 0.5, "label": state if k == 0 else None}
-            plotting.draw_quadrature(left, relative, here.weights.values, **style)
+            plotting.draw_sorted(left, spectrum / spectrum[-1], **style)
         for x, name in enumerate(LABEL):
             y = signs(data, name, state)
             shift = -0.12 if state == "initial" else 0.12
@@ -140,7 +124,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     left.set(
         xlabel="position, share of all eigenvalues",
         ylabel=r"$\lambda\,/\,\lambda_{max}$",
-        title=r"(a) $H_\ell$, each seed, by quadrature",
+        title=r"(a) $H_\ell$, each seed",
     )
     right.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="positive semi-definite")
     right.set(
@@ -161,6 +145,6 @@ EXPERIMENT = Experiment(
     points=points,
     measure=measure,
     report=report,
-    tiny={"seeds": 2, "steps": 10, "probes": 3, "nodes": 20},
+    tiny={"seeds": 2, "steps": 10},
     refuses=dense_only,
 )

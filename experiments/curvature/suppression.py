@@ -56,15 +56,23 @@ def measure(config: Config, seed: int) -> xr.Dataset:
     task = np.asarray(parts.task.dense())
     grams = closed_forms.task_grams(jnp.asarray(task), drawn.base)
     shrinks = {k: closed_forms.suppression(problem.rank, s, sigma[k]) for k in drawn.base}
-    root = np.sqrt(np.concatenate([np.full(W.size, shrinks[k]) for k, W in sorted(drawn.base.items())]))
+    spectrum = sd.eigenvalues(task)
     own = {
-        "task": ("task_index", sd.eigenvalues(task)),
-        "compressed": ("task_index", sd.eigenvalues(root[:, None] * task * root)),
+        "task": ("task_index", spectrum),
+        "compressed": ("task_index", _compressed(task, spectrum, drawn.base, shrinks)),
         "signal": ("theta_index", sd.eigenvalues(parts.signal)),
         "closed_trace": float(closed_forms.signal_trace(grams, start, s)),
         "own_deviation": closed_forms.signal_trace_deviation(grams, problem.rank, s, sigma),
     }
     return xr.Dataset(own).merge(_over_ranks(config, drawn.base, grams, seed))
+
+
+def _compressed(task: np.ndarray, spectrum: np.ndarray, base: Weights, shrinks: dict[str, float]) -> np.ndarray:
+    """Return the spectrum of H_ℓ with the weights of layer l counted √(r s²σ_l²) times; of one σ_A, a multiple."""
+    if len(set(shrinks.values())) == 1:
+        return next(iter(shrinks.values())) * spectrum
+    root = np.sqrt(np.concatenate([np.full(W.size, shrinks[k]) for k, W in sorted(base.items())]))
+    return sd.eigenvalues(root[:, None] * task * root)
 
 
 def _over_ranks(config: Config, base: Weights, grams: closed_forms.Grams, seed: int) -> xr.Dataset:
