@@ -63,6 +63,8 @@ class Config(Setting):
     """c in A ~ N(0, c²/d); 1/√d for the reader who takes N(0, 1/d) to name the standard deviation at d = 256."""
     w_scale: float = 1.0
     """The same for W₀."""
+    rules: tuple[str, ...] = tuple(RULES)
+    """What s is, one after the other."""
     double: bool = False
     """Compute in float64, the project's precision, and not in float32, the usual one."""
 
@@ -121,8 +123,13 @@ def measure(config: Config, seed: int, variant: str) -> xr.Dataset:
         return _losses(*given, dtype(s), rate, key, config.steps, batch, problem.reduction)
 
     return xr.Dataset(
-        {"loss": (("rule", "run", "time"), np.array([[losses(k, *m) for m in RUNS.values()] for k in RULES], float))},
-        coords={"rule": list(RULES), "run": list(RUNS), "time": np.arange(config.steps + 1)},
+        {
+            "loss": (
+                ("rule", "run", "time"),
+                np.array([[losses(k, *m) for m in RUNS.values()] for k in config.rules], float),
+            )
+        },
+        coords={"rule": list(config.rules), "run": list(RUNS), "time": np.arange(config.steps + 1)},
     )
 
 

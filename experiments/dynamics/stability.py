@@ -32,8 +32,6 @@ from signal_drift import plotting
 from signal_drift.lora.adapters import Adapters
 from signal_drift.propositions import closed_forms
 
-TOLERANCE = 1e-8
-"""Residual of an eigenvalue over ‖H‖ at which its search stops: far below what the bisection resolves."""
 QUADRATIC_HALVINGS = 24
 """Enough that the bracket is narrower than the interval proved for the quadratic."""
 
@@ -54,6 +52,8 @@ class Config(Setting):
     """Unknowns of the quadratic; its eigenvalues are 1/i."""
     quadratic_steps: int = 1000
     """Steps of gradient descent on the quadratic."""
+    tolerance: float = 1e-8
+    """Residual of an eigenvalue over ‖H‖ at which its search stops: far below what the bisection resolves."""
 
 
 def points(config: Config) -> list[Point]:
@@ -64,7 +64,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
     """Measure critical rates by the three criteria, on a fixed sample, and the eigenvalues they are compared to."""
     drawn, start = config.problem.draw(seed), config.problem.adapters(seed)
     lora = [_lora(config, drawn, start, config.problem.scaling(alpha)) for alpha in config.alphas]
-    task = certified(sd.decompose(drawn.loss, drawn.base, start, 1.0).task, "both", TOLERANCE).values
+    task = certified(sd.decompose(drawn.loss, drawn.base, start, 1.0).task, "both", config.tolerance).values
     quadratic, bound = _quadratic(config, jax.random.fold_in(jax.random.key(seed), 6))
     return xr.concat(lora, xr.IndexVariable("alpha", list(config.alphas))).assign(
         task=task[-1],
@@ -77,12 +77,12 @@ def measure(config: Config, seed: int) -> xr.Dataset:
 
 def _lora(config: Config, drawn: Drawn, start: Adapters, s: float) -> xr.Dataset:
     parts = sd.decompose(drawn.loss, drawn.base, start, s)
-    ends = certified(parts.lora, "both", TOLERANCE)
+    ends = certified(parts.lora, "both", config.tolerance)
     lowest, largest = (float(value) for value in ends.values)
     gradient = _gradient(drawn, start, s)
     return xr.Dataset(
         {
-            "signal": certified(parts.signal, tolerance=TOLERANCE).values[0],
+            "signal": certified(parts.signal, tolerance=config.tolerance).values[0],
             "lora": largest,
             "lowest": lowest,
             "residual": ends.residuals[-1] / largest,
