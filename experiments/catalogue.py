@@ -14,11 +14,11 @@ from experiments.curvature import (
     suppression,
 )
 from experiments.dynamics import (
-    along_training,
     gauge_breaking,
     optimizer_gauge,
     readings,
     signal_descent,
+    spectra_along_training,
     stability,
     trajectories,
     update_scaling,
@@ -48,7 +48,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
         update_scaling,
         signal_descent,
         stability,
-        along_training,
+        spectra_along_training,
         optimizer_gauge,
         gauge_breaking,
         rates,

@@ -1,7 +1,10 @@
 """Run Adam along (m·η₀, α₀) and along (η₀, m·α₀), measure these runs and draw them (F2)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import xarray as xr
 
@@ -46,6 +49,16 @@ def run_label(family: str, multiplier: float) -> str:
 
 def run_labels(config: Families, family: str) -> list[str]:
     return [run_label(family, m) for m in config.multipliers(family)]
+
+
+def run_styles(etas: Sequence[str], alphas: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Choose how runs are drawn: η warm, whole lines and circles, α cool, dashed and squares, darker the larger."""
+    families = (etas, "YlOrRd", "-", "o"), (alphas, "YlGnBu", "--", "s")
+    return {
+        run: {"color": color, "ls": line, "marker": marker, "ms": 5}
+        for runs, name, line, marker in families
+        for run, color in zip(runs, mpl.colormaps[name](np.linspace(0.45, 0.95, len(runs))), strict=True)
+    }
 
 
 def trajectories(config: Families, seed: int) -> xr.Dataset:

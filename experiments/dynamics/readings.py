@@ -1,9 +1,9 @@
 """Run F2a under every reading of App. E: what η = 64·η₀, η = 128·η₀ and α = 256·α₀ do to w ↦ ℓ(w) under Adam.
 
-The paper leaves open whether s is α/r or α, whether SiLU follows the last layer, whether batches are full, the scale
-of Y, whether the squared error is averaged or summed, the precision, and whether the 1/d of N(0, 1/d) is a variance.
-One choice is changed at a time, for both rules of s. A reading shows what the paper reports if most seeds do, in all
-three runs.
+The paper writes s = α/r and leaves open whether its code has s = α, or rsLoRA's s = α/√r, whether SiLU follows the last
+layer, whether batches are full, the scale of Y, whether the squared error is averaged or summed, the precision, and
+whether the 1/d of N(0, 1/d) is a variance. One choice is changed at a time, for every rule of s. A reading shows what
+the paper reports if most seeds do, in all three runs.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,12 @@ MARKS = {"stable": ("o", "signal"), "oscillates": ("^", "band"), "diverges": ("X
 """How a word is drawn: shape and colour."""
 LIMIT = 1e6
 """Where the axis of the final loss over the initial loss ends."""
-RULES: dict[str, Literal["alpha/r", "alpha"]] = {"s = α/r": "alpha/r", "s = α": "alpha"}
+RULES: dict[str, Literal["alpha/r", "alpha", "alpha/sqrt(r)"]] = {
+    "s = α/r": "alpha/r",
+    "s = α/√r": "alpha/sqrt(r)",
+    "s = α": "alpha",
+}
+"""What s may be; α/√r is rsLoRA's."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Config(Setting):
     """c in A ~ N(0, c²/d); 1/√d for the reader who takes N(0, 1/d) to name the standard deviation at d = 256."""
     w_scale: float = 1.0
     """The same for W₀."""
+    rules: tuple[str, ...] = tuple(RULES)
+    """What s is, one after the other."""
     double: bool = False
     """Compute in float64, the project's precision, and not in float32, the usual one."""
 
@@ -100,7 +107,7 @@ def points(config: Config) -> list[Point]:
 
 
 def measure(config: Config, seed: int, variant: str) -> xr.Dataset:
-    """Record the full-batch loss at every step of the three runs under one reading, for both rules of s."""
+    """Record the full-batch loss at every step of the three runs under one reading, for every rule of s."""
     reading = VARIANTS[variant].of(config)
     problem = reading.problem
     base, forward, data = problem.regression(seed)
@@ -116,8 +123,13 @@ def measure(config: Config, seed: int, variant: str) -> xr.Dataset:
         return _losses(*given, dtype(s), rate, key, config.steps, batch, problem.reduction)
 
     return xr.Dataset(
-        {"loss": (("rule", "run", "time"), np.array([[losses(k, *m) for m in RUNS.values()] for k in RULES], float))},
-        coords={"rule": list(RULES), "run": list(RUNS), "time": np.arange(config.steps + 1)},
+        {
+            "loss": (
+                ("rule", "run", "time"),
+                np.array([[losses(k, *m) for m in RUNS.values()] for k in config.rules], float),
+            )
+        },
+        coords={"rule": list(config.rules), "run": list(RUNS), "time": np.arange(config.steps + 1)},
     )
 
 

@@ -24,6 +24,7 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.analysis.divergence import CRITERIA, critical_rate, unstable
+from experiments.analysis.ends import certified
 from experiments.analysis.intervals import exponents, mean_interval
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Problem, Setting
@@ -31,8 +32,6 @@ from signal_drift import plotting
 from signal_drift.lora.adapters import Adapters
 from signal_drift.propositions import closed_forms
 
-PRODUCTS = 200
-"""Products spent on an eigenvalue: its residual is then far below what the bisection resolves, and is reported."""
 QUADRATIC_HALVINGS = 24
 """Enough that the bracket is narrower than the interval proved for the quadratic."""
 
@@ -53,6 +52,8 @@ class Config(Setting):
     """Unknowns of the quadratic; its eigenvalues are 1/i."""
     quadratic_steps: int = 1000
     """Steps of gradient descent on the quadratic."""
+    tolerance: float = 1e-8
+    """Residual of an eigenvalue over ‖H‖ at which its search stops: far below what the bisection resolves."""
 
 
 def points(config: Config) -> list[Point]:
@@ -63,11 +64,12 @@ def measure(config: Config, seed: int) -> xr.Dataset:
     """Measure critical rates by the three criteria, on a fixed sample, and the eigenvalues they are compared to."""
     drawn, start = config.problem.draw(seed), config.problem.adapters(seed)
     lora = [_lora(config, drawn, start, config.problem.scaling(alpha)) for alpha in config.alphas]
-    task = sd.extreme_eigenvalues(sd.decompose(drawn.loss, drawn.base, start, 1.0).task).values[0]
+    task = certified(sd.decompose(drawn.loss, drawn.base, start, 1.0).task, "both", config.tolerance).values
     quadratic, bound = _quadratic(config, jax.random.fold_in(jax.random.key(seed), 6))
     return xr.concat(lora, xr.IndexVariable("alpha", list(config.alphas))).assign(
-        task=task,
-        full=("criterion", _critical(config, drawn, None, 1.0, 2 / task)),
+        task=task[-1],
+        task_lowest=task[0],
+        full=("criterion", _critical(config, drawn, None, 1.0, 2 / task[-1])),
         quadratic=quadratic,
         quadratic_bound=bound,
     )
@@ -75,14 +77,15 @@ def measure(config: Config, seed: int) -> xr.Dataset:
 
 def _lora(config: Config, drawn: Drawn, start: Adapters, s: float) -> xr.Dataset:
     parts = sd.decompose(drawn.loss, drawn.base, start, s)
-    top = sd.extreme_eigenvalues(parts.lora, max_products=PRODUCTS)
-    largest = float(top.values[0])
+    ends = certified(parts.lora, "both", config.tolerance)
+    lowest, largest = (float(value) for value in ends.values)
     gradient = _gradient(drawn, start, s)
     return xr.Dataset(
         {
-            "signal": sd.extreme_eigenvalues(parts.signal, max_products=PRODUCTS).values[0],
+            "signal": certified(parts.signal, tolerance=config.tolerance).values[0],
             "lora": largest,
-            "residual": top.residuals[0] / largest,
+            "lowest": lowest,
+            "residual": ends.residuals[-1] / largest,
             "rayleigh": float(gradient @ (parts.lora @ gradient) / (gradient @ gradient)),
             "measured": ("criterion", _critical(config, drawn, start, s, 2 / largest)),
         },

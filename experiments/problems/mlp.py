@@ -23,8 +23,8 @@ class MLP(Problem):
     """Number of linear layers."""
     samples: int = 100
     """n, training inputs, drawn from N(0, 1)."""
-    scaling_rule: Literal["alpha/r", "alpha"] = "alpha/r"
-    """s, the factor before BA: the paper writes α/r."""
+    scaling_rule: Literal["alpha/r", "alpha", "alpha/sqrt(r)"] = "alpha/r"
+    """s, the factor before BA: the paper writes α/r; rsLoRA's is α/√r."""
     activate_output: bool = False
     """Apply SiLU after the last layer as well; the paper does not say, its text places SiLU between layers."""
     reduction: Reduction = "mean"
@@ -69,7 +69,8 @@ class MLP(Problem):
         return {f"layers.{i}": self.width for i in range(self.depth)}
 
     def scaling(self, alpha: float, rank: int | None = None) -> float:
-        return super().scaling(alpha, rank) if self.scaling_rule == "alpha/r" else alpha
+        rank = rank or self.rank
+        return alpha / {"alpha/r": rank, "alpha": 1, "alpha/sqrt(r)": rank**0.5}[self.scaling_rule]
 
     def resized(self, width: int) -> Self:
         return replace(self, width=width, rank=min(self.rank, max(1, width // 2)))
