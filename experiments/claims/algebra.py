@@ -5,13 +5,13 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import point
-from experiments.claims.curvature import asymmetric, definite
+from experiments.analysis.intervals import Estimate, exactly_known
+from experiments.claims.curvature import GAUSS_NEWTON, POWERS_OF_ALPHA, asymmetric, definite, ends_named, positive
 from experiments.claims.steps import ascends_never
 from experiments.curvature import algebra, asymmetric_scaling, residual_curvature
 from experiments.dynamics import signal_descent
-from experiments.ledger.claim import Claim, Evidence, Reading
-from experiments.ledger.verdict import Band, Finding
+from experiments.ledger.claim import OWN, Claim, Evidence, Reading
+from experiments.ledger.verdict import Band, Finding, at_most
 
 ALGEBRA, DESCENT = algebra.EXPERIMENT, signal_descent.EXPERIMENT
 
@@ -24,7 +24,7 @@ def holds(claim: str, config: algebra.Config, data: xr.Dataset) -> list[Finding]
         here = algebra.margin(check)
         if here.instances:
             name = f"{check.statement.item()}: largest error / tolerance of {here.instances} instances"
-            found.append(Finding(name, _tolerance(check), point(here.statement)))
+            found.append(Finding(name, _tolerance(check), _missing_is(np.inf, here.statement)))
     return found
 
 
@@ -34,29 +34,55 @@ def control_holds(claim: str, config: algebra.Config, data: xr.Dataset) -> list[
     here = algebra.margin(checks)
     names = "; ".join(dict.fromkeys(checks.control.values))
     name = f"{names}: smallest error / tolerance of {here.instances} instances"
-    return [Finding(name, _tolerance(checks.isel(check=0)), point(here.control))] if here.instances else []
+    estimate = _missing_is(0.0, here.control)
+    return [Finding(name, _tolerance(checks.isel(check=0)), estimate)] if here.instances else []
+
+
+def applies(claim: str, config: algebra.Config, data: xr.Dataset) -> str:
+    """Say that no instance meets the assumptions."""
+    met = int(data.applicable.isel(check=data.claim.values == claim).sum())
+    return "" if met else f"none of {data.applicable.isel(check=0).size} instances meets its assumptions"
+
+
+def _missing_is(otherwise: float, ratio: float) -> Estimate:
+    """A ratio without sampling error; one that is missing where the assumptions are met is no excuse."""
+    return exactly_known(otherwise if np.isnan(ratio) else ratio)
 
 
 def _tolerance(check: xr.Dataset) -> Band:
-    return Band(0.0, 1.0, f"in units of the tolerance, {check.rule.item()}")
+    return at_most(1.0, f"in units of the tolerance, {check.rule.item()}", margin=0.5)
 
 
 def on_drawn_problems(claim: str, statement: str) -> Reading:
     """Hold a claim against every problem and instance that `algebra` tries."""
-    return Reading("on drawn problems", statement, ALGEBRA, partial(holds, claim))
+    return Reading("on drawn problems", statement, ALGEBRA, partial(holds, claim), partial(applies, claim))
 
 
 def _claim(
     name: str,
     source: str,
     statement: str,
+    formula: str,
     *assumptions: str,
     readings: tuple[Reading, ...] = (),
-    figures: tuple[str, ...] = (),
+    figure: str = "algebra",
+    measurement: str = "",
 ) -> Claim:
-    control = Reading("control", "The same, spoiled on purpose.", ALGEBRA, partial(control_holds, name))
-    evidence = (Evidence(on_drawn_problems(name, statement), control),)
-    return Claim(name, assumptions, source, evidence, readings, ("algebra", *figures))
+    """Make a claim that the checks named after it decide, with the same two tolerances off as its control."""
+    near = Reading(
+        "control", "The same, two tolerances off.", ALGEBRA, partial(control_holds, name), partial(applies, name)
+    )
+    return Claim(
+        id=name,
+        group="algebra",
+        assumptions=assumptions,
+        source=source,
+        evidence=(Evidence(on_drawn_problems(name, statement), near),),
+        readings=readings,
+        figure=figure,
+        formula=formula,
+        measurement=measurement or f"checks of {name}",
+    )
 
 
 CLAIMS = [
@@ -64,13 +90,21 @@ CLAIMS = [
         "P1-update",
         "Eq. 4, 11, 18–21",
         "Δw = JΔθ + ½∇²w[Δθ, Δθ] with no remainder: ΔW_Signal = s(BΔA + ΔB A), ΔW_Drift = s ΔB ΔA.",
+        r"\Delta w = J\Delta\theta + \tfrac12\nabla^2 w[\Delta\theta,\Delta\theta]",
     ),
-    _claim("P1-hessian", "Eq. 4, 12–17", "H_LoRA = H_Signal + H_Drift, exactly.", "g ≠ 0"),
+    _claim(
+        "P1-hessian",
+        "Eq. 4, 12–17",
+        "H_LoRA = H_Signal + H_Drift, exactly.",
+        r"H_{\mathrm{LoRA}} = H_{\mathrm{Signal}} + H_{\mathrm{Drift}}",
+        "g ≠ 0",
+    ),
     _claim(
         "P2-descent",
         "Eq. 22–28",
         "⟨Δw_Signal, −g⟩ = ⟨Δθ, −∇_θ ℓ⟩ ≥ 0 for gradient descent, sign descent and Muon: η‖∇‖₂², η‖∇‖₁ and "
         "η(‖G_A‖_* + ‖G_B‖_*).",
+        r"\langle \Delta w_{\mathrm{Signal}}, -g\rangle = \langle\Delta\theta, -\nabla_\theta\ell\rangle \ge 0",
         "∇_θ ℓ ≠ 0",
         readings=(
             Reading(
@@ -86,26 +120,37 @@ CLAIMS = [
                 partial(ascends_never, momentum=-1),
             ),
         ),
-        figures=("signal_descent",),
+        figure="signal_descent",
     ),
-    _claim("P2-psd", "Eq. 29", "If H_ℓ ⪰ 0 then H_Signal ⪰ 0.", "H_ℓ ⪰ 0", "g ≠ 0"),
+    _claim(
+        "P2-psd",
+        "Eq. 29",
+        "If H_ℓ ⪰ 0 then H_Signal ⪰ 0.",
+        r"H_\ell \succeq 0 \;\Rightarrow\; H_{\mathrm{Signal}} \succeq 0",
+        "H_ℓ ⪰ 0",
+        "g ≠ 0",
+    ),
     _claim(
         "P2-drift-indefinite",
         "Eq. 30",
         "H_Drift is zero but for the blocks between A and B of one layer; its non-zero eigenvalues come in pairs ±λ, "
         "and there are some unless g = 0: it is strictly indefinite.",
+        r"\operatorname{spec}(H_{\mathrm{Drift}}) = -\operatorname{spec}(H_{\mathrm{Drift}}) \ne \{0\}",
         "g ≠ 0",
     ),
     _claim(
         "P2-drift-alignment",
         "Eq. 31–33",
         "⟨Δw_Drift, −g⟩ = −½ΔθᵀH_DriftΔθ, of no fixed sign.",
+        r"\langle\Delta w_{\mathrm{Drift}}, -g\rangle"
+        r" = -\tfrac12 \Delta\theta^\top H_{\mathrm{Drift}} \Delta\theta",
         "g ≠ 0",
     ),
     _claim(
         "P4-landscape",
         "Eq. 43–47",
         "At fixed W₀ and A, B = 0: H_Signal(cα) = c²·H_Signal(α) and H_Drift(cα) = c·H_Drift(α).",
+        r"H_{\mathrm{Signal}} = \Theta(\alpha^2),\; H_{\mathrm{Drift}} = \Theta(\alpha)",
         "B = 0",
         "H_ℓ ≠ 0",
         readings=(
@@ -114,32 +159,56 @@ CLAIMS = [
                 "The exponents of the largest eigenvalues are 2 and 1 after training at each α.",
                 asymmetric_scaling.EXPERIMENT,
                 partial(asymmetric, state="trained"),
+                partial(positive, state="trained"),
             ),
         ),
-        figures=("asymmetric_scaling",),
+        figure="asymmetric_scaling",
+        measurement=POWERS_OF_ALPHA,
     ),
-    _claim("X1", "our own", "spec(H_Drift) = {±s·σ_i(G_l), each r times} and zeros.", "g ≠ 0"),
-    _claim("X2", "our own", "Tr H_Signal = s² Σ_l Tr(A_l M_l A_lᵀ), M_l = Σ_o H_ℓ[(o,·), (o,·)].", "B = 0", "H_ℓ ≠ 0"),
+    _claim(
+        "X1",
+        OWN,
+        "spec(H_Drift) = {±s·σ_i(G_l), each r times} and zeros.",
+        r"\operatorname{spec}(H_{\mathrm{Drift}}) = \{\pm s\,\sigma_i(G_l)\}^{\times r} \cup \{0\}",
+        "g ≠ 0",
+    ),
+    _claim(
+        "X2",
+        OWN,
+        "Tr H_Signal = s² Σ_l Tr(A_l M_l A_lᵀ), M_l = Σ_o H_ℓ[(o,·), (o,·)].",
+        r"\operatorname{Tr} H_{\mathrm{Signal}} = s^2 \sum_l \operatorname{Tr}(A_l M_l A_l^\top)",
+        "B = 0",
+        "H_ℓ ≠ 0",
+        "for the variance 2rs⁴σ_A⁴Σ_l‖M_l‖_F², which the standard errors of P3 are: the entries of A Gaussian",
+    ),
     _claim(
         "X5",
-        "our own",
+        OWN,
         "The directions (−X A, B X) leave w unchanged: J v = 0, H_Signal v = 0 and H_LoRA v = H_Drift v.",
+        r"v = (-XA, BX):\; Jv = 0,\; H_{\mathrm{Signal}}v = 0,\; H_{\mathrm{LoRA}}v = H_{\mathrm{Drift}}v",
         "B ≠ 0",
     ),
     _claim(
         "X6",
-        "our own",
+        OWN,
         "With the Gauss–Newton matrix G of a loss convex in the outputs in place of H_ℓ, JᵀGJ ⪰ 0, whatever the model.",
+        r"G \succeq 0 \;\Rightarrow\; J^\top G J \succeq 0",
         "the loss is split into outputs and a convex criterion",
         readings=(
             Reading(
                 "at initialisation",
                 "G ⪰ 0 and JᵀGJ ⪰ 0 at initialisation.",
                 residual_curvature.EXPERIMENT,
-                partial(definite, names=("G", "G_signal"), state="initial"),
+                partial(definite, names=GAUSS_NEWTON, state="initial"),
+                partial(ends_named, GAUSS_NEWTON, "initial"),
             ),
         ),
-        figures=("residual_curvature",),
+        figure="residual_curvature",
     ),
-    _claim("X7", "our own", "J Jᵀ = s²(AᵀA ⊗ I + I ⊗ BBᵀ), columns stacked."),
+    _claim(
+        "X7",
+        OWN,
+        "J Jᵀ = s²(AᵀA ⊗ I + I ⊗ BBᵀ), columns stacked.",
+        r"J J^\top = s^2 (A^\top A \otimes I + I \otimes B B^\top)",
+    ),
 ]

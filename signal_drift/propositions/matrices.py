@@ -11,7 +11,7 @@ from signal_drift.hessians.gauss_newton import criterion_curvature, gauss_newton
 from signal_drift.lora.adapters import Adapter
 from signal_drift.losses.composite import composite, outputs_and_criterion
 from signal_drift.propositions import closed_forms
-from signal_drift.propositions.check import Check, exact, largest, relative, rounding
+from signal_drift.propositions.check import NEARNESS, TOWARDS, Check, exact, largest, relative, rounding, spoiled
 from signal_drift.propositions.subject import Instance, flat
 from signal_drift.spectra.exact import eigenvalues, trace
 
@@ -32,13 +32,13 @@ def hessian_splits(x: Instance) -> Check:
 
 def signal_is_semidefinite(x: Instance) -> Check:
     """Check that H_ℓ ⪰ 0 implies H_Signal ⪰ 0 (P2-psd, Eq. 29)."""
-    signal, drift = (eigenvalues(x.dense[name]) for name in ("signal", "drift"))
+    lowest, tolerance = float(eigenvalues(x.dense["signal"])[0]), x.hessian_tolerance
     return Check.bound(
         "P2-psd",
         "λ_min(H_Signal) ≥ 0",
-        max(0.0, -float(signal[0])),
-        x.hessian_tolerance,
-        control=("λ_min(H_Drift) ≥ 0", max(0.0, -float(drift[0]))),
+        max(0.0, -lowest),
+        tolerance,
+        control=("λ_min(H_Signal) ≥ two tolerances", max(0.0, NEARNESS * tolerance.value - lowest)),
         assumptions={**x.convex, **x.sloped},
     )
 
@@ -46,12 +46,13 @@ def signal_is_semidefinite(x: Instance) -> Check:
 def drift_is_indefinite(x: Instance) -> Check:
     """Check that the spectrum of H_Drift is symmetric about 0, and not 0 unless g is (P2-drift-indefinite, Eq. 30)."""
     drift = eigenvalues(x.dense["drift"])
+    tolerance = rounding(len(drift), largest(drift))
     return Check.bound(
         "P2-drift-indefinite",
         "the eigenvalues of H_Drift come in pairs ±λ",
         largest(drift + drift[::-1]),
-        rounding(len(drift), largest(drift)),
-        control=("they are all ≥ 0", max(0.0, -float(drift[0]))),
+        tolerance,
+        control=("in pairs λ, two tolerances − λ", largest(drift + drift[::-1] - NEARNESS * tolerance.value)),
         assumptions=x.sloped,
     )
 
@@ -67,12 +68,13 @@ def drift_couples_one_layer(x: Instance) -> Check:
     apart = abs(kind[:, None] - kind) == 1
     coupled = apart & (kind[:, None] // 2 == kind // 2)
     drift = x.dense["drift"]
+    inside = abs(drift[coupled & (drift != 0)])
     return Check.bound(
         "P2-drift-indefinite",
         "H_Drift is zero outside the blocks of A and B of one layer",
         largest(drift[~coupled]),
         exact("nothing is added there"),
-        control=("outside those of A and A, B and B", largest(drift[coupled])),
+        control=("and at the smallest of its other entries", float(np.min(inside)) if len(inside) else 0.0),
         assumptions=x.sloped,
     )
 
@@ -83,12 +85,14 @@ def signal_is_quadratic_in_alpha(x: Instance, factor: float = 4.0) -> Check:
     signal, drift = factor**2 * x.hessian_scale, factor * largest(x.dense["drift"])
     gaps = [relative(there["signal"] - factor**2 * x.dense["signal"], signal)]
     gaps += [relative(there["drift"] - factor * x.dense["drift"], drift)]
+    tolerance = rounding(len(x.dense["task"]), 1.0)
+    straight = spoiled(factor**2 * x.dense["signal"], factor * x.dense["signal"], tolerance.value * signal)
     return Check.bound(
         "P4-landscape",
         "H_Signal is quadratic in α and H_Drift linear (relative to the size of their terms)",
         max(gaps),
-        rounding(len(x.dense["task"]), 1.0),
-        control=("H_Signal is linear too", relative(there["signal"] - factor * x.dense["signal"], signal)),
+        tolerance,
+        control=(f"{TOWARDS}H_Signal is linear too", relative(there["signal"] - straight, signal)),
         assumptions={**x.begins, **x.curved},
     )
 
@@ -118,12 +122,13 @@ def gauge_directions(x: Instance) -> Check:
     v, wrong = directions
     J, signal, drift, lora = (x.dense[name] for name in ("jacobian", "signal", "drift", "lora"))
     moved, curved = (len(v) * largest(v) * scale for scale in (largest(J), x.hessian_scale))
+    tolerance = rounding(len(v), 1.0)
     return Check.bound(
         "X5",
         "the GL(r) directions leave w and H_Signal alone (relative to the size of the products)",
         max(relative(J @ v, moved), relative(signal @ v, curved), relative(lora @ v - drift @ v, curved)),
-        rounding(len(v), 1.0),
-        control=("so do (X A, B X)", relative(J @ wrong, moved)),
+        tolerance,
+        control=(f"{TOWARDS}so do (X A, B X)", relative(spoiled(J @ v, J @ wrong, tolerance.value * moved), moved)),
         assumptions={"B ≠ 0": not x.begins["B = 0"]},
     )
 
@@ -132,21 +137,20 @@ def gauss_newton_is_semidefinite(x: Instance) -> Check:
     """Check that JᵀGJ ⪰ 0 for a criterion that is convex in the outputs, whatever the model (X6)."""
     point = (x.loss, x.base, x.adapters, x.scaling)
     halves = outputs_and_criterion(x.loss)
-    assumptions, excess, tolerance = {"the loss is composite": halves is not None}, np.nan, rounding(1, np.nan)
+    assumptions, lowest, tolerance = {"the loss is composite": halves is not None}, np.nan, rounding(1, np.nan)
     if halves is not None:
         C = eigenvalues(criterion_curvature(*point))
         assumptions["its criterion is convex"] = bool(C[0] >= -rounding(len(C), largest(C)).value)
-        spectrum = eigenvalues(gauss_newton(*point).signal)
-        excess = max(0.0, -float(spectrum[0]))
+        lowest = float(eigenvalues(gauss_newton(*point).signal)[0])
         reach = trace(gauss_newton(composite(halves[0], Partial(_half_square)), *point[1:]).task)
         n = max(len(C), *x.dense["jacobian"].shape)
         tolerance = rounding(n, largest(C) * reach * float(np.sum(x.dense["jacobian"] ** 2)))
     return Check.bound(
         "X6",
         "λ_min(JᵀGJ) ≥ 0 for the Gauss–Newton matrix G",
-        excess,
+        np.maximum(-lowest, 0.0),
         tolerance,
-        control=("λ_min(H_Drift) ≥ 0", max(0.0, -float(eigenvalues(x.dense["drift"])[0]))),
+        control=("λ_min(JᵀGJ) ≥ two tolerances", np.maximum(NEARNESS * tolerance.value - lowest, 0.0)),
         assumptions={**assumptions, **x.sloped},
     )
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from signal_drift.lora.adapters import Adapter, adjoint_product
 from signal_drift.lora.updates import alignment, decompose_update
-from signal_drift.propositions.check import Check, exact, largest, relative, rounding
+from signal_drift.propositions.check import TOWARDS, Check, exact, largest, relative, rounding, spoiled
 from signal_drift.propositions.subject import Instance, flat
 
 VANISHING_EPSILON = 1e-200
@@ -110,12 +110,12 @@ def adam_update_scales(x: Instance, c: float = 3.0, h: float = 5.0) -> Check:
     """
     D, rank, norm = len(flat(x.base)), max(len(A) for A, _ in x.adapters.values()), np.linalg.norm
     (signal, drift), (signal_there, drift_there) = _adam_step(x, 1.0, 1.0), _adam_step(x, c, h)
-    bent, straight = (relative(drift_there.sum - power * drift.sum, drift_there.terms) for power in (c * h**2, c * h))
-    tolerance = rounding(D + 2 * rank, 1.0)
+    tolerance, bent = rounding(D + 2 * rank, 1.0), c * h**2 * drift.sum
+    straight = spoiled(bent, c * h * drift.sum, tolerance.value * drift_there.terms)
     ratios = h * norm(signal_there.sum) * norm(drift.sum) - norm(signal.sum) * norm(drift_there.sum)
     gaps = [
         relative(signal_there.sum - c * h * signal.sum, signal_there.terms),
-        bent,
+        relative(drift_there.sum - bent, drift_there.terms),
         relative(ratios, D * h * signal_there.terms * drift.terms),
     ]
     return Check.bound(
@@ -123,7 +123,7 @@ def adam_update_scales(x: Instance, c: float = 3.0, h: float = 5.0) -> Check:
         "Adam: α×c and η×h give signal×ch, drift×ch², ratio×1/h (relative to the size of their terms)",
         max(gaps),
         tolerance,
-        control=("drift×ch", straight),
+        control=(f"{TOWARDS}drift×ch", relative(drift_there.sum - straight, drift_there.terms)),
         assumptions={
             "B ≠ 0": not x.begins["B = 0"],
             **x.sloped,
