@@ -9,6 +9,8 @@ from experiments.catalogue import BENCHMARK, EXPERIMENTS, find
 from experiments.costs import spent
 from experiments.lab.command_line import exit_on_bad_input, main
 from experiments.lab.experiment import Experiment
+from experiments.ledger.error_rates import Options as ErrorRates
+from experiments.ledger.error_rates import write_rates
 from experiments.problems import PROBLEMS, fetch_minilm
 from experiments.reproduce import Options as Reproduction
 from experiments.reproduce import reproduce
@@ -41,6 +43,10 @@ def _ledger(arguments: Sequence[str]) -> None:
     show(tyro.cli(Rerun, args=arguments, prog="python -m experiments ledger"))
 
 
+def _error_rates(arguments: Sequence[str]) -> None:
+    write_rates(tyro.cli(ErrorRates, args=arguments, prog="python -m experiments error-rates"))
+
+
 def _fetch(arguments: Sequence[str]) -> None:
     folder = fetch_minilm.cache()
     if fetch_minilm.missing(folder):
@@ -52,6 +58,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "reproduce": ("every experiment in turn, then the ledger and its report", _reproduce),
     "ledger": ("every claim and its verdict (--list), or one claim measured again", _ledger),
     "verify": ("the claims on your own model: path/to/file.py:problem", _verify),
+    "error-rates": ("how often a verdict is wrong, simulated, into docs/error_rates.md", _error_rates),
     "fetch": ("MiniLM and VADER's rated text, once, into the cache folder", _fetch),
 }
 

@@ -47,7 +47,7 @@ EXPERIMENTS: dict[str, set[str]] = {
     "claims": BOTTOM | SUBJECTS | {"ledger"},
     "catalogue": BOTTOM | SUBJECTS,
     **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "ledger"}),
-    "__main__": BOTTOM | DOORS | {"catalogue", "costs"},
+    "__main__": BOTTOM | DOORS | {"catalogue", "costs", "ledger"},
 }
 MAY_IMPORT = {f"signal_drift.{room}": {f"signal_drift.{other}" for other in below} for room, below in LIBRARY.items()}
 OPEN = MAY_IMPORT.keys() - {"signal_drift.__main__"}
