@@ -115,7 +115,8 @@ def geometric_mean_of(samples: Float[np.ndarray, "n"]) -> Estimate:
     def again(truth: float, rng: np.random.Generator) -> Estimate:
         if truth <= 0 or not np.isfinite(inner.value):
             return _unknown(method, len(x))
-        return geometric_mean_of(np.exp(_samples_again(logs, np.log(truth), rng)))
+        with np.errstate(over="ignore"):
+            return geometric_mean_of(np.exp(_samples_again(logs, np.log(truth), rng)))
 
     method = f"Student's t of logarithms over {len(x)}"
     return Estimate(float(np.exp(inner.value)), method, len(x), ends, again)
@@ -140,11 +141,11 @@ def median_of(samples: Float[np.ndarray, "n"]) -> Estimate:
     x = np.sort(np.asarray(samples, float).ravel())
     n = len(x)
     with np.errstate(invalid="ignore"):  # between −∞ and ∞
-        value = float((x[(n - 1) // 2] + x[n // 2]) / 2) if n else np.nan
+        value = float((x[(n - 1) // 2] + x[n // 2]) / 2) if n and not np.isnan(x).any() else np.nan
 
     def ends(confidence: float) -> tuple[float, float]:
         k = _order(confidence, n)
-        if k < 1 or np.isnan(x).any():
+        if k < 1 or np.isnan(value):
             return -np.inf, np.inf
         return float(x[k - 1]), float(x[n - k])
 
