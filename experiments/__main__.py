@@ -10,6 +10,8 @@ from experiments.costs import spent
 from experiments.keep import keep_long
 from experiments.lab.command_line import default_out, exit_on_bad_input, main
 from experiments.lab.experiment import Experiment
+from experiments.ledger.error_rates import Options as ErrorRates
+from experiments.ledger.error_rates import write_rates
 from experiments.problems import PROBLEMS, fetch_minilm
 from experiments.reproduce import Options as Reproduction
 from experiments.reproduce import reproduce
@@ -46,6 +48,10 @@ def _keep(arguments: Sequence[str]) -> None:
     print("\n".join(keep_long(default_out(quick=False))))
 
 
+def _error_rates(arguments: Sequence[str]) -> None:
+    write_rates(tyro.cli(ErrorRates, args=arguments, prog="python -m experiments error-rates"))
+
+
 def _fetch(arguments: Sequence[str]) -> None:
     folder = fetch_minilm.cache()
     if fetch_minilm.missing(folder):
@@ -58,6 +64,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "ledger": ("every claim and its verdict (--list), or one claim measured again", _ledger),
     "verify": ("the claims on your own model: path/to/file.py:problem", _verify),
     "keep": ("put the records that took long into docs/records", _keep),
+    "error-rates": ("how often a verdict is wrong, simulated, into docs/error_rates.md", _error_rates),
     "fetch": ("MiniLM and VADER's rated text, once, into the cache folder", _fetch),
 }
 

@@ -49,7 +49,7 @@ EXPERIMENTS: dict[str, set[str]] = {
     "stages": {"lab", "claims", "ledger"},
     **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "ledger", "stages"}),
     "keep": {"lab", "problems", "reproduce"},
-    "__main__": BOTTOM | DOORS | {"catalogue", "costs"},
+    "__main__": BOTTOM | DOORS | {"catalogue", "costs", "ledger"},
 }
 MAY_IMPORT = {f"signal_drift.{room}": {f"signal_drift.{other}" for other in below} for room, below in LIBRARY.items()}
 OPEN = MAY_IMPORT.keys() - {"signal_drift.__main__"}

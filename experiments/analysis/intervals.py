@@ -92,9 +92,10 @@ def mean_of(samples: Float[np.ndarray, "n"]) -> Estimate:
         return (mean - half, mean + half) if np.isfinite(half) else (-np.inf, np.inf)
 
     def again(truth: float, rng: np.random.Generator) -> Estimate:
-        return mean_of(truth + (0.0 if np.isinf(spread) else spread) * rng.standard_normal(n))
+        return mean_of(truth + spread * rng.standard_normal(n)) if np.isfinite(spread) else _unknown(method, n)
 
-    return Estimate(mean, f"Student's t over {n}", n, ends, again)
+    method = f"Student's t over {n}"
+    return Estimate(mean, method, n, ends, again)
 
 
 def geometric_mean_of(samples: Float[np.ndarray, "n"]) -> Estimate:
@@ -109,12 +110,22 @@ def geometric_mean_of(samples: Float[np.ndarray, "n"]) -> Estimate:
 
     def ends(confidence: float) -> tuple[float, float]:
         low, high = inner.ends(confidence)
-        return float(np.exp(low)), float(np.exp(high))
+        with np.errstate(over="ignore"):
+            return float(np.exp(low)), float(np.exp(high))
 
     def again(truth: float, rng: np.random.Generator) -> Estimate:
-        return geometric_mean_of(np.exp(_samples_again(logs, np.log(truth), rng)))
+        if truth <= 0 or not np.isfinite(inner.value):
+            return _unknown(method, len(x))
+        with np.errstate(over="ignore"):
+            return geometric_mean_of(np.exp(_samples_again(logs, np.log(truth), rng)))
 
-    return Estimate(float(np.exp(inner.value)), f"Student's t of logarithms over {len(x)}", len(x), ends, again)
+    method = f"Student's t of logarithms over {len(x)}"
+    return Estimate(float(np.exp(inner.value)), method, len(x), ends, again)
+
+
+def _unknown(method: str, n: int) -> Estimate:
+    """What says nothing: it has neither value nor bounds."""
+    return Estimate(np.nan, method, n, lambda confidence: (-np.inf, np.inf), lambda truth, rng: _unknown(method, n))
 
 
 def _samples_again(x: np.ndarray, truth: float, rng: np.random.Generator) -> np.ndarray:
@@ -130,18 +141,20 @@ def median_of(samples: Float[np.ndarray, "n"]) -> Estimate:
     """
     x = np.sort(np.asarray(samples, float).ravel())
     n = len(x)
-    value = float(np.median(x)) if n else np.nan
+    with np.errstate(invalid="ignore"):  # between −∞ and ∞
+        value = float((x[(n - 1) // 2] + x[n // 2]) / 2) if n and not np.isnan(x).any() else np.nan
 
     def ends(confidence: float) -> tuple[float, float]:
-        k = int(scipy.stats.binom.ppf((1 - confidence) / 2, n, 0.5))  # P(at most k − 1 below) ≤ (1 − confidence)/2
-        if k < 1 or np.isnan(x).any():
+        k = _order(confidence, n)
+        if k < 1 or np.isnan(value):
             return -np.inf, np.inf
         return float(x[k - 1]), float(x[n - k])
 
     def again(truth: float, rng: np.random.Generator) -> Estimate:
-        return median_of(truth + rng.choice(np.where(np.isinf(x), x, x - value) if np.isfinite(value) else x * 0, n))
+        return median_of(truth + rng.choice(x - value, n)) if np.isfinite(value) else _unknown(method, n)
 
-    return Estimate(value, f"order statistics of {n}", n, ends, again)
+    method = f"order statistics of {n}"
+    return Estimate(value, method, n, ends, again)
 
 
 def difference_of(samples: Float[np.ndarray, "n"]) -> Estimate:
@@ -153,11 +166,10 @@ def difference_of(samples: Float[np.ndarray, "n"]) -> Estimate:
 def share_of(hits: np.ndarray) -> Estimate:
     """Estimate a probability from independent trials by Clopper and Pearson's interval, which never falls short."""
     trials = np.asarray(hits, bool).ravel()
-    found = scipy.stats.binomtest(int(trials.sum()), trials.size)
+    found = int(trials.sum())
 
     def ends(confidence: float) -> tuple[float, float]:
-        interval = found.proportion_ci(confidence, method="exact")
-        return float(interval.low), float(interval.high)
+        return _clopper_pearson(confidence, found, trials.size)
 
     def again(truth: float, rng: np.random.Generator) -> Estimate:
         return share_of(rng.random(trials.size) < truth)
@@ -176,11 +188,13 @@ def quotient_of(numerators: Float[np.ndarray, "n"], denominators: Float[np.ndarr
     mean_a, mean_b = float(np.mean(a)), float(np.mean(b))
     value = mean_a / mean_b if mean_b != 0 else np.nan
     finite = n > 1 and np.isfinite(mean_a) and np.isfinite(mean_b)
+    u, v = (a - mean_a, b - mean_b) if finite else (np.zeros(n), np.zeros(n))
+    covariances = [float(c) / max(n - 1, 1) for c in (u @ u, u @ v, v @ v)]
 
     def ends(confidence: float) -> tuple[float, float]:
         if not finite:
             return -np.inf, np.inf
-        (aa, ab), (_, bb) = np.cov(a, b) * _student(confidence, n - 1) ** 2 / n
+        (aa, ab, bb) = (c * _student(confidence, n - 1) ** 2 / n for c in covariances)
         square, middle, rest = mean_b**2 - bb, mean_a * mean_b - ab, mean_a**2 - aa
         if square <= 0:
             return -np.inf, np.inf
@@ -188,27 +202,36 @@ def quotient_of(numerators: Float[np.ndarray, "n"], denominators: Float[np.ndarr
         return float((middle - root) / square), float((middle + root) / square)
 
     def again(truth: float, rng: np.random.Generator) -> Estimate:
+        if not (finite and np.isfinite(value)):
+            return _unknown(method, n)
         return quotient_of(_samples_again(a - value * b, 0.0, rng) + truth * b, b)
 
-    return Estimate(value, f"Fieller's interval of a quotient over {n}", n, ends, again)
+    method = f"Fieller's interval of a quotient over {n}"
+    return Estimate(value, method, n, ends, again)
 
 
 def correlation_of(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> Estimate:
-    """Estimate a correlation by Fisher's z = artanh ρ, whose standard error is 1/√(n − 3); within [−1, 1] always."""
+    """Estimate a correlation by Fisher's z = artanh ρ, whose standard error is 1/√(n − 3); within [−1, 1] always.
+
+    NaN where one of both does not vary.
+    """
     a, b = (np.asarray(values, float).ravel() for values in (x, y))
-    return _correlation(float(np.corrcoef(a, b)[0, 1]), len(a))
+    a, b = a - np.mean(a), b - np.mean(b)
+    norm = np.sqrt((a @ a) * (b @ b))
+    return _correlation(float(np.clip(a @ b / norm, -1, 1)) if norm > 0 else np.nan, len(a))
 
 
 def _correlation(rho: float, n: int) -> Estimate:
     def ends(confidence: float) -> tuple[float, float]:
         if n < 4 or not np.isfinite(rho):
             return -1.0, 1.0
-        half = float(scipy.stats.norm.ppf((1 + confidence) / 2)) / np.sqrt(n - 3)
+        half = _normal(confidence) / np.sqrt(n - 3)
         with np.errstate(divide="ignore"):
             return float(np.tanh(np.arctanh(rho) - half)), float(np.tanh(np.arctanh(rho) + half))
 
     def again(truth: float, rng: np.random.Generator) -> Estimate:
-        z = np.arctanh(np.clip(truth, -1, 1)) + rng.standard_normal() / np.sqrt(max(n - 3, 1))
+        with np.errstate(divide="ignore"):
+            z = np.arctanh(np.clip(truth, -1, 1)) + rng.standard_normal() / np.sqrt(max(n - 3, 1))
         return _correlation(float(np.tanh(z)), n)
 
     return Estimate(rho, f"Fisher's z over {n}", n, ends, again)
@@ -226,6 +249,24 @@ def certified_between(value: float, low: float, high: float, method: str = "nume
         return certified_between(truth, truth - (value - low), truth + (high - value), method)
 
     return Estimate(value, method, 0, lambda confidence: (low, high), again)
+
+
+@cache
+def _order(confidence: float, n: int) -> int:
+    """The largest k with P(at most k − 1 of n below the median) < (1 − confidence)/2; 0 where there is none."""
+    return int(scipy.stats.binom.ppf((1 - confidence) / 2, n, 0.5))
+
+
+@cache
+def _clopper_pearson(confidence: float, hits: int, n: int) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low = float(scipy.stats.beta.ppf(tail, hits, n - hits + 1)) if hits else 0.0
+    return low, float(scipy.stats.beta.isf(tail, hits + 1, n - hits)) if hits < n else 1.0
+
+
+@cache
+def _normal(confidence: float) -> float:
+    return float(scipy.stats.norm.ppf((1 + confidence) / 2))
 
 
 @cache

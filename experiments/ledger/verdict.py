@@ -12,6 +12,7 @@ supported, in at most 5% of all cases; `docs/error_rates.md` has both rates and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -37,7 +38,8 @@ MAGNITUDE = 10**0.5
 class Band(NamedTuple):
     """Hold the values a statement allows, both ends included, and why it ends there.
 
-    `margin` is by how much an inequality has to fail for that to matter; a band of two ends has its half-width.
+    `margin` is by how much an inequality or an exact value has to fail for that to matter; a band of two ends has its
+    half-width.
     """
 
     low: float
@@ -67,8 +69,8 @@ class Band(NamedTuple):
         if np.isfinite(low) and np.isfinite(high):
             if low > 0 and high >= 4 * low:  # a factor to either side
                 return [low * (low / high) ** 0.5, high * (high / low) ** 0.5]
-            half = (high - low) / 2
-            return [low - half, high + half]
+            beyond = (high - low) / 2 or 2 * self.margin
+            return [low - beyond, high + beyond]
         return [high + 2 * self.margin] if np.isfinite(high) else [low - 2 * self.margin]
 
 
@@ -142,7 +144,7 @@ class Finding:
         low, high = self.estimate.ends(confidence)
         return bool(high < self.band.low or low > self.band.high)
 
-    @property
+    @cached_property
     def known(self) -> bool:
         return not np.isnan([self.estimate.value, *self.estimate.ends(1 - ERROR)]).any()
 
@@ -160,7 +162,7 @@ def decide(findings: Sequence[Finding], looks: int = 1) -> Decided:
     """Decide a statement by all its findings, at one of so many `looks` at a growing number of seeds."""
     level = ERROR / looks
     apart = _refuted(findings, level)
-    each = tuple(
+    each: tuple[Verdict, ...] = tuple(
         "refuted" if i in apart else "supported" if x.known and x.within(1 - level) else "inconclusive"
         for i, x in enumerate(findings)
     )
@@ -206,13 +208,16 @@ def power_of(finding: Finding, trials: int = 1, looks: int = 1) -> float:
 def seeds_needed(finding: Finding, confidence: float) -> int | None:
     """Say roughly how many samples would decide a finding whose value stays where it is; None where none would.
 
-    The width of an interval falls as 1/√n.
+    The width of an interval falls as 1/√n; within a band of two ends it has to clear both.
     """
     interval, n = finding.estimate.at(confidence), finding.estimate.n
     edges = [x for x in finding.band.ends if np.isfinite(x)]
     if not n or not np.isfinite(interval).all() or not edges:
         return None
-    edge = min(edges, key=lambda x: abs(x - interval.mean))
-    gap = abs(edge - interval.mean)
-    half = interval.high - interval.mean if edge > interval.mean else interval.mean - interval.low
-    return None if gap == 0 else int(np.ceil(n * max((half / gap) ** 2, 1.0)))
+    if not finding.band.low <= interval.mean <= finding.band.high:  # it has to come clear of the nearer end only
+        edges = [min(edges, key=lambda x: abs(x - interval.mean))]
+    if interval.mean in edges:
+        return None
+    halves = [interval.high - interval.mean if x > interval.mean else interval.mean - interval.low for x in edges]
+    wider = max(half / abs(x - interval.mean) for half, x in zip(halves, edges, strict=True))
+    return int(np.ceil(n * max(wider**2, 1.0)))
