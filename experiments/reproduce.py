@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from experiments.catalogue import BENCHMARK, EXPERIMENTS, is_reproduced
 from experiments.claims import CLAIMS
+from experiments.hero import draw_hero
 from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Report, table
@@ -74,6 +75,7 @@ def reproduce(options: Options) -> None:
     ledger.write(entries, out)
     with replacing(out / "costs.json") as temporary:
         temporary.write_text(json.dumps(costs(out, options.quick), indent=1) + "\n", encoding="utf-8")
+    draw_hero(entries, PROBLEMS["mlp"], out, options.quick)
     write_pages(entries, Page(out / "figures", _sentences(reports), _speed(out, options.quick)), out)
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
     written = ", ".join(str(out / name) for name in ("report.html", "report.md", "ledger.json", "figures"))

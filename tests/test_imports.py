@@ -47,7 +47,8 @@ EXPERIMENTS: dict[str, set[str]] = {
     "claims": BOTTOM | SUBJECTS | {"ledger"},
     "catalogue": BOTTOM | SUBJECTS,
     "stages": {"lab", "claims", "ledger"},
-    **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "ledger", "stages"}),
+    "hero": {"lab", "curvature", "dynamics", "ledger"},
+    **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "hero", "ledger", "stages"}),
     "keep": {"lab", "problems", "reproduce"},
     "__main__": BOTTOM | DOORS | {"catalogue", "costs", "ledger"},
 }

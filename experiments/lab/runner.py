@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from experiments.lab import store
 from experiments.lab.errors import RecordError
 from experiments.lab.experiment import C, Experiment, Point, Report
-from experiments.lab.figure_files import fingerprint, is_drawn, save_figure
+from experiments.lab.figure_files import Drawing, fingerprint, is_drawn, save_figure
 from experiments.lab.shards import Shard
 
 
@@ -115,12 +116,19 @@ def run(experiment: Experiment[C], config: C, out: Path) -> Report:
     """Measure what is missing, then draw and report from the store; figures go to `out`/figures."""
     data = results(experiment, config, out)
     report = experiment.report(config, data)._replace(provenance=data.attrs)
-    for name, draw in report.figures.items():
-        mark = {"Config": store.digest(experiment.name, config, {}), "Drawn": fingerprint(data, draw)}
-        stem = out / "figures" / store.figure_name(name, getattr(config, "problem", None))
+    problem = getattr(config, "problem", None)
+    drawings = {store.figure_name(name, problem): draw for name, draw in report.figures.items()}
+    draw_figures(drawings, [data], out, store.digest(experiment.name, config, {}))
+    return report
+
+
+def draw_figures(drawings: Mapping[str, Drawing], data: Sequence[xr.Dataset], out: Path, config: str = "") -> None:
+    """Draw into `out`/figures what is not there as it would be drawn from these values and this configuration."""
+    for name, draw in drawings.items():
+        mark = {"Config": config, "Drawn": "".join(fingerprint(x, draw) for x in data)}
+        stem = out / "figures" / name
         if not is_drawn(stem, mark):
             save_figure(draw(), stem, mark)
-    return report
 
 
 def measure_shard(experiment: Experiment[C], config: C, out: Path, shard: Shard) -> None:
