@@ -17,7 +17,9 @@ def checks(error: float, control: float, applicable: bool = True) -> xr.Dataset:
     dims, ones = ("seed", "check"), np.ones((3, 2))
     errors, controls = 0.2 * ones, 4.0 * ones
     errors[-1, -1], controls[-1, -1] = 2 * error, 2 * control
-    words = {name: ("check", ["X5", "X5"] if name == "claim" else ["a", "b"]) for name in ("claim", "statement", "rule")}
+    words = {
+        name: ("check", ["X5", "X5"] if name == "claim" else ["a", "b"]) for name in ("claim", "statement", "rule")
+    }
     return xr.Dataset(
         {
             "error": (dims, errors),
