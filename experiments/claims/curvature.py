@@ -574,8 +574,8 @@ CLAIMS = [
             Evidence(
                 Reading(
                     "as stated",
-                    "At B = 0 H_LoRA has at least r·Σ_l rank G_l eigenvalues of each sign, for every H_ℓ and α (counted "
-                    "at the smallest α: no α changes a sign, by Sylvester's law).",
+                    "At B = 0 H_LoRA has at least r·Σ_l rank G_l eigenvalues of each sign, for every H_ℓ and α "
+                    "(counted at the smallest α: no α changes a sign, by Sylvester's law).",
                     PURIFICATION,
                     both_signs,
                 ),
