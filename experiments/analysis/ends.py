@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.intervals import Interval
 from experiments.lab.experiment import Row
 from experiments.lab.problem import DENSE, Drawn
 from signal_drift.lora.adapters import Adapters
@@ -47,6 +48,11 @@ def certified(
 def lowest_over_highest(ends: xr.DataArray) -> xr.DataArray:
     """Divide λmin by λmax along the axis `end`, of "min" and "max"."""
     return ends.sel(end="min") / ends.sel(end="max")
+
+
+def numerical_bounds(found: Interval) -> str:
+    """Write what the searches leave open of a number, over all seeds: no interval of a mean over draws."""
+    return f"{found.interval()} (numerical bounds)" if np.isfinite(found).all() else "no certificate"
 
 
 def extremes(

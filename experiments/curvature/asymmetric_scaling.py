@@ -29,6 +29,14 @@ LABEL = {
 }
 
 
+STYLE = {
+    "lora_max": {"marker": "o", "ms": 10, "mfc": "none", "mew": 1.6, "ls": "-", "lw": 5, "alpha": 0.5},
+    "signal_max": {"marker": "x", "ms": 7, "mew": 1.6, "ls": (0, (4, 3))},
+    "drift_min": {"marker": "s", "ms": 5, "ls": "-"},
+}
+"""How each is drawn, in this order: λmax of H_LoRA is a wide line with rings, under that of H_Signal."""
+
+
 @dataclass(frozen=True)
 class Config(Setting):
     """Measure extreme eigenvalues over α, before and after training with Adam at each α."""
@@ -119,39 +127,46 @@ def _contains(interval: Interval, value: float) -> bool:
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """The powers of α in both states, and how near the largest eigenvalues come to each other."""
-    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds (dots)"
-    figure, axes = plotting.panels(3, f"F8d  Asymmetric scaling: {sizes}")
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds (means, and ranges as bands)"
+    figure, axes = plotting.panels(3, f"F8d  Asymmetric scaling: {sizes}", height=4.8)
     titles = ("(a) at initialisation, B = 0", f"(b) after {config.steps} steps of Adam, η = {config.learning_rate:g}")
     for panel, state, when in zip(axes, STATES, titles, strict=False):
         _draw_powers(panel, data.sel(state=state).transpose("alpha", "seed"))
         panel.set_title(when)
     axes[0].sharey(axes[1])
-    axes[0].legend()
-    for state, color in zip(STATES, ("signal", "band"), strict=True):
+    for state, color, mark in zip(STATES, ("signal", "band"), "os", strict=True):
         ratio = (data.lora_max / data.signal_max).sel(state=state).transpose("alpha", "seed")
-        axes[2].plot(data.alpha, ratio, "o", color=plotting.COLOR[color], alpha=0.5)
-        axes[2].plot(data.alpha, ratio.mean("seed"), color=plotting.COLOR[color], label=state)
-    axes[2].axhline(1, color=plotting.COLOR["prediction"], ls="--", label="limit 1")
+        axes[2].plot(data.alpha, ratio, mark, color=plotting.COLOR[color], alpha=0.4)
+        axes[2].plot(data.alpha, ratio.mean("seed"), mark + "-", mfc="white", color=plotting.COLOR[color], label=state)
+    axes[2].axhline(1, color=plotting.COLOR["prediction"], ls="--", label="paper: tends to 1")
     plotting.log_axis(axes[2], "α", f"{LABEL['lora_max']} / {LABEL['signal_max']}")
-    axes[2].set_title("(c) alignment of the largest eigenvalues")
+    axes[2].set_title("(c) ratio of the largest eigenvalues")
     axes[2].legend()
     return figure
 
 
 def _draw_powers(panel: plotting.Axes, data: xr.Dataset) -> None:
-    """Measured eigenvalues, and dashed the stated power of α through the first point's mean."""
+    """Measured eigenvalues, and dotted the stated power of α through the first point's mean."""
     alpha = data.alpha.values
-    for name, exponent in QUANTITIES.items():
-        color = plotting.COLOR[name.split("_", maxsplit=1)[0]]
+    for name, style in STYLE.items():
+        color, exponent = plotting.COLOR[name.split("_", maxsplit=1)[0]], QUANTITIES[name]
         values = data[name].values
         slope = mean_interval(exponents(alpha, values.T))
-        panel.plot(alpha, values, "o", color=color, alpha=0.4)
-        panel.plot(alpha, values.mean(1), color=color, label=f"{LABEL[name]}, slope {slope.mean:.2f}")
+        panel.fill_between(alpha, values.min(1), values.max(1), color=color, alpha=0.15, lw=0)
+        panel.plot(alpha, values.mean(1), color=color, label=f"{LABEL[name]}, slope {slope.mean:.2f}", **style)
         if exponent:
             law = values[0].mean() * (alpha / alpha[0]) ** exponent
-            panel.plot(alpha, law, "--", color=plotting.COLOR["prediction"])
-    plotting.log_axis(panel, "α", "eigenvalue (dashed: stated power)")
-    panel.legend()
+            label = "paper: slopes 2 and 1" if exponent == 1 else None
+            panel.plot(alpha, law, ":", color=plotting.COLOR["prediction"], lw=2.4, label=label)
+    plotting.log_axis(panel, "α", "absolute value of the eigenvalue")
+    panel.legend(fontsize=9.5)
+
+
+CAPTIONS = {
+    "asymmetric_scaling": "The largest eigenvalue of H_Signal goes with α², the most negative of H_Drift with α: at "
+    "B = 0 by algebra (a), after training as measured (b); so λmax of H_LoRA nears that of H_Signal (c; nearer to 1 is "
+    "less drift in it)."
+}
 
 
 EXPERIMENT = Experiment(

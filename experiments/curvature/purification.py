@@ -18,6 +18,9 @@ from experiments.lab.problem import Setting
 from signal_drift import plotting
 from signal_drift.propositions import closed_forms
 
+SHOWN = 1e-7
+"""The share of λmax[H_Signal] below which a spectrum is drawn linearly."""
+
 
 @dataclass(frozen=True)
 class Config(Setting):
@@ -94,22 +97,44 @@ def _relative(difference: jax.Array, reference: jax.Array) -> float:
 
 
 def distances(data: xr.Dataset) -> xr.Dataset:
-    """Compute max_i, mean_i |λ_i[H_LoRA] − λ_i[H_Signal]| and Weyl's bound ‖H_Drift‖₂, over λmax[H_Signal]."""
+    """Compute max_i, mean_i |λ_i[H_LoRA] − λ_i[H_Signal]| and Weyl's bound ‖H_Drift‖₂, over λmax[H_Signal].
+
+    `absolute` is the mean itself: what falls relative to λmax[H_Signal] = Θ(α²) may grow (X13).
+    """
     top = data.signal.max("theta_index")
     gap = abs(data.lora - data.signal)
     return xr.Dataset(
         {
             "largest": gap.max("theta_index") / top,
             "mean": gap.mean("theta_index") / top,
+            "absolute": gap.mean("theta_index"),
             "bound": data.drift_max / top,
         }
     )
 
 
+def distance_exponents(data: xr.Dataset, name: str) -> np.ndarray:
+    """Fit the exponent of α in one of the distances at every seed."""
+    return exponents(data.alpha.values, distances(data)[name].transpose("seed", "alpha").values)
+
+
+def signs(data: xr.Dataset) -> xr.Dataset:
+    """Count the eigenvalues of H_LoRA below −n·ε·‖H‖ and above n·ε·‖H‖, what is proved of either sign among them.
+
+    At B = 0 the A-block is zero, so at least `pairs` = r·Σ_l rank G_l are negative and as many positive (X13).
+    """
+    zero = data.sizes["theta_index"] * np.finfo(float).eps * abs(data.lora).max("theta_index")
+    counted = {"negative": (data.lora < -zero).sum("theta_index"), "positive": (data.lora > zero).sum("theta_index")}
+    return xr.Dataset({**counted, "pairs": data.pairs})
+
+
 def report(config: Config, data: xr.Dataset) -> Report:
     distance = distances(data).transpose("seed", "alpha")
-    slope = mean_interval(exponents(data.alpha.values, distance["mean"].values))
-    identities = {"H_LoRA = H_Signal + H_Drift": data.sum_error, "H_Signal(α) = α² H_Signal(1)": data.square_error}
+    identities = {
+        "H_LoRA = H_Signal + H_Drift": data.sum_error,
+        "H_Signal(α) = α² H_Signal(1)": data.square_error,
+        "H_LoRA(α) = S H_LoRA(1) S": data.assembly_error,
+    }
     rows = [
         _extremes_row("H_ℓ", "≥ 0 (P2-premise)", data.task_extremes.isel(alpha=0)),
         _extremes_row("H_Signal, every α", "≥ 0 (P2-psd)", _ends(data.signal.isel(alpha=0))),
@@ -117,18 +142,44 @@ def report(config: Config, data: xr.Dataset) -> Report:
             _extremes_row(f"H_LoRA, α = {alpha:g}", "< 0", _ends(data.lora.sel(alpha=alpha)))
             for alpha in data.alpha.values
         ),
-        Row(
-            "F8c  exponent in α of the mean distance λ[H_LoRA] to λ[H_Signal] over λmax[H_Signal]",
-            "< 0",
-            str(slope),
-            slope.interval(),
-        ),
+        *_distance_rows(data, distance),
+        *_sign_rows(data),
         *(
             Row(f"P1/P4  {k}, largest relative error", "rounding", f"{float(v.max()):.1e}", "–")
             for k, v in identities.items()
         ),
     ]
     return Report(rows, _sentences(config, data, distance), {"purification": partial(_figure, config, data, distance)})
+
+
+def _distance_rows(data: xr.Dataset, distance: xr.Dataset) -> list[Row]:
+    """The mean distance of the two spectra at the ends of α, and its exponent: over λmax[H_Signal], and itself."""
+    rows = []
+    for name, words, stated in (
+        ("mean", "mean distance λ[H_LoRA] to λ[H_Signal] over λmax[H_Signal]", "< 0"),
+        ("absolute", "mean distance λ[H_LoRA] to λ[H_Signal] itself", "> 0 (X13)"),
+    ):
+        tag, slope = ("F8c" if name == "mean" else "X13"), mean_interval(distance_exponents(data, name))
+        for alpha in data.alpha.values[[0, -1]]:
+            size = mean_interval(distance[name].sel(alpha=alpha).values)
+            rows.append(Row(f"{tag}  {words}, α = {alpha:g}", "–", str(size), size.interval()))
+        rows.append(Row(f"{tag}  exponent in α of the {words}", stated, str(slope), slope.interval()))
+    return rows
+
+
+def _sign_rows(data: xr.Dataset) -> list[Row]:
+    """The fewest eigenvalues of either sign at any seed and α."""
+    counted = signs(data)
+    stated = f"≥ {int(counted.pairs.min())} (r Σ rank G)"
+    return [
+        Row(
+            f"X13  {sign} eigenvalues of H_LoRA beyond rounding, fewest over α, of {data.sizes['theta_index']}",
+            stated,
+            str(int(counted[sign].min())),
+            "–",
+        )
+        for sign in ("negative", "positive")
+    ]
 
 
 def _ends(spectrum: xr.DataArray) -> xr.DataArray:
@@ -146,66 +197,106 @@ def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[s
     negative = int((task.sel(end="min") < 0).sum())
     threshold = [plotting.zero_threshold(x) for x in data.signal.isel(alpha=0).transpose("seed", ...).values]
     signal = int((data.signal.isel(alpha=0).min("theta_index").values < -np.array(threshold)).sum())
+    counted, slope = signs(data), mean_interval(distance_exponents(data, "absolute"))
+    relative = mean_interval(distance_exponents(data, "mean"))
     inside = bool((distance.largest <= distance.bound * (1 + 1e-9)).all())
     return [
         f"P2-premise: H_ℓ has a certified negative eigenvalue at {negative} of {config.seeds} seeds"
         + (": it is not positive semi-definite here." if negative else "."),
         f"H_Signal has an eigenvalue below −n·ε·‖H‖ at {signal} of {config.seeds} seeds"
         + (": the limit of purification is then not positive semi-definite." if signal else "."),
+        f"X13: at least {int(counted.negative.min())} of {data.sizes['theta_index']} eigenvalues of H_LoRA are negative "
+        f"beyond rounding, at every α and seed; r Σ rank G_l is {int(counted.pairs.min())}.",
+        f"The mean distance of the two spectra goes with α to the power {relative} over λmax[H_Signal], and with α to "
+        f"the power {slope} by itself" + (": purification is relative only." if slope.low > 0 > relative.high else "."),
         f"λ_i[H_LoRA] lies within Weyl's bound ‖H_Drift‖₂ of λ_i[H_Signal] for every i: {'yes' if inside else 'NO'}.",
     ]
 
 
 def _figure(config: Config, data: xr.Dataset, distance: xr.Dataset) -> plotting.Figure:
     sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
-    figure, (left, middle, right) = plotting.panels(3, f"F8c  Spectral purification: {sizes}")
-    top = data.signal.max("theta_index")
-    first = {"seed": data.seed.values[0]}
-    threshold = 1e-9
-    for alpha, color in zip(data.alpha.values, plotting.shades(len(data.alpha)), strict=True):
-        here = first | {"alpha": alpha}
-        plotting.draw_sorted(left, (data.lora / top).sel(here).values, color=color, label=f"α = {alpha:g}")
-    plotting.draw_sorted(
-        left,
-        (data.signal / top).sel(first).isel(alpha=0).values,
-        color=plotting.COLOR["signal"],
-        ls="--",
-        label=r"$H_{Signal}$",
-    )
-    plotting.symlog(left, "y", threshold)
-    left.set(xlabel="position, share of all eigenvalues", ylabel=r"$\lambda\,/\,\lambda_{max}[H_{Signal}]$")
-    left.set_title(r"(a) sorted spectra of $H_{LoRA}$, seed 0")
-    left.legend()
-    for name, ends, color in (
-        (r"$H_{LoRA}$", _ends(data.lora), "lora"),
-        (r"$H_{Signal}$", _ends(data.signal), "signal"),
-        (r"$H_\ell$", data.task_extremes, "task"),
+    figure, (left, middle, right) = plotting.panels(3, f"F8c  Spectral purification: {sizes}", height=4.8)
+    draw_spectra(left, config, data)
+    left.set_title(r"(a) $H_{LoRA}$ nears $H_{Signal}$, seed 0")
+    _draw_signs(middle, data)
+    _draw_distances(right, data, distance)
+    return figure
+
+
+def draw_spectra(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
+    """Draw the sorted spectra of H_LoRA over α and of H_Signal over λmax[H_Signal], at the first seed.
+
+    Half of what `symlog` shows lies below 0, which is shaded: the paper has H_Signal end above it.
+    """
+    here = data.isel(seed=0)
+    top = here.signal.max("theta_index")
+    marks = "osD^v<>"
+    for k, (alpha, color) in enumerate(zip(config.alphas, plotting.shades(len(config.alphas)), strict=True)):
+        spectrum = (here.lora / top).sel(alpha=alpha).values
+        style = {"color": color, "marker": marks[k % len(marks)], "ms": 5, "markevery": (0.02 * (k + 1), 0.14)}
+        plotting.draw_sorted(panel, spectrum, label=f"α = {alpha:g}", **style)
+    limit = (here.signal / top).isel(alpha=0).values
+    plotting.draw_sorted(panel, limit, color=plotting.COLOR["signal"], ls="--", lw=2.2, label=r"$H_{Signal}$, any α")
+    plotting.symlog(panel, "y", SHOWN)
+    panel.axhspan(panel.get_ylim()[0], 0, color=plotting.COLOR["drift"], alpha=0.1, lw=0)
+    panel.text(0.03, 0.04, "negative curvature", transform=panel.transAxes, color=plotting.COLOR["drift"])
+    panel.set(xlabel="position, share of all eigenvalues", ylabel=r"$\lambda\,/\,\lambda_{max}[H_{Signal}]$")
+    panel.legend(fontsize=9, loc="upper right")
+
+
+def _draw_signs(panel: plotting.Axes, data: xr.Dataset) -> None:
+    """How far below 0 each spectrum reaches, at every seed and in the mean."""
+    for name, ends, color, mark in (
+        (r"$H_{LoRA}$", _ends(data.lora), "lora", "o"),
+        (r"$H_{Signal}$", _ends(data.signal), "signal", "s"),
+        (r"$H_\ell$", data.task_extremes, "task", "^"),
     ):
         ratio = (ends.isel(end=0) / ends.isel(end=1)).transpose("alpha", "seed").values
-        middle.plot(data.alpha, ratio, "o", color=plotting.COLOR[color], alpha=0.4)
-        middle.plot(data.alpha, ratio.mean(1), color=plotting.COLOR[color], label=name)
-    middle.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="positive semi-definite")
-    middle.set_xscale("log", base=4)
-    middle.set(xlabel="α", ylabel=r"$\lambda_{min}\,/\,\lambda_{max}$", title="(b) how indefinite, each seed")
-    middle.legend()
-    for name, color in (("largest", "lora"), ("mean", "other")):
-        right.plot(data.alpha, distance[name].T, "o", color=plotting.COLOR[color], alpha=0.5)
-        right.plot(
-            data.alpha, distance[name].mean("seed"), color=plotting.COLOR[color], label=f"{name} over eigenvalues"
+        panel.plot(data.alpha, ratio, mark, color=plotting.COLOR[color], alpha=0.35)
+        panel.plot(data.alpha, ratio.mean(1), mark + "-", mfc="white", color=plotting.COLOR[color], label=name)
+    panel.axhline(0, color=plotting.COLOR["prediction"], ls="--", label=r"paper: $H_\ell,H_{Signal}\geq 0$")
+    panel.set_xscale("log", base=4)
+    panel.set(xlabel="α", ylabel=r"$\lambda_{min}\,/\,\lambda_{max}$", title="(b) how indefinite (0: not at all)")
+    _legend_below(panel, 2)
+
+
+def _draw_distances(panel: plotting.Axes, data: xr.Dataset, distance: xr.Dataset) -> None:
+    """The mean distance over λmax[H_Signal] and by itself, each over its value at the smallest α, and Weyl's bound."""
+    alpha = data.alpha.values
+    for name, color, mark, words in (
+        ("mean", "lora", "o", r"over $\lambda_{max}[H_{Signal}]$ (paper: falls)"),
+        ("absolute", "drift", "s", "by itself"),
+    ):
+        relative = (distance[name] / distance[name].isel(alpha=0)).transpose("alpha", "seed").values
+        slope = mean_interval(distance_exponents(data, name))
+        panel.plot(alpha, relative, mark, color=plotting.COLOR[color], alpha=0.35)
+        label = rf"{words}: $\alpha^{{{slope.mean:.2f}}}$"
+        panel.plot(
+            alpha, np.exp(np.log(relative).mean(1)), mark + "-", mfc="white", color=plotting.COLOR[color], label=label
         )
-    right.plot(
-        data.alpha,
-        distance["bound"].mean("seed"),
+    bound = alpha[0] / alpha
+    panel.plot(
+        alpha,
+        bound,
         "--",
         color=plotting.COLOR["prediction"],
-        label=r"Weyl: $\|H_{Drift}\|_2\propto 1/\alpha$",
+        label=r"Weyl's bound over $\lambda_{max}$: $\alpha^{-1}$",
     )
-    plotting.log_axis(
-        right, "α", r"$|\lambda_i[H_{LoRA}]-\lambda_i[H_{Signal}]|\,/\,\lambda_{max}[H_{Signal}]$", log_x=4
-    )
-    right.set_title("(c) distance between the spectra")
-    right.legend()
-    return figure
+    plotting.log_axis(panel, "α", f"mean distance, over that at α = {alpha[0]:g}", log_x=4)
+    panel.set_title("(c) nearer by ratio, farther by difference")
+    _legend_below(panel, 1)
+
+
+def _legend_below(panel: plotting.Axes, columns: int) -> None:
+    panel.legend(fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns)
+
+
+CAPTIONS = {
+    "purification": "As α grows the spectrum of H_LoRA, over λmax of H_Signal, approaches that of H_Signal (a; up is "
+    "positive curvature), as the paper says; but half of H_LoRA's eigenvalues stay negative, H_Signal itself reaches "
+    "below 0 where H_ℓ does (b; up is less indefinite), and by difference, not ratio, the two move apart (c; down is "
+    "nearer)."
+}
 
 
 EXPERIMENT = Experiment(

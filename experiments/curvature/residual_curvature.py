@@ -108,34 +108,34 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     size = f"{config.problem.label}, r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seeds"
-    figure, (left, right) = plotting.panels(2, rf"P2-premise  $H_\ell = G + R$: {size}")
-    for state, color in zip(STATES, ("signal", "band"), strict=True):
-        for k in range(config.seeds):
-            spectrum = data.spectrum.sel(state=state).isel(seed=k).values
-            style = {"color": plotting.COLOR[color], "alpha": 0.5, "label": state if k == 0 else None}
-            plotting.draw_sorted(left, spectrum / spectrum[-1], **style)
+    figure, (left, right) = plotting.panels(2, rf"P2-premise  $H_\ell = G + R$: {size}", height=4.6, width=6.2)
+    for state, color, mark, shift in zip(STATES, ("signal", "band"), "os", (-0.12, 0.12), strict=True):
+        for k, spectrum in enumerate(data.spectrum.sel(state=state).transpose("seed", "task_index").values):
+            style = {"color": plotting.COLOR[color], "alpha": 0.6, "marker": mark, "markevery": 0.08, "ms": 4}
+            label = f"{state}: {np.mean(spectrum < 0):.0%} below 0 (seed 0)" if k == 0 else None
+            plotting.draw_sorted(left, spectrum / spectrum[-1], label=label, **style)
         for x, name in enumerate(LABEL):
             y = signs(data, name, state)
-            shift = -0.12 if state == "initial" else 0.12
-            right.plot(np.full(config.seeds, x + shift), y, "o", color=plotting.COLOR[color], alpha=0.7, label=None)
-        right.plot([], [], "o", color=plotting.COLOR[color], label=state)
+            place = np.full(config.seeds, x + shift)
+            right.plot(place, y, mark, color=plotting.COLOR[color], alpha=0.7, label=None if x else state)
     plotting.symlog(left, "y", 1e-9)
-    left.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="P2-premise: none below")
-    left.set(
-        xlabel="position, share of all eigenvalues",
-        ylabel=r"$\lambda\,/\,\lambda_{max}$",
-        title=r"(a) $H_\ell$, each seed",
-    )
-    right.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="positive semi-definite")
-    right.set(
-        xticks=range(len(LABEL)),
-        ylabel=r"$\lambda_{min}/\lambda_{max}$ of the same matrix",
-        title="(b) most negative eigenvalue, each seed",
-    )
+    for panel in (left, right):
+        panel.axhline(0, color=plotting.COLOR["prediction"], ls="--", label="premise of P2: none below")
+    left.set(xlabel="position, share of all eigenvalues", ylabel=r"$\lambda\,/\,\lambda_{max}$")
+    left.set_title(r"(a) all eigenvalues of $H_\ell$, each seed")
+    right.set(xticks=range(len(LABEL)), ylabel=r"$\lambda_{min}/\lambda_{max}$ of the same matrix")
     right.set_xticklabels([SYMBOL["task"], SYMBOL["signal"], "$G$", "$J^TGJ$", "$R$"])
-    left.legend()
-    right.legend(loc="lower center")
+    right.set_title("(b) most negative eigenvalue, each seed")
+    for panel in (left, right):
+        panel.legend(fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     return figure
+
+
+CAPTIONS = {
+    "residual_curvature": "H_ℓ has eigenvalues below 0 before and after training (a: all of them, none by sampling), "
+    "against the premise of P2; they come from the residual term R, while the Gauss–Newton matrix G has none (b; up is "
+    "less negative curvature, 0 is none)."
+}
 
 
 EXPERIMENT = Experiment(
