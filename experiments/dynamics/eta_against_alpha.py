@@ -1,10 +1,7 @@
-"""Run Adam along (m·η₀, α₀) and along (η₀, m·α₀), measure these runs and draw them (F2)."""
+"""Run Adam along (m·η₀, α₀) and along (η₀, m·α₀), and measure these runs (F2)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 
@@ -14,7 +11,6 @@ from experiments.analysis.intervals import Interval, exponents, mean_interval
 from experiments.lab.experiment import Row
 from experiments.lab.problem import Setting
 from experiments.problems.adam_run import adam_run
-from signal_drift import plotting
 
 FAMILIES = ("η", "α")
 """Which of the two is multiplied while the other is held."""
@@ -39,6 +35,13 @@ class Families(Setting):
     steps: int = 100
     """Training steps."""
 
+    def rates(self) -> dict[str, tuple[float, float]]:
+        """Return (η, α) of every run in which one of both is multiplied."""
+        eta, alpha = self.learning_rate, self.alpha
+        return {run_label("η", m): (m * eta, alpha) for m in self.eta_multipliers} | {
+            run_label("α", m): (eta, m * alpha) for m in self.alpha_multipliers
+        }
+
     def multipliers(self, family: str) -> np.ndarray:
         return np.array(self.eta_multipliers if family == "η" else self.alpha_multipliers)
 
@@ -49,16 +52,6 @@ def run_label(family: str, multiplier: float) -> str:
 
 def run_labels(config: Families, family: str) -> list[str]:
     return [run_label(family, m) for m in config.multipliers(family)]
-
-
-def run_styles(etas: Sequence[str], alphas: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Choose how runs are drawn: η warm, whole lines and circles, α cool, dashed and squares, darker the larger."""
-    families = (etas, "YlOrRd", "-", "o"), (alphas, "YlGnBu", "--", "s")
-    return {
-        run: {"color": color, "ls": line, "marker": marker, "ms": 5}
-        for runs, name, line, marker in families
-        for run, color in zip(runs, mpl.colormaps[name](np.linspace(0.45, 0.95, len(runs))), strict=True)
-    }
 
 
 def trajectories(config: Families, seed: int) -> xr.Dataset:
@@ -85,10 +78,16 @@ def trajectories(config: Families, seed: int) -> xr.Dataset:
     )
 
 
+def ratio(data: xr.Dataset) -> xr.DataArray:
+    """Return ‖Δw_Signal‖/‖Δw_Drift‖ from the second step on, NaN where a run is not finite or has no drift."""
+    later = data.isel(step=slice(1, None))
+    values = later.signal / later.drift
+    return values.where(np.isfinite(values))
+
+
 def purity(data: xr.Dataset) -> xr.DataArray:
     """Return the geometric mean of ‖Δw_Signal‖/‖Δw_Drift‖ from the second step on: at the first the drift is 0 (X3)."""
-    later = data.isel(step=slice(1, None))
-    return np.exp(np.log(later.signal / later.drift).mean("step"))
+    return np.exp(np.log(ratio(data)).mean("step", skipna=False))
 
 
 def slope(config: Families, values: xr.DataArray, family: str) -> Interval:
@@ -112,66 +111,78 @@ def deepest_ratio(config: Families, data: xr.Dataset) -> Interval:
 
 
 def purity_rows(config: Families, data: xr.Dataset) -> list[Row]:
-    ratio, second = purity(data), (data.signal / data.drift).isel(step=1)
+    second = ratio(data).isel(step=0)
     rows = [
         Row(f"F2c  exponent of the signal-to-drift ratio in {family}, {when}", stated, str(fit), fit.interval())
-        for when, values in (("second step", second), ("all steps", ratio))
+        for when, values in (("second step", second), ("all steps", purity(data)))
         for family, stated in zip(FAMILIES, ("-1 (P4)", "0 (P4)"), strict=True)
         for fit in [slope(config, values, family)]
     ]
-    for alpha, eta in pairs(config, data):
-        quotient = mean_interval((ratio.sel(run=alpha) / ratio.sel(run=eta)).values)
-        share = f"{float(share_above(data, alpha, eta).mean()):.0%} of steps above"
-        name = f"F2c  signal-to-drift ratio, {alpha} over {eta} ({share})"
-        rows.append(Row(name, "> 1", str(quotient), quotient.interval()))
-    return rows
+    return [*rows, *(_pair_row(data, alpha, eta) for alpha, eta in pairs(config, data))]
+
+
+def _pair_row(data: xr.Dataset, alpha: str, eta: str) -> Row:
+    """Compare both ratios on average and step by step; what is unknown at a step is left out and counted."""
+    mean = purity(data)
+    quotient = mean_interval((mean.sel(run=alpha) / mean.sel(run=eta)).values)
+    count, known = counterexamples(data, alpha, eta)
+    asked = data.sizes["seed"] * (data.sizes["step"] - 1)
+    unknown = f", {asked - known} unknown" if known < asked else ""
+    share = f"{float(share_above(data, alpha, eta).mean()):.0%} of steps above, {count} of {known} below{unknown}"
+    return Row(f"F2c  signal-to-drift ratio, {alpha} over {eta} ({share})", "> 1", str(quotient), quotient.interval())
 
 
 def share_above(data: xr.Dataset, upper: str, lower: str) -> xr.DataArray:
-    """Return, by seed, the share of steps from the second on at which one run has the higher signal-to-drift ratio."""
-    ratio = (data.signal / data.drift).isel(step=slice(1, None))
-    return (ratio.sel(run=upper) > ratio.sel(run=lower)).mean("step")
+    """Return, by seed, the share of steps from the second on at which one run has the higher signal-to-drift ratio.
+
+    Steps at which either ratio is unknown are left out; NaN where all are.
+    """
+    high, low = (ratio(data).sel(run=run) for run in (upper, lower))
+    return (high > low).where(high.notnull() & low.notnull()).mean("step")
 
 
-SUMMARY = {"F2a": "final / initial loss", "F2b": "jitter of log drift norm", "F2c": "geometric mean of the ratio"}
-POWERS = {"F2b": {"α": 0}, "F2c": {"η": -1, "α": 0}}
-"""Stated exponents of the multiplier, drawn through the smallest one."""
+ROUNDING = 1e-6
+"""A relative difference of two ratios beyond rounding: a step's norms err by about 1e-13, and one unit of rounding in
+A₀ changes no ratio of a hundred steps by as much (a test does that)."""
 
 
-def draw_families(
-    config: Families, title: str, values: xr.DataArray, name: str, summary: xr.DataArray
-) -> plotting.Figure:
-    """Draw the η family, the α family on the same axis, and one number for each run against its multiplier."""
-    size = f": Adam, {config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
-    figure, axes = plotting.panels(3, title + size, height=4.6)
-    for panel, family, letter in zip(axes, FAMILIES, "ab", strict=False):
-        other = "α = α₀" if family == "η" else "η = η₀"
-        _draw_runs(panel, values, ["LoRA", "FFT"], ["#999999", plotting.COLOR["task"]], "--")
-        _draw_runs(panel, values, run_labels(config, family), plotting.shades(len(config.multipliers(family))), "-")
-        panel.set(title=f"({letter}) {family}-scaling, {other}", xlabel="step", ylabel=name, yscale="log")
-        panel.legend(ncols=2)
-    axes[1].sharey(axes[0])
-    axes[0].autoscale(axis="y")  # to both families
-    for family, color in zip(FAMILIES, ("drift", "signal"), strict=True):
-        m, y = config.multipliers(family), summary.sel(run=run_labels(config, family)).transpose("run", "seed").values
-        axes[2].plot(m, y, "o", color=plotting.COLOR[color], alpha=0.5)
-        axes[2].plot(m, y.mean(1), color=plotting.COLOR[color], label=f"{family}-scaling")
-        power = POWERS.get(title[:3], {}).get(family)
-        if power is not None:
-            axes[2].plot(m, y[0].mean() * (m / m[0]) ** power, "--", color=plotting.COLOR["prediction"])
-    if title[:3] == "F2a":
-        axes[2].axhline(1, ls="--", color=plotting.COLOR["prediction"], label="above: diverges")
-    plotting.log_axis(axes[2], "multiplier m of η₀ or of α₀", SUMMARY[title[:3]])
-    axes[2].set_title("(c) each seed" + (", stated power dashed" if title[:3] in POWERS else ""))
-    axes[2].legend()
-    return figure
+def counterexamples(data: xr.Dataset, upper: str, lower: str) -> tuple[int, int]:
+    """Count the steps, of all seeds, at which the `upper` run has the lower ratio by more than rounding, and all known.
+
+    One such step refutes that the ratio is higher "at every step". Steps at which either is unknown are left out.
+    """
+    quotient = ratio(data).sel(run=upper) / ratio(data).sel(run=lower)
+    return int((quotient < 1 - ROUNDING).sum()), int(quotient.notnull().sum())
 
 
-def _draw_runs(panel: plotting.Axes, values: xr.DataArray, runs: list[str], colors: list[str], style: str) -> None:
-    """Draw the median over seeds, and the band from the lowest to the highest seed."""
-    time = next(name for name in values.dims if name in ("time", "step"))
-    for run, color in zip(runs, colors, strict=True):
-        if run in values.run.values:
-            y = values.sel(run=run).transpose("seed", time)
-            panel.fill_between(values[time], y.min("seed"), y.max("seed"), color=color, alpha=0.2, lw=0)
-            panel.plot(values[time], y.median("seed"), style, color=color, label=run)
+PERSISTENT = 5
+"""The first step at which X14 is asked, where it does not ask for more."""
+
+
+def ratio_over_x14(config: Families, data: xr.Dataset) -> dict[str, np.ndarray]:
+    """Divide ‖Δw_Signal‖/‖Δw_Drift‖ by 2(t − 1), what X14 says it tends to, by run: one number a seed.
+
+    It is the geometric mean over the steps t ≥ max(5, σ_A/(3η)), from which X14 is stated, σ_A the largest of all
+    layers. Runs that are not as long, and seeds without a finite ratio there, are left out.
+    """
+    sigma_a, found = max(config.problem.sigma_a().values()), {}
+    for run, (eta, _) in config.rates().items():
+        first = max(PERSISTENT, sigma_a / (3 * eta))
+        here = ratio(data).sel(run=run)
+        logs = np.log(here / (2 * (here.step - 1))).where(here.step >= first, drop=True)
+        if logs.sizes["step"] and logs.notnull().any():
+            found[run] = np.exp(logs.mean("step").dropna("seed")).values
+    return found
+
+
+def exponent_by_step(config: Families, data: xr.Dataset) -> xr.DataArray:
+    """Fit, at every step from the second on, the exponent of η and of α in the signal-to-drift ratio, seed by seed.
+
+    P4-update says −1 and 0; by X14 both become 0. NaN where a ratio of the family is unknown.
+    """
+    fits = []
+    for family in FAMILIES:
+        y = ratio(data).sel(run=run_labels(config, family)).transpose("seed", "step", "run")
+        slopes = exponents(config.multipliers(family), y.values.reshape(-1, y.sizes["run"]))
+        fits.append(y.isel(run=0, drop=True).copy(data=slopes.reshape(y.shape[:2])))
+    return xr.concat(fits, xr.IndexVariable("family", list(FAMILIES)))

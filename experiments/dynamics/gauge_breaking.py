@@ -107,6 +107,14 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     return figure
 
 
+CAPTIONS = {
+    "gauge_breaking": (
+        "How far α×c and η_B×c drive the weights apart once Adam has an ε, weight decay or clipping: X4 expects "
+        "exactly 0 without them, the dashed line; lower is nearer to X4."
+    ),
+}
+"""What to see in the figure, what is expected, and which side is better."""
+
 EXPERIMENT = Experiment(
     name="gauge_breaking",
     title="X4 broken: how far epsilon, weight decay and clipping drive alpha and the learning rate of B apart.",
@@ -121,4 +129,5 @@ EXPERIMENT = Experiment(
         "decays": (1e-4, 1e-3, 10.0),
         "clips": (1e-6, 1e3),
     },
+    captions=CAPTIONS,
 )

@@ -120,6 +120,15 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     return figure
 
 
+CAPTIONS = {
+    "optimizer_gauge": (
+        "Losses of runs that X4 expects to lie on one another, with controls that must not (left, middle), and "
+        "how far the weights of each pair are apart (right): 0 is expected of powers of two, rounding of other "
+        "factors."
+    ),
+}
+"""What to see in the figure, what is expected, and which side is better."""
+
 EXPERIMENT = Experiment(
     name="optimizer_gauge",
     title="X4: what leaves Adam's trajectory of w unchanged: alpha is a learning rate of B, and no tied one.",
@@ -128,4 +137,5 @@ EXPERIMENT = Experiment(
     measure=measure,
     report=report,
     tiny={"seeds": 2, "steps": 20},
+    captions=CAPTIONS,
 )

@@ -91,6 +91,18 @@ VARIANTS = {
     "float64": Variant(run={"double": True}),
 }
 """The readings."""
+WORDS = {
+    "plain": "as the paper says",
+    "activated": "SiLU after the last layer",
+    "minibatch": "batches of 10",
+    "targets-x10": "Y ten times as large",
+    "targets-x0.1": "Y a tenth as large",
+    "summed": "squared error summed",
+    "A-std-1_d": "A ~ N(0, 1/d²)",
+    "W0-and-A-std-1_d": "W₀ and A ~ N(0, 1/d²)",
+    "float64": "in float64",
+}
+"""The same for a figure."""
 
 
 def refuses(problem: Problem) -> str:
@@ -189,7 +201,8 @@ def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
     ratio = mean_interval((level.sel(run="256·α₀") / level.sel(run="128·η₀")).values)
     found = "; ".join(counted(names.sel(here).sel(run=run)) for run in RUNS)
     quantity = f"F2a  {rule}, {variant}: {', '.join(RUNS)}; final loss of the last over the second"
-    return Row(quantity, f"{'; '.join(STATED[run] for run in RUNS)}; < 1", f"{found}; {ratio}", ratio.interval())
+    value, interval = ratio.cells("not finite")
+    return Row(quantity, f"{'; '.join(STATED[run] for run in RUNS)}; < 1", f"{found}; {value}", interval)
 
 
 def _sentences(data: xr.Dataset, names: xr.DataArray) -> list[str]:
@@ -211,23 +224,29 @@ def _sentences(data: xr.Dataset, names: xr.DataArray) -> list[str]:
 
 
 def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> plotting.Figure:
-    """Draw one panel for each run: final loss against the reading; the mark says what the run does."""
-    sizes = f"d = {config.problem.width}, r = {config.problem.rank}, {config.seeds} seeds"
-    figure, axes = plotting.panels(3, f"F2a  Readings of App. E: Adam, {sizes}", height=5.6)
-    level = final(data.loss)
-    ticks = [(rule, variant) for rule in RULES for variant in VARIANTS]
+    """Draw one panel for each run: final loss against the reading, by rule of s; the mark says what the run does."""
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    rules, level, count = list(RULES), final(data.loss), len(VARIANTS)
+    figure, axes = plotting.panels(3, f"F2a  Readings of App. E: Adam, {sizes}", height=3 + 2.2 * len(rules))
+    ticks = [(rule, variant) for rule in rules for variant in VARIANTS]
     for panel, run, letter in zip(axes, RUNS, "abc", strict=True):
         for y, (rule, variant) in enumerate(ticks):
             here = {"rule": rule, "variant": variant, "run": run}
             for value, name in zip(level.sel(here).values, names.sel(here).values, strict=True):
                 _draw_word(panel, value, y, name)
+        for group in range(1, len(rules), 2):
+            panel.axhspan(group * count - 0.5, (group + 1) * count - 0.5, color="#000000", alpha=0.06, lw=0)
         panel.axvline(1, ls="--", color=plotting.COLOR["prediction"])
         panel.set(xscale="log", xlabel="final / initial loss", yticks=range(len(ticks)), ylim=(len(ticks) - 0.5, -0.5))
-        panel.set_yticklabels([f"{rule}, {v}" for rule, v in ticks] if letter == "a" else [])
-        panel.set_title(f"({letter}) {run}, reported: {STATED[run]}")
+        panel.set_yticklabels([WORDS[variant] for _, variant in ticks] if letter == "a" else [])
+        panel.set_title(f"({letter}) {run}, paper: {STATED[run]}")
+    for group, rule in enumerate(rules):
+        middle = 1 - (group + 0.5) / len(rules)
+        axes[-1].annotate(rule, (1.03, middle), xycoords="axes fraction", rotation=270, va="center", weight="bold")
     for word in MARKS:
         _draw_word(axes[0], 1.0, np.nan, word, label=word)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    axes[0].plot([], [], "--", color=plotting.COLOR["prediction"], label="initial loss; right of it: diverges")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -238,6 +257,15 @@ def _draw_word(panel: plotting.Axes, x: float, y: float, word: str, label: str |
     panel.plot(x, y, shape, color=plotting.COLOR[color], alpha=0.7, ms=7, ls="", label=label)
 
 
+CAPTIONS = {
+    "readings": (
+        "Final over initial loss of the runs of which App. E says what they do, under every reading of it and "
+        "every rule of s; the mark is what a run does, the title what the paper says: a reading agrees where both "
+        "are the same in all three panels. Further left is better."
+    ),
+}
+"""What to see in the figure, what is expected, and which side is better."""
+
 EXPERIMENT = Experiment(
     name="readings",
     title="F2a, readings: what the largest learning rates and the largest scaling factor do under every reading.",
@@ -247,4 +275,5 @@ EXPERIMENT = Experiment(
     report=report,
     tiny={"seeds": 2, "steps": 30},
     refuses=refuses,
+    captions=CAPTIONS,
 )

@@ -134,6 +134,15 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     return figure
 
 
+CAPTIONS = {
+    "signal_descent": (
+        "The share of steps of Adam at which the signal ascends (left), and when it does at the largest "
+        "multiplier (right): P2-descent expects none without momentum, the dashed line, and is silent on "
+        "momentum; lower is better."
+    ),
+}
+"""What to see in the figure, what is expected, and which side is better."""
+
 EXPERIMENT = Experiment(
     name="signal_descent",
     title="P2-descent: how often the signal of Adam with momentum is not a descent direction.",
@@ -142,4 +151,5 @@ EXPERIMENT = Experiment(
     measure=measure,
     report=report,
     tiny={"seeds": 2, "multipliers": (16.0, 1024.0), "steps": 30},
+    captions=CAPTIONS,
 )

@@ -21,7 +21,8 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.analysis.ends import certified, lowest_over_highest
 from experiments.analysis.intervals import mean_interval
-from experiments.dynamics.eta_against_alpha import run_label, run_styles
+from experiments.dynamics.eta_against_alpha import run_label
+from experiments.dynamics.trajectory_figures import run_styles
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Setting
 from signal_drift import plotting
@@ -282,13 +283,13 @@ def _styles(config: Config) -> dict[str, dict[str, Any]]:
 
 CAPTIONS = {
     "spectra_along_training": (
-        "λmax of the Hessian as Adam's preconditioner sees it, over Adam's edge 2(1 + β₁)/((1 − β₁)η) (Cohen et al. "
-        "2022), median and range over seeds: L1 expects oscillations where a run reaches the line, and lower is more "
-        "stable."
+        "λmax of the Hessian as Adam's preconditioner sees it, over Adam's edge 2(1 + β₁)/((1 − β₁)η) (Cohen et "
+        "al. 2022), median and range over seeds: L1 expects oscillations where a run reaches the line, and lower "
+        "is more stable."
     ),
     "drift_along_training": (
-        "Negative curvature of H_LoRA (left) and the size of H_Drift beside H_Signal (right) at a few steps: the paper "
-        "expects α to make both vanish; nearer to 0 is purer."
+        "Negative curvature of H_LoRA (left) and the size of H_Drift beside H_Signal (right) at a few steps: the "
+        "paper expects α to make both vanish; nearer to 0 is purer."
     ),
 }
 """What to see in each figure, what is expected, and which side is better."""
@@ -301,4 +302,5 @@ EXPERIMENT = Experiment(
     measure=measure,
     report=report,
     tiny={"seeds": 2, "eta_multipliers": (64.0,), "alpha_multipliers": (256.0,), "steps": 6, "looks": (0, 6)},
+    captions=CAPTIONS,
 )

@@ -15,11 +15,17 @@ from experiments.dynamics.eta_against_alpha import (
     STATED,
     Families,
     deepest_ratio,
-    draw_families,
-    purity,
+    exponent_by_step,
     purity_rows,
+    ratio_over_x14,
     slope,
     trajectories,
+)
+from experiments.dynamics.trajectory_figures import (
+    drift_noise_figure,
+    exponents_figure,
+    purity_figure,
+    trajectories_figure,
 )
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.figure_files import Drawing
@@ -27,6 +33,8 @@ from experiments.lab.problem import Problem, Tuning
 
 EARLY = 10
 """Steps that count as the beginning, the first tenth."""
+BY_STEP = (2, 3, 5, 10, 30, 100)
+"""Steps at which the exponents of the signal-to-drift ratio are told."""
 
 
 def configure(problem: Problem) -> Families:
@@ -46,8 +54,13 @@ def measure(config: Families, seed: int) -> xr.Dataset:
 
 def report(config: Families, data: xr.Dataset) -> Report:
     lora = data.drop_sel(run="FFT")
-    rows = [*_descent_rows(config, data), *_noise_rows(config, lora), *purity_rows(config, lora)]
-    return Report(rows, _sentences(data), _figures(config, data))
+    rows = [
+        *_descent_rows(config, data),
+        *_noise_rows(config, lora),
+        *purity_rows(config, lora),
+        *_x14_rows(config, lora),
+    ]
+    return Report(rows, _sentences(data), _figures(config, lora))
 
 
 def _descent_rows(config: Families, data: xr.Dataset) -> list[Row]:
@@ -98,25 +111,52 @@ def _sentences(data: xr.Dataset) -> list[str]:
     ]
 
 
-def _figures(config: Families, data: xr.Dataset) -> dict[str, Drawing]:
-    ratio = (data.signal / data.drift).isel(step=slice(1, None)).drop_sel(run="FFT")
-    drift = data.drift.isel(step=slice(1, None)).drop_sel(run="FFT")
-    relative = data.loss / data.loss.isel(time=0)
-    return {
-        "trajectories": partial(draw_families, config, "F2a  Loss", relative, "loss / initial loss", final(data.loss)),
-        "drift_noise": partial(
-            draw_families, config, "F2b  Drift", drift, r"$\|\Delta w_{Drift}\|$", per_run(jitter, drift)
-        ),
-        "purity": partial(
-            draw_families,
-            config,
-            "F2c  Signal to drift",
-            ratio,
-            r"$\|\Delta w_{Signal}\|\,/\,\|\Delta w_{Drift}\|$",
-            purity(data),
-        ),
-    }
+def _x14_rows(config: Families, data: xr.Dataset) -> list[Row]:
+    """Say how far along training X14 has taken over from P4: the limit, and the exponents by step."""
+    rows = [
+        Row(f"X14  signal/drift over 2(t − 1), {run}, t ≥ max(5, σ_A/(3η))", "1", str(mean), mean.interval())
+        for run, values in ratio_over_x14(config, data).items()
+        for mean in [mean_interval(values)]
+    ]
+    by_step = exponent_by_step(config, data)
+    return rows + [
+        Row(f"P4   exponent of {family} in signal/drift at step {t}", stated, *fit.cells("unknown"))
+        for family, stated in zip(FAMILIES, ("-1 (P4), 0 (X14)", "0"), strict=True)
+        for t in BY_STEP
+        if t in by_step.step
+        for fit in [mean_interval(by_step.sel(family=family, step=t).dropna("seed").values)]
+    ]
 
+
+def _figures(config: Families, data: xr.Dataset) -> dict[str, Drawing]:
+    drawings = {
+        "trajectories": trajectories_figure,
+        "drift_noise": drift_noise_figure,
+        "purity": purity_figure,
+        "purity_exponents": exponents_figure,
+    }
+    return {name: partial(draw, config, data) for name, draw in drawings.items()}
+
+
+CAPTIONS = {
+    "trajectories": (
+        "Loss along training, η-scaled runs warm, α-scaled ones cool, median and range over seeds: the paper "
+        "expects 64·η₀ and 128·α₀ to start alike, 128·η₀ to diverge, and α to fit deeper; lower is better."
+    ),
+    "drift_noise": (
+        "The norm of the drift along training (left) and its jitter, how far log ‖Δw_Drift‖ of a step lies from "
+        "the mean of its neighbours (right): the paper expects η to raise it and α not to; lower is calmer."
+    ),
+    "purity": (
+        "Signal over drift along training: the paper expects α-scaled runs to stay above η-scaled ones "
+        "throughout, X14 expects every run to tend to 2(t − 1); higher is purer."
+    ),
+    "purity_exponents": (
+        "The exponents of η and α in signal over drift at every step: P4 states −1 and 0, which holds at the "
+        "second step, and X14 expects both to go to 0."
+    ),
+}
+"""What to see in each figure, what is expected, and which side is better."""
 
 EXPERIMENT = Experiment(
     name="dynamics",
@@ -126,4 +166,5 @@ EXPERIMENT = Experiment(
     measure=measure,
     report=report,
     tiny={"seeds": 2, "steps": 30},
+    captions=CAPTIONS,
 )

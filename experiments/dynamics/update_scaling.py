@@ -83,7 +83,7 @@ def _sentences(data: xr.Dataset) -> list[str]:
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
-    figure, axes = plotting.panels(3, f"P4  One step: {sizes}, 95% intervals", height=5.6)
+    figure, axes = plotting.panels(3, f"P4  One step on the {sizes}, 95% intervals", height=5.6)
     places = [(state, name) for state in READ_OFF for name in OPTIMIZERS]
     for panel, family, letter in zip(axes, FAMILIES, "ab", strict=False):
         for y, (state, name) in enumerate(places):
@@ -115,6 +115,16 @@ def _draw_exponents(panel: plotting.Axes, data: xr.Dataset, y: int, name: str, s
         panel.plot(fit.mean, y + shift, "o", ms=5, color=plotting.COLOR[color], label=None if y else part)
 
 
+CAPTIONS = {
+    "update_scaling": (
+        "Exponents of η (left) and α (middle) in signal, drift and their ratio of one step, by optimizer: boxes "
+        "are what P4-update, or its derivation for gradient descent, expects, and a dot inside its box agrees. "
+        "Right: signal over drift, which for Adam the paper expects to fall as 1/η and not to depend on α; higher "
+        "is purer."
+    ),
+}
+"""What to see in the figure, what is expected, and which side is better."""
+
 EXPERIMENT = Experiment(
     name="update_scaling",
     title="P4-update, X3, A1-sgd: how signal and drift of one update scale with learning rate and alpha.",
@@ -123,4 +133,5 @@ EXPERIMENT = Experiment(
     measure=measure,
     report=report,
     tiny={"seeds": 2, "multipliers": (1.0, 16.0, 256.0)},
+    captions=CAPTIONS,
 )
