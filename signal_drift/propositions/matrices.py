@@ -11,7 +11,7 @@ from signal_drift.hessians.gauss_newton import criterion_curvature, gauss_newton
 from signal_drift.lora.adapters import Adapter
 from signal_drift.losses.composite import composite, outputs_and_criterion
 from signal_drift.propositions import closed_forms
-from signal_drift.propositions.check import Check, exact, largest, relative, rounding
+from signal_drift.propositions.check import Check, below_zero, exact, largest, relative, rounding, worst
 from signal_drift.propositions.subject import Instance, flat
 from signal_drift.spectra.exact import eigenvalues, trace
 
@@ -36,9 +36,9 @@ def signal_is_semidefinite(x: Instance) -> Check:
     return Check.bound(
         "P2-psd",
         "λ_min(H_Signal) ≥ 0",
-        max(0.0, -float(signal[0])),
+        below_zero(signal[0]),
         x.hessian_tolerance,
-        control=("λ_min(H_Drift) ≥ 0", max(0.0, -float(drift[0]))),
+        control=("λ_min(H_Drift) ≥ 0", below_zero(drift[0])),
         assumptions={**x.convex, **x.sloped},
     )
 
@@ -51,7 +51,7 @@ def drift_is_indefinite(x: Instance) -> Check:
         "the eigenvalues of H_Drift come in pairs ±λ",
         largest(drift + drift[::-1]),
         rounding(len(drift), largest(drift)),
-        control=("they are all ≥ 0", max(0.0, -float(drift[0]))),
+        control=("they are all ≥ 0", below_zero(drift[0])),
         assumptions=x.sloped,
     )
 
@@ -86,7 +86,7 @@ def signal_is_quadratic_in_alpha(x: Instance, factor: float = 4.0) -> Check:
     return Check.bound(
         "P4-landscape",
         "H_Signal is quadratic in α and H_Drift linear (relative to the size of their terms)",
-        max(gaps),
+        worst(*gaps),
         rounding(len(x.dense["task"]), 1.0),
         control=("H_Signal is linear too", relative(there["signal"] - factor * x.dense["signal"], signal)),
         assumptions={**x.begins, **x.curved},
@@ -121,7 +121,7 @@ def gauge_directions(x: Instance) -> Check:
     return Check.bound(
         "X5",
         "the GL(r) directions leave w and H_Signal alone (relative to the size of the products)",
-        max(relative(J @ v, moved), relative(signal @ v, curved), relative(lora @ v - drift @ v, curved)),
+        worst(relative(J @ v, moved), relative(signal @ v, curved), relative(lora @ v - drift @ v, curved)),
         rounding(len(v), 1.0),
         control=("so do (X A, B X)", relative(J @ wrong, moved)),
         assumptions={"B ≠ 0": not x.begins["B = 0"]},
@@ -137,7 +137,7 @@ def gauss_newton_is_semidefinite(x: Instance) -> Check:
         C = eigenvalues(criterion_curvature(*point))
         assumptions["its criterion is convex"] = bool(C[0] >= -rounding(len(C), largest(C)).value)
         spectrum = eigenvalues(gauss_newton(*point).signal)
-        excess = max(0.0, -float(spectrum[0]))
+        excess = below_zero(spectrum[0])
         reach = trace(gauss_newton(composite(halves[0], Partial(_half_square)), *point[1:]).task)
         n = max(len(C), *x.dense["jacobian"].shape)
         tolerance = rounding(n, largest(C) * reach * float(np.sum(x.dense["jacobian"] ** 2)))
@@ -146,7 +146,7 @@ def gauss_newton_is_semidefinite(x: Instance) -> Check:
         "λ_min(JᵀGJ) ≥ 0 for the Gauss–Newton matrix G",
         excess,
         tolerance,
-        control=("λ_min(H_Drift) ≥ 0", max(0.0, -float(eigenvalues(x.dense["drift"])[0]))),
+        control=("λ_min(H_Drift) ≥ 0", below_zero(eigenvalues(x.dense["drift"])[0])),
         assumptions={**assumptions, **x.sloped},
     )
 
