@@ -21,6 +21,7 @@ from signal_drift.lora.adapters import (
     effective_weights,
     per_layer,
 )
+from signal_drift.lora.norms import frobenius, update_norms
 from signal_drift.losses.arguments import Loss, check_loss
 from signal_drift.losses.batches import BatchLoss
 
@@ -184,21 +185,18 @@ def train(
 def signal_and_drift(step: Step) -> Run:
     """Record the norms ‖Δw_Signal‖, ‖Δw_Drift‖ and their alignments with −g of one step on adapters (Eq. 18–22).
 
-    ‖s(BΔA + ΔB A)‖_F = ‖s [B ΔB]·[ΔA; A]‖_F and ‖s ΔB ΔA‖_F come from small Gram matrices, without ΔW.
+    ‖s(BΔA + ΔB A)‖_F and ‖s ΔB ΔA‖_F are taken without ΔW where their terms do not cancel.
     """
     s, delta = step.scaling, step.delta
-    signal_norms = {
-        k: abs(s[k]) * _product_norm(jnp.hstack([B, delta[k].B]), jnp.vstack([delta[k].A, A]))
-        for k, (A, B) in step.theta.items()
-    }
+    signal_norms, drift_norms = update_norms(step.theta, delta, s)
     products = [s[k] * jnp.vdot(dB.T @ step.gradient[k], dA) for k, (dA, dB) in delta.items()]
     return Run(
         loss=step.loss,
         signal_norms=signal_norms,
-        drift_norms={k: abs(s[k]) * _product_norm(dB, dA) for k, (dA, dB) in delta.items()},
+        drift_norms=drift_norms,
         signal_alignment=-jnp.asarray(optax.tree.vdot(delta, step.theta_gradient)),  # = ⟨Δw_Signal, −g⟩ (Eq. 22)
         drift_alignment=-jnp.sum(jnp.stack(products)),
-        gradient_norm=optax.tree.norm(step.gradient),
+        gradient_norm=frobenius(*step.gradient.values()),
     )
 
 
@@ -206,11 +204,11 @@ def all_signal(step: Step) -> Run:
     """Record of a step in full fine-tuning, θ = w, what `signal_and_drift` records of adapters: Δw is all signal."""
     return Run(
         loss=step.loss,
-        signal_norms={k: jnp.linalg.norm(change) for k, change in step.delta.items()},
+        signal_norms={k: frobenius(change) for k, change in step.delta.items()},
         drift_norms={k: jnp.zeros((), change.dtype) for k, change in step.delta.items()},
         signal_alignment=-jnp.asarray(optax.tree.vdot(step.delta, step.gradient)),
         drift_alignment=jnp.zeros((), jnp.result_type(*step.gradient.values())),
-        gradient_norm=optax.tree.norm(step.gradient),
+        gradient_norm=frobenius(*step.gradient.values()),
     )
 
 
@@ -276,13 +274,9 @@ def _full(base: Weights) -> _Space:
     return _Space(start=dict(base), weights=lambda w: w, pull_back=lambda w, gradient: gradient, scaling={})
 
 
-def _product_norm(L: Array, R: Array) -> Array:
-    """‖LR‖_F = √⟨LᵀL, RRᵀ⟩ from two small Gram matrices, clipped at the zero that rounding may cross."""
-    return jnp.sqrt(jnp.maximum(jnp.vdot(L.T @ L, R @ R.T), 0))
-
-
 def _total(norms: PerLayer) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.stack([jnp.square(x) for x in norms.values()]), axis=0))
+    """The norm over layers at every step of every run."""
+    return jnp.vectorize(frobenius)(*norms.values())
 
 
 def _table(x: Run) -> Table:

@@ -58,6 +58,16 @@ class LinearOperator:
         """Return the dtype of W₀, in which products are computed."""
         return jnp.result_type(*jax.tree.leaves(self.point.base))
 
+    @property
+    def least_precise(self) -> str:
+        """Name the weight or factor of the fewest digits: a product has no more."""
+        return _coarsest(self.point)[0]
+
+    @property
+    def precision(self) -> jnp.dtype:
+        """Return the dtype of the weight or factor of the fewest digits."""
+        return _coarsest(self.point)[1]
+
     def __matmul__(self, v: Inexact[Array, "n"] | Inexact[Array, "n k"]) -> Array:
         if v.ndim not in (1, 2) or v.shape[0] != self.shape[1]:
             raise InputError(f"v: shape {v.shape} does not fit an operator of shape {self.shape}")
@@ -75,12 +85,23 @@ class LinearOperator:
         return _columns(self._exact()).T
 
     def _exact(self) -> "LinearOperator":
-        if self.dtype != jnp.float64:
+        if self.precision != jnp.float64:
             raise TypeError(
-                f"base: dtype is {self.dtype}, but an exact Hessian needs float64; call "
-                "jax.config.update('jax_enable_x64', True) before the weights are made"
+                f"{self.least_precise}: dtype is {self.precision}, but an exact Hessian needs float64; call "
+                "jax.config.update('jax_enable_x64', True) before the weights are made, and make them all so"
             )
         return self
+
+
+def _coarsest(point: Point) -> tuple[str, jnp.dtype]:
+    """The name and the dtype of the first weight or factor of the fewest digits."""
+    trees = {"base": point.base, "adapters": {k: adapter._asdict() for k, adapter in point.adapters.items()}}
+    leaves = [
+        (name + jax.tree_util.keystr(path), x.dtype)
+        for name, tree in trees.items()
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    return max(leaves, key=lambda leaf: jnp.finfo(leaf[1]).eps)
 
 
 @register_dataclass

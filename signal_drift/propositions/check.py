@@ -68,8 +68,20 @@ def relative(x: Any, scale: float) -> float:
     return over(largest(x), scale)
 
 
+def worst(*errors: float) -> float:
+    """Return the largest error, NaN if one of them is: what could not be computed is not left out."""
+    return float(np.max(errors))
+
+
+def below_zero(x: float) -> float:
+    """Return by how much x lies below 0, and NaN for NaN."""
+    return float(np.maximum(-x, 0.0))
+
+
 def over(error: float, tolerance: float) -> float:
-    """Return error/tolerance; 0 if both are 0, and infinite if only the tolerance is."""
+    """Return error/tolerance; 0 if both are 0, infinite if only the tolerance is, NaN where it has no bound."""
+    if not math.isfinite(tolerance):
+        return math.nan
     if tolerance == 0:
         return 0.0 if error == 0 else error * np.inf
     return error / tolerance
@@ -131,8 +143,8 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """Say whether the error is within the tolerance."""
-        return self.error <= self.tolerance.value
+        """Say whether the error is within the tolerance, which has to be finite."""
+        return self.error <= self.tolerance.value < math.inf
 
     @property
     def refutes_control(self) -> bool:

@@ -11,7 +11,18 @@ from signal_drift.hessians.gauss_newton import criterion_curvature, gauss_newton
 from signal_drift.lora.adapters import Adapter
 from signal_drift.losses.composite import composite, outputs_and_criterion
 from signal_drift.propositions import closed_forms
-from signal_drift.propositions.check import NEARNESS, TOWARDS, Check, exact, largest, relative, rounding, spoiled
+from signal_drift.propositions.check import (
+    NEARNESS,
+    TOWARDS,
+    Check,
+    below_zero,
+    exact,
+    largest,
+    relative,
+    rounding,
+    spoiled,
+    worst,
+)
 from signal_drift.propositions.subject import Instance, flat
 from signal_drift.spectra.exact import eigenvalues, trace
 
@@ -36,9 +47,9 @@ def signal_is_semidefinite(x: Instance) -> Check:
     return Check.bound(
         "P2-psd",
         "λ_min(H_Signal) ≥ 0",
-        max(0.0, -lowest),
+        below_zero(lowest),
         tolerance,
-        control=("λ_min(H_Signal) ≥ two tolerances", max(0.0, NEARNESS * tolerance.value - lowest)),
+        control=("λ_min(H_Signal) ≥ two tolerances", below_zero(lowest - NEARNESS * tolerance.value)),
         assumptions={**x.convex, **x.sloped},
     )
 
@@ -90,7 +101,7 @@ def signal_is_quadratic_in_alpha(x: Instance, factor: float = 4.0) -> Check:
     return Check.bound(
         "P4-landscape",
         "H_Signal is quadratic in α and H_Drift linear (relative to the size of their terms)",
-        max(gaps),
+        worst(*gaps),
         tolerance,
         control=(f"{TOWARDS}H_Signal is linear too", relative(there["signal"] - straight, signal)),
         assumptions={**x.begins, **x.curved},
@@ -126,7 +137,7 @@ def gauge_directions(x: Instance) -> Check:
     return Check.bound(
         "X5",
         "the GL(r) directions leave w and H_Signal alone (relative to the size of the products)",
-        max(relative(J @ v, moved), relative(signal @ v, curved), relative(lora @ v - drift @ v, curved)),
+        worst(relative(J @ v, moved), relative(signal @ v, curved), relative(lora @ v - drift @ v, curved)),
         tolerance,
         control=(f"{TOWARDS}so do (X A, B X)", relative(spoiled(J @ v, J @ wrong, tolerance.value * moved), moved)),
         assumptions={"B ≠ 0": not x.begins["B = 0"]},
@@ -148,9 +159,9 @@ def gauss_newton_is_semidefinite(x: Instance) -> Check:
     return Check.bound(
         "X6",
         "λ_min(JᵀGJ) ≥ 0 for the Gauss–Newton matrix G",
-        np.maximum(-lowest, 0.0),
+        below_zero(lowest),
         tolerance,
-        control=("λ_min(JᵀGJ) ≥ two tolerances", np.maximum(NEARNESS * tolerance.value - lowest, 0.0)),
+        control=("λ_min(JᵀGJ) ≥ two tolerances", below_zero(lowest - NEARNESS * tolerance.value)),
         assumptions={**assumptions, **x.sloped},
     )
 

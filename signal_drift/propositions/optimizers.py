@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float
 from signal_drift.lora.adapters import Adapter, effective_weights
 from signal_drift.lora.updates import decompose_update
 from signal_drift.operators.operator import Point
-from signal_drift.propositions.check import Check, exact, largest
+from signal_drift.propositions.check import Check, exact, largest, worst
 from signal_drift.propositions.subject import Instance
 from signal_drift.propositions.updates import VANISHING_EPSILON
 from signal_drift.training import Step, separate_rates, train
@@ -38,9 +39,9 @@ def first_step_has_no_drift(x: Instance) -> Check:
     return Check.bound(
         "X3",
         "the first step of SGD, sign descent and Adam from B = 0 has ΔA = 0 and no drift",
-        max(largest(part[0]) for run in runs for part in (run.factor, run.drift)),
+        worst(*(largest(part[0]) for run in runs for part in (run.factor, run.drift))),
         exact("sums of products with zeros"),
-        control=("so has the second of each", min(largest(run.drift[1]) for run in runs)),
+        control=("so has the second of each", float(np.min([largest(run.drift[1]) for run in runs]))),
         assumptions={**x.begins, **x.descending},
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from signal_drift.display import LAYER, Table, displayed_as, layer_rows
+from signal_drift.errors import InputError
 from signal_drift.hessians.decomposition import Decomposition, decompose
 from signal_drift.lora.adapters import Adapters, Scaling, Weights, adjoint_product, effective_weights, per_layer
 from signal_drift.losses.arguments import Loss
@@ -40,8 +41,12 @@ class Instance:
 
     @cached_property
     def gradient(self) -> dict[str, Array]:
-        """Compute G_l = ∇_{W_l} ℓ."""
-        return _gradient(self.parts.task.point)
+        """Compute G_l = ∇_{W_l} ℓ. Raises `InputError` where it is not finite: no statement is about that."""
+        gradient = _gradient(self.parts.task.point)
+        for layer, G in gradient.items():
+            if not np.all(np.isfinite(G)):
+                raise InputError(f"loss: its gradient must be finite, but is not in layer {layer!r}")
+        return gradient
 
     @cached_property
     def s(self) -> dict[str, float]:
@@ -56,12 +61,12 @@ class Instance:
     @cached_property
     def sloped(self) -> Mapping[str, bool]:
         """Return the assumption g ≠ 0."""
-        return {"g ≠ 0": largest(flat(self.gradient)) > 0}
+        return {"g ≠ 0": largest(flat(self.gradient)) != 0}
 
     @cached_property
     def curved(self) -> Mapping[str, bool]:
         """Return the assumption H_ℓ ≠ 0."""
-        return {"H_ℓ ≠ 0": largest(self.dense["task"]) > 0}
+        return {"H_ℓ ≠ 0": largest(self.dense["task"]) != 0}
 
     @cached_property
     def convex(self) -> Mapping[str, bool]:
@@ -72,7 +77,7 @@ class Instance:
     @cached_property
     def descending(self) -> Mapping[str, bool]:
         """Return the assumption ∇_θℓ ≠ 0."""
-        return {"∇_θℓ ≠ 0": largest(flat(adjoint_product(self.adapters, self.gradient, self.scaling))) > 0}
+        return {"∇_θℓ ≠ 0": largest(flat(adjoint_product(self.adapters, self.gradient, self.scaling))) != 0}
 
     def rescaled(self, scaling: Mapping[str, float]) -> "Instance":
         """Put other s in its place, all else fixed."""

@@ -73,7 +73,7 @@ def _expectation(claim: str, statement: str, x: Instance, predicted: float, cont
         control=(control, predicted / 2),
         assumptions={
             **x.begins,
-            "Tr H_ℓ stands out from the noise of the draws": abs(predicted / 2) > 2 * tolerance.value,
+            "Tr H_ℓ stands out from the noise of the draws": not abs(predicted / 2) <= 2 * tolerance.value,
         },
     )
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from signal_drift.lora.adapters import Adapter, adjoint_product
 from signal_drift.lora.updates import alignment, decompose_update
-from signal_drift.propositions.check import TOWARDS, Check, exact, largest, relative, rounding, spoiled
+from signal_drift.propositions.check import TOWARDS, Check, exact, largest, relative, rounding, spoiled, worst
 from signal_drift.propositions.subject import Instance, flat
 
 VANISHING_EPSILON = 1e-200
@@ -121,13 +121,13 @@ def adam_update_scales(x: Instance, c: float = 3.0, h: float = 5.0) -> Check:
     return Check.bound(
         "P4-update",
         "Adam: α×c and η×h give signal×ch, drift×ch², ratio×1/h (relative to the size of their terms)",
-        max(gaps),
+        worst(*gaps),
         tolerance,
         control=(f"{TOWARDS}drift×ch", relative(drift_there.sum - straight, drift_there.terms)),
         assumptions={
             "B ≠ 0": not x.begins["B = 0"],
             **x.sloped,
-            "Δw_Drift ≠ 0": relative(drift.sum, drift.terms) > 2 * tolerance.value,
+            "Δw_Drift ≠ 0": not relative(drift.sum, drift.terms) <= 2 * tolerance.value,
         },
     )
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import SymmetricOperator
+from signal_drift.operators.scale import exponent_of, in_range, restored
 
 SymmetricMatrix = Float[np.ndarray, "n n"]
 
@@ -19,19 +20,34 @@ def eigenvalues(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -
 
     The matrix is first split into the blocks that its exact zeros decouple. A zero block therefore gives exact
     zeros, and H_Drift, which splits into Σ_l r_l blocks of size d_in + d_out, costs next to nothing. Error
-    O(n·ε·‖H‖). Raises `InputError` if the matrix is not symmetric, `TypeError` below float64.
+    O(n·ε·‖H‖), in whatever unit: 2^e·H of size about 1 is solved. Raises `InputError` if the matrix is not symmetric
+    or its size leaves the range of float64, `TypeError` below float64.
     """
-    H = _symmetrised(op.dense() if isinstance(op, SymmetricOperator) else _matrix(op))
+    H, exponent = _symmetrised(*dense_in_range(op))
     blocks = (H if len(b) == len(H) else H[np.ix_(b, b)] for b in decoupled_blocks(H))
     solve = _lapack_eigenvalues if jax.default_backend() == "cpu" else _device_eigenvalues
-    return np.sort(np.concatenate([solve(block) for block in blocks]))
+    values = np.sort(np.concatenate([solve(block) for block in blocks]))
+    return restored(values, exponent, float(np.max(np.abs(values))))
+
+
+def dense_in_range(op: SymmetricOperator | Array | SymmetricMatrix) -> tuple[Array | SymmetricMatrix, int]:
+    """Return (2^e·H, e), e = 0 for a matrix and unless numbers within the products may leave the range."""
+    if isinstance(op, SymmetricOperator):
+        return in_range(op, lambda op: op.dense())
+    return _matrix(op), 0
 
 
 def trace(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -> float:
     """Return Tr H, exact to rounding: 0 for H_Drift (X1), from n products without the matrix for another operator."""
-    if isinstance(op, SymmetricOperator) and op.traceless:
-        return 0.0
-    return float(jnp.sum(op.diagonal()) if isinstance(op, SymmetricOperator) else np.trace(_matrix(op)))
+    if isinstance(op, SymmetricOperator):
+        if op.traceless:
+            return 0.0
+        diagonal, before = in_range(op, lambda op: op.diagonal())
+    else:
+        diagonal, before = np.diagonal(_matrix(op)), 0
+    after = exponent_of(diagonal)
+    near_one = np.ldexp(np.asarray(diagonal, float), after)
+    return restored(float(np.sum(near_one)), before + after, float(np.max(np.abs(near_one))))
 
 
 def _matrix(H: Array | SymmetricMatrix) -> Array | SymmetricMatrix:
@@ -54,19 +70,22 @@ def decoupled_blocks(H: SymmetricMatrix) -> Iterator[np.ndarray]:
         yield np.sort(block)
 
 
-def _symmetrised(H: Array | SymmetricMatrix) -> SymmetricMatrix:
-    """½(H + Hᵀ), so that H and Hᵀ have the same zeros and rounding does not depend on the triangle read."""
+def _symmetrised(H: Array | SymmetricMatrix, before: int) -> tuple[SymmetricMatrix, int]:
+    """2^e·½(H + Hᵀ) and `before` + e: H and Hᵀ have the same zeros, rounding does not depend on the triangle read."""
     if H.dtype != np.float64:
         raise TypeError(f"op: dtype is {H.dtype}, but an exact spectrum needs float64")
     H = np.asarray(H)
-    mean, asymmetry = np.empty_like(H), 0.0
+    exponent = exponent_of(H)
+    mean, asymmetry, half = np.empty_like(H), 0.0, np.ldexp(1.0, exponent - 1)
     for rows in (slice(i, i + 256) for i in range(0, len(H), 256)):  # panels that stay in cache
-        mean[rows] = (H[rows] + H[:, rows].T) / 2
-        asymmetry = np.maximum(asymmetry, np.max(np.abs(H[rows] - mean[rows])))
-    size = np.max(np.abs(H))
+        here = H[rows] * half
+        mean[rows] = here + H[:, rows].T * half
+        asymmetry = np.maximum(asymmetry, np.max(np.abs(2 * here - mean[rows])))
+    size = np.max(np.abs(mean))
     if not asymmetry <= np.sqrt(np.finfo(float).eps) * size < np.inf:
+        asymmetry, size = (float(np.ldexp(x, -before - exponent)) for x in (asymmetry, size))
         raise InputError(f"op: must be symmetric and finite, got max|H − Hᵀ|/2 = {asymmetry} at max|H| = {size}")
-    return mean
+    return mean, before + exponent
 
 
 def _lapack_eigenvalues(H: SymmetricMatrix) -> Float[np.ndarray, "n"]:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from signal_drift.display import Table, displayed_as, number
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import SymmetricOperator
+from signal_drift.operators.scale import restored
 from signal_drift.spectra.lanczos import Lanczos, Ritz
 from signal_drift.spectra.matvec import Matvec
 
@@ -52,9 +53,11 @@ def extreme_eigenvalues(
     nothing that belongs among the k outermost. With R = HY − YΘ and C the rest of H, Weyl and Cauchy give
     θ_i ≤ λ_i ≤ max(θ_i, λ_max(C)) + ‖R‖ for the i-th largest, and the last run bounds λ_max(C) (`lanczos`). A tie
     is therefore counted, a zero block is no obstacle, and a value is missed only if a random vector is as good as
-    orthogonal to its eigenvector. The tolerance is 100·√n·ε unless told, ε that of the operator's dtype.
+    orthogonal to its eigenvector. The tolerance is 100·√n·ε unless told, ε that of the operator's dtype. All of it is
+    done with 2^e·H of size about 1, so that the unit of the loss does not matter.
 
-    Raises `InputError` for a k beyond n, an operator that is not symmetric, and one that is not finite.
+    Raises `InputError` for a k beyond n, an operator that is not symmetric, one that is not finite and one whose size
+    leaves the range of float64, `TypeError` for one of less than float32.
     """
     matvec = Matvec(op)
     n = matvec.n
@@ -62,7 +65,7 @@ def extreme_eigenvalues(
         raise InputError(f"k: must be between 1 and n = {n}, got {k}")
     if which not in SIGNS:
         raise InputError(f"which: must be 'largest', 'smallest' or 'both', got {which!r}")
-    eps = float(np.finfo(op.dtype).eps)
+    eps = float(matvec.limits.eps)
     if tolerance is not None and not eps <= tolerance < 1:
         raise InputError(f"tolerance: must be at least ε = {eps:.1e} and below 1, got {tolerance}")
     draws = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0) if key is None else key)))
@@ -75,7 +78,7 @@ def extreme_eigenvalues(
 
 
 class _Search:
-    """The Ritz pairs locked so far, rows of `Y` with values `theta`."""
+    """The Ritz pairs of 2^e·H locked so far, rows of `Y` with values `theta`."""
 
     def __init__(self, matvec: Matvec, k: int, signs: tuple[int, ...], tolerance: float) -> None:
         self.matvec, self.k, self.signs, self.tolerance = matvec, k, signs, tolerance
@@ -138,7 +141,7 @@ class _Search:
         self.Y, self.theta = np.vstack([self.Y, Y]), np.append(self.theta, theta)
 
     def result(self, done: bool) -> ExtremeEigenvalues:
-        """Residuals of the normalised Ritz vectors, computed from the operator itself, and the error of doing so."""
+        """In H's own unit; residuals of the normalised Ritz vectors from the operator itself, and the error of doing so."""
         order = np.argsort(self.theta, kind="stable")
         positions = outermost(len(order), self.signs, self.k)
         chosen = order[np.unique(positions) if len(order) == self.matvec.n else positions]
@@ -147,7 +150,10 @@ class _Search:
         residuals = np.linalg.norm(np.stack([self.matvec(y) for y in Y]) - theta[:, None] * Y, axis=1)
         rounding = self.matvec.rounding * self.scale
         converged = done and bool(np.all(residuals <= self.tolerance * self.scale))
-        return ExtremeEigenvalues(theta, residuals + rounding, converged, self.missed, self.matvec.count)
+        bounds = residuals + rounding + self.matvec.floor
+        numbers = np.concatenate([theta, bounds, [self.missed]])
+        there = restored(numbers, self.matvec.exponent, self.scale)
+        return ExtremeEigenvalues(*np.split(there[:-1], 2), converged, float(there[-1]), self.matvec.count)
 
 
 def capacity(n: int) -> int:

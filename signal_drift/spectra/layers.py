@@ -12,8 +12,9 @@ from signal_drift.display import Table, displayed_as, number
 from signal_drift.hessians.decomposition import Decomposition
 from signal_drift.lora.adapters import Adapters, per_layer
 from signal_drift.lora.scaling_rules import alpha_base
-from signal_drift.operators.operator import LinearOperator
-from signal_drift.spectra.exact import eigenvalues
+from signal_drift.operators.operator import SymmetricOperator
+from signal_drift.operators.scale import exponent_of, restored
+from signal_drift.spectra.exact import dense_in_range, eigenvalues
 
 OPERATORS = ("task", "signal", "drift", "lora")
 
@@ -53,7 +54,7 @@ class LayerViews(tuple[LayerView, ...]):
 
 
 def layer_views(
-    parts: Decomposition | Mapping[str, LinearOperator | Array],
+    parts: Decomposition | Mapping[str, SymmetricOperator | Array],
     adapters: Adapters,
     sigma_a: float | Mapping[str, float] | None = None,
 ) -> LayerViews:
@@ -81,19 +82,24 @@ def layer_views(
     )
 
 
-def _blocks(op: LinearOperator | Array, sizes: list[int]) -> list[Block]:
-    H = np.asarray(op.dense() if isinstance(op, LinearOperator) else op)
+def _blocks(op: SymmetricOperator | Array, sizes: list[int]) -> list[Block]:
+    H, before = dense_in_range(op)
+    after = exponent_of(H)
+    H = np.ldexp(np.asarray(H), after)
     ends = np.cumsum([0, *sizes])
     trace, norm = np.trace(H), np.sum(H**2)
-    return [_block(H[i:j, i:j], float(trace), float(norm)) for i, j in pairwise(ends)]
+    return [_block(H[i:j, i:j], before + after, float(trace), float(norm)) for i, j in pairwise(ends)]
 
 
-def _block(H: Float[np.ndarray, "n n"], trace: float, norm: float) -> Block:
+def _block(H: Float[np.ndarray, "n n"], exponent: int, trace: float, norm: float) -> Block:
+    """Describe a block of 2^−e·H from that of H."""
     spectrum = eigenvalues(H)
+    ends = np.array([spectrum[-1], spectrum[0], np.trace(H)])
+    largest, smallest, own = (float(x) for x in restored(ends, exponent, 1.0))
     return Block(
-        largest=float(spectrum[-1]),
-        smallest=float(spectrum[0]),
-        trace=float(np.trace(H)),
+        largest=largest,
+        smallest=smallest,
+        trace=own,
         trace_share=float(np.trace(H)) / trace if trace else np.nan,
         norm_share=float(np.sum(H**2)) / norm if norm else np.nan,
     )

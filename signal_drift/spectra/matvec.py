@@ -1,4 +1,4 @@
-"""Multiplies a symmetric operator by host vectors; products are checked to be finite, and counted."""
+"""Multiplies a symmetric operator, scaled to about 1, by host vectors; products are checked and counted."""
 
 import jax
 import jax.numpy as jnp
@@ -7,50 +7,75 @@ from jaxtyping import Float
 
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import LinearOperator, SymmetricOperator
+from signal_drift.operators.scale import exponent_of, in_range, times_power
 
 
 class Matvec:
-    """Apply v ↦ Hv in float64, computed in the operator's dtype. Raises `InputError` for one that is not symmetric."""
+    """Apply v ↦ 2^e·Hv in float64, computed in the operator's dtype; e makes the first product that is not 0 about 1.
+
+    Raises `InputError` for an operator that is not symmetric, `TypeError` for one of less than float32.
+    """
 
     def __init__(self, op: SymmetricOperator) -> None:
         if not isinstance(op, SymmetricOperator):
             kind, mend = type(op).__name__, "parts.lora for one; sd.eigenvalues takes a matrix"
             raise InputError(f"op: must be a symmetric operator of decompose, got {kind} ({mend})")
+        self.limits = jnp.finfo(op.precision)
+        if self.limits.bits < 32:
+            raise TypeError(
+                f"{op.least_precise}: dtype is {op.precision}, but eigenvalues and traces need float32 or float64: "
+                "jax.tree.map(lambda x: x.astype('float32'), …) of base and adapters"
+            )
         self.op, self.n, self.count = op, op.shape[0], 0
+        self.exponent, self.after, self.known = 0, 0, False
 
     @property
     def rounding(self) -> float:
         """Return n·ε: what a product in the operator's dtype may err by, relative to ‖H‖."""
-        return self.n * float(np.finfo(self.op.dtype).eps)
+        return self.n * float(self.limits.eps)
+
+    @property
+    def floor(self) -> float:
+        """Return n·tiny: what a product may err by where numbers within it are too small to be written down."""
+        return float(np.ldexp(self.n * float(self.limits.tiny), self.exponent))
 
     @property
     def noise(self) -> float:
         """Return 10·√n·ε: what a product errs by where roundings add up like random ones, relative to ‖H‖."""
-        return 10 * self.n**0.5 * float(np.finfo(self.op.dtype).eps)
+        return 10 * self.n**0.5 * float(self.limits.eps)
 
     def __call__(self, v: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-        self.count += 1
-        image = np.asarray(self.op @ jnp.asarray(v, self.op.dtype), float)
-        if not np.isfinite(image @ image):
-            self._refuse(image)
-        return image
-
-    def _refuse(self, image: np.ndarray) -> None:
+        image = self._product(self.op, v) if self.known else self._first(v)
         odd = np.flatnonzero(~np.isfinite(image))
         if len(odd):
             where = layer_of(self.op, int(odd[0]))
             raise InputError(f"op: must be finite, but a product with it has the entry {image[odd[0]]} at {where}")
+        return np.ldexp(image, self.after)
+
+    def _product(self, op: SymmetricOperator, v: np.ndarray) -> np.ndarray:
+        self.count += 1
+        return np.asarray(op @ jnp.asarray(v, op.dtype), float)
+
+    def _first(self, v: np.ndarray) -> np.ndarray:
+        """The product that sets the scale, unless it is 0."""
+        image, before = in_range(self.op, lambda op: self._product(op, v))
+        if np.any(image) and np.all(np.isfinite(image)):
+            self.op = times_power(self.op, before) if before else self.op
+            self.after, self.known = exponent_of(image), True
+            self.exponent = before + self.after
+        return image
 
     def check_symmetry(self, draws: np.random.Generator) -> float:
-        """Check ⟨u, Hv⟩ = ⟨v, Hu⟩ for a random unit pair, to ten times the noise, and return a lower bound on ‖H‖.
+        """Check ⟨u, Hv⟩ = ⟨v, Hu⟩ for a random unit pair, to ten times the noise, and return a lower bound on ‖2^e·H‖.
 
         Raises `InputError` where they differ.
         """
         u, v = (x / np.linalg.norm(x) for x in draws.standard_normal((2, self.n)))
         Hu, Hv = self(u), self(v)
         apart, size = abs(u @ Hv - v @ Hu), float(max(np.linalg.norm(Hu), np.linalg.norm(Hv)))
-        if apart > 10 * self.noise * size:
-            raise InputError(f"op: must be symmetric, got |⟨u, Hv⟩ − ⟨v, Hu⟩| = {apart:.3g} where ‖Hu‖ is {size:.3g}")
+        if apart > 10 * self.noise * size + self.floor:
+            apart, there = (float(np.ldexp(x, -self.exponent)) for x in (apart, size))
+            raise InputError(f"op: must be symmetric, got |⟨u, Hv⟩ − ⟨v, Hu⟩| = {apart:.3g} where ‖Hu‖ is {there:.3g}")
         return size
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 from signal_drift.display import Table, displayed_as, span
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import SymmetricOperator
+from signal_drift.operators.scale import exponent_of, restored
 from signal_drift.spectra.lanczos import Lanczos
 from signal_drift.spectra.matvec import Matvec
 
@@ -42,7 +43,7 @@ class SpectralDensity(NamedTuple):
         """Convolve the density with a Gaussian of deviation `width`; return it and its error on `grid`."""
         z = (grid[:, None, None] - self.nodes) / width
         values = np.sum(self.weights * np.exp(-(z**2) / 2), axis=2) / (width * np.sqrt(2 * np.pi))
-        return np.mean(values, axis=1), np.std(values, axis=1, ddof=1) / np.sqrt(len(self.nodes))
+        return np.mean(values, axis=1), np.asarray(_standard_error(values))
 
 
 def spectral_density(
@@ -60,13 +61,15 @@ def spectral_density(
     matvec, draws = Matvec(op), _generator(key)
     matvec.check_symmetry(draws)
     nodes, weights = np.zeros((2, probes, min(steps, n)))
+    scale = 0.0
     for i in range(probes):
         run = Lanczos(matvec, np.zeros((0, n)), draws.standard_normal(n), min(steps, n), 0.0)
         while run.size < run.capacity and run.beta > matvec.noise * run.scale:
             run.step()
         theta, S, _ = run.ritz()
+        scale = max(scale, run.scale)
         nodes[i, : run.size], weights[i, : run.size] = theta, S[0] ** 2
-    return SpectralDensity(nodes, weights)
+    return SpectralDensity(restored(nodes, matvec.exponent, scale), weights)
 
 
 def estimate_trace(op: SymmetricOperator, *, probes: int = 60, key: Key[Array, ""] | None = None) -> Estimate:
@@ -80,15 +83,23 @@ def estimate_trace(op: SymmetricOperator, *, probes: int = 60, key: Key[Array, "
     matvec, draws = Matvec(op), _generator(key)
     n, third = matvec.n, min(probes // 3, op.shape[0])
     signs = draws.choice([-1.0, 1.0], (2, third, n))
-    Q = np.linalg.qr(np.stack([matvec(z) for z in signs[0]]).T)[0]
+    images = np.stack([matvec(z) for z in signs[0]])
+    Q = np.linalg.qr(images.T)[0]
     exact = sum(float(q @ matvec(q)) for q in Q.T)
     rest = signs[1] - (signs[1] @ Q) @ Q.T
     value, error = _mean(np.array([z @ matvec(z) for z in rest]))
-    return Estimate(exact + value, error)
+    size = float(np.max(np.abs(images)))
+    return Estimate(*(restored(x, matvec.exponent, size) for x in (exact + value, error)))
 
 
 def _mean(x: Float[np.ndarray, "probes"]) -> Estimate:
-    return Estimate(float(np.mean(x)), float(np.std(x, ddof=1) / np.sqrt(len(x))))
+    return Estimate(float(np.mean(x)), float(_standard_error(x)))
+
+
+def _standard_error(x: Float[np.ndarray, "*m probes"]) -> Float[np.ndarray, "*m"] | np.floating:
+    """The standard error of the mean over the last axis, whose squares are taken near 1."""
+    exponent = exponent_of(x)
+    return np.ldexp(np.std(np.ldexp(x, exponent), axis=-1, ddof=1) / np.sqrt(x.shape[-1]), -exponent)
 
 
 def _generator(key: Key[Array, ""] | None) -> np.random.Generator:
