@@ -12,14 +12,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from experiments.lab.experiment import Report
 from experiments.lab.files import replacing
-from experiments.ledger.ledger import SOUND
+from experiments.ledger.first_screen import first_screen
+from experiments.ledger.glossary import symbols
+from experiments.ledger.questions import questions
 from experiments.ledger.strips import WIDTH, strip
 from experiments.ledger.svg import inline
 from experiments.ledger.table import Entry
-from experiments.ledger.text import digits, duration, interval, number, plain, subscripts
+from experiments.ledger.text import allowed, duration, interval, mathematics, number, plain, short, subscripts
 from experiments.ledger.verdict import VERDICTS
 
-TITLE = "What holds of the theory of LoRA’s scaling factor"
+TITLE = "Does LoRA’s α theory hold?"
+GROUPS = ("algebra", "fixed weights", "one step", "training", "tuning")
+MARKS = {"supported": "✔", "refuted": "✘", "inconclusive": "◇", "not testable here": "–", "not run": "", "new": "★"}
+FEW = 5
+"""Quantities that readings may have in common, to stand beside each other in one table."""
 
 
 class Page(NamedTuple):
@@ -36,6 +42,20 @@ class Page(NamedTuple):
     """(layer, V2, V1): what the scaling rules give a model of the reader's own."""
 
 
+class Part(NamedTuple):
+    """Hold the statements of the paper, or our own, by their groups."""
+
+    name: str
+    groups: Mapping[str, Sequence[Entry]]
+
+
+class Alike(NamedTuple):
+    """Hold readings that were judged by the same quantities."""
+
+    quantities: tuple[str, ...]
+    readings: Sequence[Entry]
+
+
 def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
     """Write `out`/report.md and `out`/report.html."""
     pages = Environment(
@@ -46,21 +66,27 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    pages.filters.update(number=number, interval=interval, digits=digits, duration=duration)
-    pages.filters.update(plain=plain, sub=subscripts, strip=strip, headline=headline, control_words=control_words)
-    speed = page.speed.figures if page.speed else ()
-    names = dict.fromkeys([*(name for entry in ledger for name in entry["figures"]), *speed])
-    drawn = {name: page.figures / f"{name}.svg" for name in names if (page.figures / f"{name}.svg").exists()}
+    pages.filters.update(number=number, interval=interval, allowed=allowed, duration=duration, short=short)
+    pages.filters.update(plain=plain, sub=subscripts, math=mathematics, strip=strip, symbols=symbols, alike=alike)
+    paper, own = parts(ledger)
+    ordered = [entry for part in (paper, own) for group in part.groups.values() for entry in group]
+    places = figure_places(ordered, page)
     content = {
         "title": page.title,
-        "ledger": ledger,
+        "lines": first_screen(ledger),
+        "questions": questions(ledger) if ledger else [],
+        "parts": [part for part in (paper, own) if part.groups],
+        "ledger": ordered,
         "problems": problems(ledger),
+        "marks": MARKS,
         "counts": counts(ledger),
-        "controls": counts(entry["control"] for entry in ledger if entry["control"]),
+        "measurements": len({entry["measurement"] or entry["id"] for entry in ledger}),
+        "same": shared_measurements(ledger),
         "unsound": unsound(ledger),
         "shared": shared_provenance(ledger),
         "span": span(ledger),
-        "figures": {name: inline(path.read_text(encoding="utf-8"), name) for name, path in drawn.items()},
+        "places": places,
+        "figures": {name: inline((page.figures / f"{name}.svg").read_text(encoding="utf-8"), name) for name in places},
         "width": WIDTH,
         "sentences": page.sentences,
         "speed": page.speed,
@@ -69,6 +95,27 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
     for name in ("report.md", "report.html"):
         with replacing(out / name) as temporary:
             temporary.write_text(pages.get_template(f"{name}.j2").render(content), encoding="utf-8")
+
+
+def parts(ledger: Sequence[Entry]) -> tuple[Part, Part]:
+    """Set the statements of the paper apart from our own, each in the groups that it has, in their order."""
+    paper, own = (
+        {group: [e for e in ledger if bool(e["ours"]) == ours and e["group"] == group] for group in GROUPS}
+        for ours in (False, True)
+    )
+    return Part("The paper’s statements", _filled(paper)), Part("Our own", _filled(own))
+
+
+def _filled(groups: Mapping[str, Sequence[Entry]]) -> dict[str, Sequence[Entry]]:
+    return {name: entries for name, entries in groups.items() if entries}
+
+
+def figure_places(ledger: Sequence[Entry], page: Page) -> dict[str, str]:
+    """Name for every figure that has been drawn where it stands, once: on the first card that wants it."""
+    wanted = [(entry["figure"]["name"], entry["id"]) for entry in ledger if entry["figure"]]
+    wanted += [(name, "speed") for name in (page.speed.figures if page.speed else ())]
+    drawn = [(name, place) for name, place in wanted if (page.figures / f"{name}.svg").exists()]
+    return dict(reversed(drawn))
 
 
 def problems(ledger: Sequence[Entry]) -> dict[str, str]:
@@ -85,25 +132,36 @@ def counts(items: Iterable[Entry]) -> dict[str, int]:
 
 
 def unsound(ledger: Iterable[Entry]) -> list[str]:
-    """List the claims whose control was run and not refuted: there the verdict says nothing."""
-    return [e["id"] for e in ledger if e["control"] and e["control"]["verdict"] not in SOUND]
+    """List the decided claims whose near control was run and not refuted: there the verdict says little."""
+    decided = [e for e in ledger if e["control"] and e["verdict"] in ("supported", "refuted")]
+    return [e["id"] for e in decided if e["control"]["verdict"] in ("supported", "inconclusive")]
 
 
-def headline(item: Entry) -> Entry | None:
-    """Pick the finding that stands for the whole: the one whose number is quoted, else the first of its verdict."""
-    quoted = item.get("measured"), item.get("interval")
-    return max(
-        item["findings"],
-        key=lambda f: ((f["measured"], f["interval"]) == quoted, f["verdict"] == item["verdict"]),
-        default=None,
-    )
+def shared_measurements(ledger: Sequence[Entry]) -> dict[str, list[str]]:
+    """Name for every claim the others that rest on the same measurement."""
+    return {
+        entry["id"]: [o["id"] for o in ledger if o is not entry and o["measurement"] == entry["measurement"]]
+        for entry in ledger
+        if entry["measurement"]
+    }
+
+
+def alike(readings: Sequence[Entry]) -> list[Alike]:
+    """Gather readings judged by the same few quantities, to be a table; those that stand alone come together last."""
+    groups: dict[tuple[str, ...], list[Entry]] = {}
+    for reading in readings:
+        groups.setdefault(tuple(f["quantity"] for f in reading["findings"] or []), []).append(reading)
+    tables = [Alike(q, found) for q, found in groups.items() if len(found) > 1 and 0 < len(q) <= FEW]
+    placed = {id(reading) for table in tables for reading in table.readings}
+    alone = [reading for reading in readings if id(reading) not in placed]
+    return [*tables, Alike((), alone)] if alone else tables
 
 
 def shared_provenance(ledger: Iterable[Entry]) -> dict[str, str]:
     """Say what holds for every number of the ledger; "differs" where claims were computed in different ways."""
     values: dict[str, set[str]] = {}
     for entry in ledger:
-        for name, value in entry["provenance"].items():
+        for name, value in (entry["provenance"] or {}).items():
             values.setdefault(name, set()).add(str(value))
     values.pop("created", None)
     return {name: found.pop() if len(found) == 1 else "differs, see each claim" for name, found in values.items()}
@@ -111,12 +169,5 @@ def shared_provenance(ledger: Iterable[Entry]) -> dict[str, str]:
 
 def span(ledger: Iterable[Entry]) -> tuple[str, str] | None:
     """Say when the first and the last of the numbers were computed, as far as that is known."""
-    times = [str(e["provenance"]["created"]) for e in ledger if "created" in e["provenance"]]
+    times = [str(e["provenance"]["created"]) for e in ledger if "created" in (e["provenance"] or {})]
     return (min(times), max(times)) if times else None
-
-
-def control_words(verdict: str) -> str:
-    """Say what the verdict of a control means for that of the claim."""
-    if verdict == "refuted":
-        return "refuted, as it must be"
-    return verdict if verdict == "not run" else f"{verdict}, but must be refuted: this claim's verdict means nothing"

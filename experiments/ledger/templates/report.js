@@ -1,6 +1,6 @@
-// Filters: rows of the table and the sections below follow the verdicts ticked and the words searched for.
+// Filters: rows of the matrix and the cards below follow the verdicts ticked and the words searched for.
 const form = document.getElementById("filters");
-const rows = [...document.querySelectorAll("#claims tbody tr")];
+const rows = [...document.querySelectorAll(".matrix tr[data-claim]")];
 const text = (row) => `${row.dataset.text} ${row.querySelector(".statement").textContent}`.toLowerCase();  // H_ℓ and Hℓ
 
 function apply() {
@@ -12,12 +12,20 @@ function apply() {
     document.getElementById(row.dataset.claim).hidden = row.hidden;
   }
   const shown = rows.filter((row) => !row.hidden).length;
-  form.querySelector("output").textContent = `${shown} of ${rows.length} claims`;
+  form.querySelector("output").textContent = `${shown} of ${rows.length} statements`;
   document.getElementById("none").hidden = shown > 0;
+}
+
+// A link to what is folded, a question, opens it.
+function unfold() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target && target.matches("details")) target.open = true;
 }
 
 form.addEventListener("input", apply);
 form.addEventListener("submit", (event) => event.preventDefault());
 window.addEventListener("pageshow", apply);  // a reload or "back" may have restored what was ticked
+window.addEventListener("hashchange", unfold);
 form.hidden = false;
 apply();
+unfold();

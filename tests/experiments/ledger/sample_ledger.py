@@ -16,6 +16,7 @@ PROVENANCE = {
     "jax": "0.10.2",
     "numpy": "2.4.6",
 }
+DIGEST = "blake2b:90817263544536271809"
 
 
 def verdict_of(band: list, interval: list | None) -> str:
@@ -27,16 +28,21 @@ def verdict_of(band: list, interval: list | None) -> str:
     return "supported" if low <= left and right <= high else "refuted" if right < low or high < left else "inconclusive"
 
 
-def finding(quantity: str, predicted: str, band: list, measured: float | None, interval: list | None) -> dict[str, Any]:
+def finding(
+    quantity: str, predicted: str, band: list, measured: float | None, interval: list | None, **more: Any
+) -> dict[str, Any]:
     return {
         "quantity": quantity,
         "predicted": predicted,
         "band": band,
         "measured": measured,
         "interval": interval,
+        "method": "Student's t over 5 seeds",
+        "seeds": 5,
         "tolerance": "5%: the exact statement is about the mean of infinitely many draws, here there are 320",
         "verdict": verdict_of(band, interval),
-    }
+        "power": 0.97,
+    } | more
 
 
 def whole(findings: list[dict]) -> str:
@@ -44,167 +50,250 @@ def whole(findings: list[dict]) -> str:
     return next((v for v in ("refuted", "inconclusive", "supported") if v in verdicts), "not run")
 
 
-def part(statement: str, *findings: dict, name: str | None = None) -> dict[str, Any]:
-    """A control, or with a name a reading."""
-    content = {"statement": statement, "verdict": whole(list(findings)), "findings": list(findings)}
-    return content if name is None else content | {"name": name, "command": "python -m experiments readings --seeds 5"}
+def sentence(findings: list[dict]) -> str:
+    """One sentence of reason, with all the digits that a careless writer leaves in it."""
+    decisive = next((f for f in findings if f["verdict"] == whole(findings)), None)
+    if decisive is None or decisive["measured"] is None:
+        return ""
+    return f"{decisive['quantity']} is {decisive['measured']}; allowed is {decisive['predicted']}."
 
 
-NOWHERE = dict.fromkeys(("predicted", "measured", "interval")) | {"reason": "its full spectrum is <not> affordable"}
+def control(statement: str, *findings: dict) -> dict[str, Any]:
+    return {"statement": statement, "verdict": whole(list(findings)), "findings": list(findings)}
 
 
-def entry(claim: str, statement: str, *findings: dict, source: str = "Eq. 34–40", **more: Any) -> dict[str, Any]:
-    verdict = whole(list(findings))
-    nothing = {"predicted": "Θ(1/η)", "measured": None, "interval": None, "tolerance": None, "verdict": verdict}
-    quoted = next(f for f in [*findings, nothing] if f["verdict"] == verdict)
-    quotes = {key: quoted[key] for key in ("predicted", "measured", "interval", "tolerance")}
+def reading(name: str, statement: str, *findings: dict) -> dict[str, Any]:
+    return {
+        "name": name,
+        "problem": "mlp",
+        "statement": statement,
+        "verdict": whole(list(findings)),
+        "sentence": sentence(list(findings)),
+        "reason": None,
+        "findings": list(findings),
+    }
+
+
+def cell(label: str, verdict: str, *findings: dict, reason: str | None = None) -> dict[str, Any]:
+    return {
+        "label": label,
+        "verdict": verdict,
+        "sentence": sentence(list(findings)) or None,
+        "reason": reason,
+        "findings": list(findings),
+        "readings": [],
+        "control": None,
+        "power": 0.912345 if findings else None,
+        "seeds": 5 if findings else None,
+        "records": DIGEST if findings else "",
+        "command": "python -m experiments spectral_suppression" if findings else "",
+        "seconds": 61.2 if findings else None,
+        "provenance": {},
+    }
+
+
+NEAR = control("1.15 instead of 1", finding("ratio less 0.15", "1 ± 0.05", [0.95, 1.05], 0.8502, [0.845, 0.855]))
+
+
+def entry(claim: str, group: str, statement: str, *findings: dict, **more: Any) -> dict[str, Any]:
+    given = list(findings)
+    verdict = more.get("verdict", whole(given))
     return {
         "id": claim,
+        "group": group,
+        "ours": claim[0] in "XC",
+        "source": "Eq. 34–40",
         "statement": statement,
+        "formula": "",
         "assumptions": ["B = 0", "A_ij independent, mean 0, variance σ_A²"],
-        "source": source,
-        "command": "python -m experiments spectral_suppression",
-        "rerun": f"python -m experiments ledger {claim}",
-        **quotes,
-        "verdict": whole(list(findings)),
-        "findings": list(findings),
-        "control": part(
-            "1 instead of 1/r", finding("ratio without 1/r", "1 ± 0.05", [0.95, 1.05], 16.02, [15.8, 16.2])
-        ),
+        "setting": "",
+        "symbols": {},
+        "verdict": verdict,
+        "sentence": sentence(given),
+        "evidence_wanted": "an interval over other seeds that leaves the band",
+        "measurement": claim,
+        "figure": None,
+        "findings": given,
+        "control": NEAR if given else None,
+        "power": 0.97 if given else None,
         "readings": [],
         "narrowest": None,
-        "reason": None,
-        "figures": [],
+        "problems": {
+            "mlp": cell("MLP of App. E, d = 32", verdict, *given),
+            "digits": cell("digits, turned", "supported", *given[:1]),
+            "minilm": cell("MiniLM", "not testable here", reason="its full spectrum is <not> affordable"),
+            "transformer": cell("a transformer", "not run"),
+        },
+        "rerun": f"python -m experiments ledger {claim}",
         "seconds": 61.2,
         "provenance": PROVENANCE | {"created": f"2026-11-22T20:{10 + len(claim)}:40Z"},
-        "problems": {
-            "mlp": {"label": "MLP of App. E, d = 32", "verdict": verdict, "reason": None, "figures": [], **quotes},
-            "digits": {"label": "digits, turned", "verdict": "supported", "reason": None, "figures": [], **quotes},
-            "minilm": {"label": "MiniLM", "verdict": "not testable here", "figures": [], **NOWHERE},
-            "transformer": {"label": "a transformer", "verdict": "not run", "figures": [], **NOWHERE},
-        },
     } | more
+
+
+def figure(name: str) -> dict[str, str]:
+    return {"name": name, "caption": f"What is measured follows what the paper says (line): {name}, H_ℓ at 0.99907"}
 
 
 NINE = [
     finding(f"Tr H_Signal / prediction, r = {2**k}", "1 ± 0.05", [0.95, 1.05], 1 + middle, [1 - width, 1 + width])
     for k, (middle, width) in enumerate((0.004 * (-1) ** k, 0.03 / (k + 1)) for k in range(9))
 ]
+DIVERGES = finding("share of seeds at which 128·η₀ diverges", "0.5 to 1", [0.5, 1.0], 0.0, [0.0, 0.4345])
 READINGS = [
-    part(
-        f"256·α₀ ends deeper than 128·η₀ when {rule} and the {what}",
+    reading(
+        f"{rule}, {what}",
+        f"128·η₀ diverges and 256·α₀ ends below it, with {rule} and {what}",
+        DIVERGES,
         finding("final loss, 256·α₀ / 128·η₀", "< 1", [None, 1], value, [0.85 * value, 1.15 * value]),
-        finding("largest climb of 128·η₀ above its lowest loss", "> 1.1", [1.1, None], 1.26, [1.08, 1.44]),
-        name=f"{rule}, {what}",
     )
     for i, rule in enumerate(("s = α/r", "s = α"))
     for what, value in {
-        "loss is the mean": 2.18,
-        "output is activated": 1.69,
-        "data come in minibatches": 2.29,
-        "targets are 10 times larger": 1.43 - i,
-        "targets are 10 times smaller": 5.55,
-        "loss is summed": 2.2,
-        "weights are float64": 2.18,
-        "teacher has a flat spectrum": 1.02,
-        "factors are drawn N(0, 1/r)": 3.1,
+        "plain": 2.18,
+        "activated": 1.69,
+        "minibatch": 2.29,
+        "targets-x10": 1.43 - i,
+        "targets-x0.1": 5.55,
+        "summed": 2.2,
+        "float64": 2.18,
+        "A-std-1_d": 1.02,
+        "W0-and-A-std-1_d": 3.1,
     }.items()
 ]
 
 LEDGER: list[dict[str, Any]] = [
     entry(
         "P1-update",
+        "algebra",
         "Δw = JΔθ + ½∇²w[Δθ, Δθ] with no remainder; per layer ΔW_Signal = s(BΔA + ΔB A), ΔW_Drift = s ΔB ΔA",
         finding("‖w(θ+Δθ) − w(θ) − ΔW_Signal − ΔW_Drift‖ / ‖Δw‖", "rounding", [None, 1.1e-13], 2.2e-16, [0, 2.2e-16]),
+        formula=r"\Delta w = J\Delta\theta + \frac{1}{2}\nabla^2 w[\Delta\theta, \Delta\theta]",
         source="Eq. 4, 11, 18–21",
         assumptions=[],
-        control=part("drift doubled", finding("relative error", "rounding", [None, 1.1e-13], 0.031, [0.03, 0.032])),
+        control=control("drift ×1.2", finding("relative error", "rounding", [None, 1.1e-13], 0.031, [0.03, 0.032])),
     ),
     entry(
         "P2-psd",
+        "algebra",
         "If H_ℓ ⪰ 0 then H_Signal = JᵀH_ℓJ ⪰ 0",
         finding("λ_min[H_Signal] / λ_max[H_Signal]", "≥ 0 up to rounding", [-1e-13, None], -4e-15, [-9e-15, 0]),
-        figures=["two_panels"],
+        figure=figure("two_panels"),
     ),
     entry(
         "P2-premise",
+        "fixed weights",
         "H_ℓ is positive semi-definite on the paper’s own MLP",
-        finding("λ_min[H_ℓ] / λ_max[H_ℓ]", "≥ 0", [0, None], -0.2288, [-0.3215, -0.136]),
+        finding("λ_min[H_ℓ] / λ_max[H_ℓ]", "≥ 0", [0, None], -0.228762800435105, [-0.3215260578743545, -0.136]),
         finding("share of eigenvalues below −n·ε·‖H‖", "0", [0, 0], 0.31, [0.28, 0.34]),
         narrowest="The Gauss–Newton matrix in the place of H_ℓ is positive semi-definite (X6).",
         readings=[
-            part("after 2000 steps", finding("λ_min/λ_max", "≥ 0", [0, None], -1e-4, [-2e-4, 1e-5]), name="trained"),
-            part("Gauss–Newton", finding("λ_min/λ_max", "≥ 0", [0, None], 3e-17, [0, 3e-16]), name="Gauss–Newton"),
+            reading("trained", "H_ℓ ⪰ 0 after 2000 steps", finding("λ_min", "≥ 0", [0, None], -1e-4, [-2e-4, 1e-5])),
+            reading(
+                "Gauss–Newton", "G ⪰ 0 with G in its place", finding("λ_min of G", "≥ 0", [0, None], 3e-17, [0, 1])
+            ),
         ],
-        figures=["two_panels"],
+        figure=figure("two_panels"),
     ),
     entry(
         "P3-trace",
+        "fixed weights",
         "At B = 0 with A_ij independent and of variance σ_A²: E[Tr H_Signal] = α² (σ_A²/r) Tr H_ℓ",
         *NINE,
-        figures=["one", "two_panels"],
+        formula=r"\mathbb{E}[\operatorname{Tr} H_{\text{Signal}}] = \alpha^2 \frac{\sigma_A^2}{r} \operatorname{Tr} H",
+        symbols={"σ_A": "the standard deviation that A is drawn with"},
+        measurement="trace over draws of A",
+        figure=figure("one"),
     ),
     entry(
         "P4-landscape",
+        "fixed weights",
         "At fixed (W₀, A, B = 0): H_Signal = Θ(α²) and H_Drift = Θ(α), so that the ratio of their norms grows like α",
         finding("exponent of λ_max[H_Signal] in α", "2 exactly", [2, 2], 2.0, [2.0, 2.0]),
         finding("exponent of |λ_min[H_Drift]| in α, trained", "1 ± 0.05", [0.95, 1.05], 0.8883, [0.7856, 0.9909]),
         narrowest="It holds at B = 0 and fixed A; after training the exponent of the drift is lower.",
     ),
     entry(
-        "P4-update",
-        "Under Adam ‖Δw_Signal‖ = Θ(αη), ‖Δw_Drift‖ = Θ(αη²), their ratio Θ(1/η)",
-        reason="update_scaling has no record of this configuration (a record from another configuration was ignored)",
-        control=None,
-        provenance={},
-        seconds=None,
+        "K1-alignment",
+        "fixed weights",
+        "E[Tr H_Signal] = Tr H_ℓ at α = √r/σ_A",
+        NINE[4],
+        measurement="trace over draws of A",
     ),
     entry(
         "L1-stability",
+        "fixed weights",
         "Gradient descent is stable if and only if η ≤ 2/λ_max(H)",
         finding("largest stable η · λ_max / 2, α = 1 … 256", "order of 1", [0.5, 2], 1.02, [0.93, 1.13]),
         finding("the same on the quadratic", "1 ± 1e-6", [1 - 1e-6, 1 + 1e-6], 1 + 2e-7, [1 - 1e-7, 1 + 4e-7]),
         source="Eq. 41–42",
     ),
     entry(
+        "P4-update",
+        "one step",
+        "Under Adam ‖Δw_Signal‖ = Θ(αη), ‖Δw_Drift‖ = Θ(αη²), their ratio Θ(1/η)",
+        sentence="update_scaling has no record of this configuration",
+        provenance=None,
+        seconds=None,
+        evidence_wanted=None,
+        symbols=None,
+    ),
+    entry(
         "F2a-trajectories",
+        "training",
         "64·η₀ and 128·α₀ start alike, 64·η₀ already oscillates, 128·η₀ diverges catastrophically, while 256·α₀ is "
         "strictly stable and fits deeper",
+        DIVERGES,
         finding("final loss, 256·α₀ over 128·η₀", "< 1", [None, 1], 2.18, [1.87, 2.49]),
         finding("largest climb of 64·η₀ above its lowest loss", "> 1.1", [1.1, None], 1.08, [1.02, 1.14]),
         finding("loss after 100 steps of 128·η₀ over the initial loss", "> 1", [1, None], None, [1.4, None]),
         source="Fig. 2a, App. E",
         readings=READINGS,
-        figures=["one"],
+        figure=figure("one"),
     ),
     entry(
         "F1c-square-root",
+        "tuning",
         "At η_FFT the best α grows like C√r with C ≫ 1 | slope fixed at ½ in log space",
         finding("free slope of log α* in log r, digits", "½ ± 0.1", [0.4, 0.6], 0.2351, [0.1675, 0.3528]),
         finding("free slope of log α* in log r, mlp256", "½ ± 0.1", [0.4, 0.6], 0.8391, [0.4888, 0.8579]),
         source="Eq. 3, Fig. 1c",
-        control=part("ranks shuffled", finding("slope", "½ ± 0.1", [0.4, 0.6], None, [None, None])),
+        setting="d = 64 where the paper has 2048",
+        control=control("slope 0.7", finding("slope", "0.7 ± 0.1", [0.6, 0.8], None, [None, None])),
+    ),
+    entry(
+        "V2",
+        "tuning",
+        "The best α is √r/σ_A",
+        verdict="not testable here",
+        sentence="at r = 64 and d = 64 V2 is α = r, the baseline",
+        evidence_wanted="a model with d_in > 3r",
+    ),
+    entry(
+        "V-protocol",
+        "tuning",
+        "At η_FFT LoRA-α recovers most of the gap between LoRA (α = r) and full fine-tuning",
+        finding("share of the gap closed, digits, r = 64", "> ½", [0.5, None], 0.55, [0.31, 0.79]),
+        figure=figure("not_drawn"),
     ),
     entry(
         "X3",
+        "one step",
         "From B = 0 the first step of GD, sign descent and Adam has ΔA = 0, so ‖ΔW_Drift‖ <b>is</b> exactly 0 & more",
         finding('‖ΔW_Drift‖_F after one step, "Adam" <1e-8>', "0 exactly", [0, 0], 0.0, [0.0, 0.0]),
-        source="this project",
+        source="",
     ),
     entry(
         "X4",
+        "algebra",
         "Multiplying α by c equals multiplying η_B alone by c (LoRA+ ratio c); α differs from a tied rate only",
         finding("‖w − w'‖ / ‖w‖ after 100 steps, factors of two", "0 ± 1e-12", [0, 1e-12], 0.0, [0.0, 0.0]),
         finding("the same under weight decay", "> 0.1", [0.1, None], 0.62, [0.55, 0.7]),
         seconds=7400.0,
     ),
-    entry(
-        "V-protocol",
-        "At η_FFT LoRA-α recovers most of the gap between LoRA (α = r) and full fine-tuning",
-        finding("share of the gap closed, digits, r = 64", "> ½", [0.5, None], 0.55, [0.31, 0.79]),
-        figures=["not_drawn"],
-    ),
 ]
+
+
+def named(claim: str) -> dict[str, Any]:
+    return next(e for e in LEDGER if e["id"] == claim)
 
 
 def draw(folder: Path) -> Path:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_ledger import LEDGER, draw, finding
+from forbidden import forbidden
+from sample_ledger import LEDGER, draw, named
 
-from experiments.ledger import pages, text
+from experiments.lab.experiment import Report, Row
+from experiments.ledger import pages
 from experiments.ledger.pages import Page as Shown
 from experiments.ledger.pages import write_pages
 
@@ -17,8 +19,14 @@ from experiments.ledger.pages import write_pages
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
-    write_pages(LEDGER, Shown(draw(folder / "figures")), folder)
+    write_pages(LEDGER, shown(draw(folder / "figures")), folder)
     return folder
+
+
+def shown(figures: Path) -> Shown:
+    row = Row("dense Hessian, d = 32", "≤ 2 s", "1.523456 s", "floor 0.71828 s")
+    said = {"dynamics/mlp": ["128·η₀ ends at 0.0472345 of its start."]}
+    return Shown(figures, said, Report([row], ["Products are 0.912345 of it."], {}))
 
 
 class Page(HTMLParser):
@@ -52,46 +60,39 @@ def parsed(out: Path) -> Page:
     return Page((out / "report.html").read_text(encoding="utf-8"))
 
 
-def test_numbers_that_differ_are_written_differently() -> None:
-    near = finding("x", "1", [1 - 1e-6, 1 + 1e-6], 1 + 2e-7, [1 - 1e-7, 1 + 4e-7])
-    n = text.digits(near)
-    assert [text.number(x, n) for x in (*near["band"], near["measured"])] == ["0.999999", "1.000001", "1.0000002"]
-    assert text.digits(finding("x", "1", [0.95, 1.05], 1.00031234, [0.99, 1.01])) == 5
-    assert text.digits(finding("x", "⅓", [0, 1], 1 / 3, [0.333331, 0.333336])) == 6
-    assert text.digits(finding("x", "2", [2, 2], 2.0, [2.0, 2 + 4e-16])) == 10
-
-
-@pytest.mark.parametrize(
-    ("pair", "shown"),
-    [([0.99, 1.01], "[0.99, 1.01]"), ([None, 1], "(−∞, 1]"), ([-1e-13, None], "[-1e-13, ∞)"), (None, "–")],
-)
-def test_interval_shows_which_end_is_bounded(pair: list | None, shown: str) -> None:
-    assert text.interval(pair) == shown
-
-
-def test_durations_have_a_unit_a_reader_can_picture() -> None:
-    seconds = (None, 0.123, 61.2, 600.0, 7400.0)
-    assert [text.duration(s) for s in seconds] == ["–", "0.12 s", "61 s", "10 min", "2.1 h"]
-
-
 def test_counts_are_of_every_verdict() -> None:
-    found = {"supported": 6, "refuted": 3, "inconclusive": 2, "not run": 1, "not testable here": 0}
+    found = {"supported": 7, "refuted": 3, "inconclusive": 2, "not run": 1, "not testable here": 1}
     assert pages.counts(LEDGER) == found
     assert pages.counts([]) == dict.fromkeys(pages.VERDICTS, 0)
 
 
-def test_a_control_that_is_not_refuted_is_named() -> None:
+def test_a_decided_claim_whose_near_control_is_not_refuted_is_named() -> None:
     assert pages.unsound(LEDGER) == ["F1c-square-root"]
-    assert "must be" in pages.control_words("refuted")
-    assert "means nothing" in pages.control_words("supported")
-    assert pages.control_words("not run") == "not run"
+    weak = [e | {"verdict": "inconclusive"} for e in LEDGER]
+    assert pages.unsound(weak) == []
 
 
-def test_headline_is_the_finding_that_is_quoted() -> None:
-    entry = next(e for e in LEDGER if e["id"] == "P4-landscape")
-    assert pages.headline(entry) == entry["findings"][1]
-    assert pages.headline(entry["control"]) == entry["control"]["findings"][0]
-    assert pages.headline(entry | {"findings": []}) is None
+def test_statements_stand_in_their_groups_the_papers_apart_from_ours() -> None:
+    paper, own = pages.parts(LEDGER)
+    assert list(paper.groups) == ["algebra", "fixed weights", "one step", "training", "tuning"]
+    assert {group: [e["id"] for e in found] for group, found in own.groups.items()} == {
+        "algebra": ["X4"],
+        "one step": ["X3"],
+    }
+    assert sum(len(found) for part in (paper, own) for found in part.groups.values()) == len(LEDGER)
+
+
+def test_claims_on_one_measurement_name_each_other() -> None:
+    same = pages.shared_measurements(LEDGER)
+    assert (same["P3-trace"], same["K1-alignment"], same["X4"]) == (["K1-alignment"], ["P3-trace"], [])
+
+
+def test_readings_of_the_same_quantities_are_one_table() -> None:
+    (table,) = pages.alike(named("F2a-trajectories")["readings"])
+    assert (len(table.quantities), len(table.readings)) == (2, 18)
+    (alone,) = pages.alike(named("P2-premise")["readings"])
+    assert (alone.quantities, len(alone.readings)) == ((), 2)
+    assert pages.alike([]) == []
 
 
 def test_provenance_is_shared_only_where_all_claims_agree() -> None:
@@ -104,16 +105,11 @@ def test_provenance_is_shared_only_where_all_claims_agree() -> None:
     assert pages.span([e for e in LEDGER if not e["provenance"]]) is None
 
 
-def test_indices_of_symbols_stand_low_and_text_is_escaped() -> None:
-    low = "JᵀH<sub>ℓ</sub>J, ΔW<sub>Signal</sub>, σ<sub>A</sub>², ‖W‖<sub>F</sub>"
-    assert text.subscripts("JᵀH_ℓJ, ΔW_Signal, σ_A², ‖W‖_F") == low
-    assert text.subscripts("update_scaling, a_b_c <b>x_1</b> & y") == (
-        "update_scaling, a_b_c &lt;b&gt;x<sub>1</sub>&lt;/b&gt; &amp; y"
-    )
-
-
-def test_markdown_text_cannot_end_a_cell_or_start_a_tag() -> None:
-    assert text.plain("|λ|\n `a` <b> < 1 [x](y) *z* ‖·‖_F H_ℓ") == (r"\|λ\| \`a\` \<b> < 1 [x]\(y) \*z\* ‖·‖\_F H_ℓ")
+def test_no_page_shows_what_is_forbidden(out: Path) -> None:
+    """No nan, inf or brace, four significant digits, no interval without width; the texts of the sample have them."""
+    assert forbidden(str(named("P2-premise")["findings"][0]["measured"]))
+    for name in ("report.md", "report.html"):
+        assert forbidden((out / name).read_text(encoding="utf-8")) == []
 
 
 def test_every_row_of_a_markdown_table_has_as_many_cells_as_its_head(out: Path) -> None:
@@ -127,16 +123,20 @@ def assert_tables_are_whole(out: Path) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
 
 
-def test_markdown_has_every_claim_with_its_numbers(out: Path) -> None:
+def test_markdown_has_every_claim_with_its_numbers_and_folds_them(out: Path) -> None:
     text = (out / "report.md").read_text(encoding="utf-8")
-    assert "**6 supported**, **3 refuted**, **2 inconclusive**, **1 not run**, **0 not testable here**." in text
+    assert "✔ 7 supported, ✘ 3 refuted, ◇ 2 inconclusive, 1 not run (blank), – 1 not testable here." in text
     for entry in LEDGER:
-        assert f"## {entry['id']}\n" in text
+        assert f"### {entry['id']}\n" in text
         assert entry["rerun"] in text
         for reading in entry["readings"]:
-            assert f"| {reading['name']} |" in text
-    assert "![two_panels](figures/two_panels.png)" in text
+            assert f"| {reading['name']}, mlp |" in text
+    assert text.count("](figures/two_panels.png)") == 1
     assert "not_drawn.png" not in text
+    assert "$$" + named("P3-trace")["formula"] + "$$" in text
+    folded = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    assert text.count("<details>") == text.count("</details>") == folded.count("### ") + 5 + 2
+    assert len(folded) < len(text) / 3
 
 
 def test_html_is_well_formed_and_every_reference_has_one_target(out: Path) -> None:
@@ -156,21 +156,21 @@ def test_html_asks_for_nothing_and_shows_text_as_text(out: Path) -> None:
     page = parsed(out)
     outside = [v for _, a in page.tags for k, v in a.items() if k in {"src", "href"} and v and "//" in v]
     assert set(outside) == {"https://arxiv.org/abs/2606.12883"}
-    assert "b" not in {tag for tag, _ in page.tags}
-    for words in ("<b>is</b> exactly 0 & more", '"Adam" <1e-8>', "C ≫ 1 | slope"):
+    for words in ("<b>is</b> exactly 0 & more", '"Adam" <10⁻⁸>', "C ≫ 1 | slope"):
         assert words in page.words
 
 
 def test_no_text_of_the_ledger_is_taken_for_markup(tmp_path: Path) -> None:
     """Every text of every entry is hostile, except what the pages look up: ids, verdicts, names of figures."""
     hostile = "<i id='x'>\"&amp;|`{{ 7 * 6 }}"
+    kept = {"id", "group", "verdict", "figure", "created", "formula"}
 
     def spoil(value: Any, key: str | None = None) -> Any:
         if isinstance(value, dict):
-            return {k: spoil(v, k) for k, v in value.items()}
+            return {k: v if k in kept else spoil(v, k) for k, v in value.items()}
         if isinstance(value, list):
             return [spoil(v, key) for v in value]
-        return hostile if isinstance(value, str) and key not in {"id", "verdict", "figures", "created"} else value
+        return hostile if isinstance(value, str) else value
 
     write_pages([spoil(e) for e in LEDGER], Shown(tmp_path), tmp_path)
     page = parsed(tmp_path)
@@ -181,16 +181,33 @@ def test_no_text_of_the_ledger_is_taken_for_markup(tmp_path: Path) -> None:
     assert_tables_are_whole(tmp_path)
 
 
-def test_html_has_each_figure_once_and_names_the_one_not_drawn(out: Path) -> None:
+def test_html_has_each_figure_once_and_links_to_it_from_the_other_card(out: Path) -> None:
     page = parsed(out)
-    symbols = [a["id"] for tag, a in page.tags if tag == "symbol" and str(a["id"]).startswith("figure-")]
-    assert symbols == ["figure-two_panels", "figure-one"]
+    assert [a["id"] for tag, a in page.tags if tag == "figure"] == ["figure-two_panels", "figure-one"]
+    assert [a["href"] for tag, a in page.tags if tag == "a" and str(a["href"]).startswith("#figure")] == [
+        "#figure-two_panels",
+        "#figure-one",
+    ]
     assert "Figure not drawn has not been drawn." in page.words
     assert "1.23" not in page.words
 
 
+def test_formulas_are_mathml_in_the_page(out: Path) -> None:
+    tags = [tag for tag, _ in parsed(out).tags]
+    assert tags.count("math") == sum(bool(e["formula"]) for e in LEDGER) == 2
+
+
+def test_matrix_has_a_cell_for_every_statement_and_problem_asked(out: Path) -> None:
+    text = (out / "report.html").read_text(encoding="utf-8")
+    rows = re.findall(r'<tr data-verdict="[^"]*" data-claim="([^"]*)".*?</tr>', text, re.DOTALL)
+    assert sorted(rows) == sorted(e["id"] for e in LEDGER)
+    (trace,) = re.findall(r'<tr [^>]*data-claim="P3-trace".*?</tr>', text, re.DOTALL)
+    assert re.findall(r'<span class="heard">([^<]*)</span></td>', trace) == ["supported"] * 3
+    assert pages.problems(LEDGER).keys() == {"mlp", "digits"}
+
+
 def test_same_ledger_gives_the_same_bytes_and_nothing_is_left_beside(out: Path, tmp_path: Path) -> None:
-    write_pages(copy.deepcopy(LEDGER), Shown(out / "figures"), tmp_path)
+    write_pages(copy.deepcopy(LEDGER), shown(out / "figures"), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.md"]
     for name in ("report.html", "report.md"):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
@@ -200,5 +217,7 @@ def test_a_ledger_without_results_is_a_page(tmp_path: Path) -> None:
     not_run = [e for e in LEDGER if e["verdict"] == "not run"]
     write_pages(not_run, Shown(tmp_path), tmp_path)
     page = parsed(tmp_path)
-    assert "Why not run:" in page.words
+    assert "update_scaling has no record of this configuration" in page.words
     assert (page.crossed, page.open) == ([], [])
+    write_pages([], Shown(tmp_path), tmp_path)
+    assert (parsed(tmp_path).crossed, parsed(tmp_path).open) == ([], [])

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sample_ledger import LEDGER, draw
 
-from experiments.ledger.pages import Page, write_pages
+from experiments.ledger.pages import Page, parts, write_pages
+from experiments.ledger.verdict import VERDICTS
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 OVERFLOWING = """
 return [...document.querySelectorAll("body *")].filter(e => {
-  if (e.closest(".scroll *, .store *, caption, thead, .heard") || !e.checkVisibility()) return false;
+  if (e.closest(".scroll *, .wide *, .formula *, .store *, caption, thead, .heard")) return false;
+  if (!e.checkVisibility()) return false;
   const box = e.getBoundingClientRect();
-  const scrolls = e.matches(".scroll, pre") || !(e instanceof HTMLElement) || !e.clientWidth;
+  const scrolls = e.matches(".scroll, .wide, .formula, pre") || !(e instanceof HTMLElement) || !e.clientWidth;
   return box.right > innerWidth + 0.5 || box.left < -0.5 || (!scrolls && e.scrollWidth > e.clientWidth + 1);
 }).map(e => e.outerHTML.slice(0, 200))
 """
@@ -31,7 +33,7 @@ const light = c => [0.2126, 0.7152, 0.0722].reduce((sum, w, i) => {
 const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walk.nextNode()) {
   const e = walk.currentNode.parentElement;
-  if (!walk.currentNode.data.trim() || e.closest("script, .store") || !e.checkVisibility()) continue;
+  if (!walk.currentNode.data.trim() || e.closest("script, .store, .scroll") || !e.checkVisibility()) continue;
   const style = getComputedStyle(e), ink = rgb(e.closest("svg") ? style.fill : style.color);
   let paper = null;
   for (let up = e; up && !paper; up = up.parentElement) paper = rgb(getComputedStyle(up).backgroundColor);
@@ -42,7 +44,7 @@ return found
 """
 OPEN_ALL = "for (const part of document.querySelectorAll('details')) part.open = true"
 VISIBLE = "return [...document.querySelectorAll('{}')].filter(e => e.checkVisibility()).map(e => e.{})"
-ROWS, CLAIMS = VISIBLE.format("#claims tbody tr", "dataset.claim"), VISIBLE.format(".claim", "id")
+ROWS, CLAIMS = VISIBLE.format(".matrix tr[data-claim]", "dataset.claim"), VISIBLE.format(".claim", "id")
 SIZES = """
 return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect()).map(b => [b.width, b.height])
 """
@@ -110,7 +112,8 @@ def ticked(browser: "Chrome", *verdicts: str) -> None:
 
 
 def ids(**wanted: Any) -> list[str]:
-    return [e["id"] for e in LEDGER if all(e[key] == value for key, value in wanted.items())]
+    ordered = [e for part in parts(LEDGER) for group in part.groups.values() for e in group]
+    return [e["id"] for e in ordered if all(e[key] == value for key, value in wanted.items())]
 
 
 def test_no_error_and_no_request_but_the_file(browser: "Chrome", page: Path) -> None:
@@ -141,13 +144,13 @@ def test_text_stands_out_from_its_ground(browser: "Chrome", page: Path, scheme: 
 
 def test_verdicts_filter_the_table_and_the_claims(opened: "Chrome") -> None:
     everything = ids()
-    for verdicts in (("refuted",), ("supported", "not run"), (), ("supported", "refuted", "inconclusive", "not run")):
+    for verdicts in (("refuted",), ("supported", "not run"), (), VERDICTS):
         ticked(opened, *verdicts)
         wanted = [claim for v in verdicts for claim in ids(verdict=v)]
         wanted.sort(key=everything.index)
         assert opened.execute_script(ROWS) == wanted
         assert opened.execute_script(CLAIMS) == wanted
-        assert opened.find_element("css selector", "output").text == f"{len(wanted)} of {len(everything)} claims"
+        assert opened.find_element("css selector", "output").text == f"{len(wanted)} of {len(everything)} statements"
         assert opened.find_element("id", "none").is_displayed() == (not wanted)
 
 
@@ -156,7 +159,7 @@ def test_verdicts_filter_the_table_and_the_claims(opened: "Chrome") -> None:
     [
         ("p4", ["P4-landscape", "P4-update"]),
         ("H_ℓ psd", ["P2-psd"]),
-        ("Hℓ", ["P2-psd", "P2-premise", "P3-trace"]),
+        ("Hℓ", ["P2-psd", "P2-premise", "P3-trace", "K1-alignment"]),
         ("Θ(α²)", ["P4-landscape"]),
         ("no such words", []),
     ],
@@ -175,14 +178,54 @@ def test_search_and_verdicts_hold_together_and_keyboard_reaches_a_claim(opened: 
     assert 0 <= opened.execute_script(TOP, "P4-landscape") < 100
 
 
-def test_figures_and_strips_can_be_seen(opened: "Chrome") -> None:
+def test_figures_strips_and_formulas_can_be_seen(opened: "Chrome") -> None:
     opened.execute_script(OPEN_ALL)
-    figures = opened.execute_script(SIZES, ".evidence .scroll use")
-    assert len(figures) == sum(name != "not_drawn" for e in LEDGER for name in e["figures"])
+    figures = opened.execute_script(SIZES, ".evidence .scroll svg")
+    assert len(figures) == 2
     assert all(width > 300 and height > 150 for width, height in figures)
     points = opened.execute_script(SIZES, ".claim .strip .measured circle, .claim .strip .measured path")
-    assert len(points) > 50
+    assert len(points) > 30
     assert all(width + height > 4 for width, height in points)
+    fractions = opened.execute_script(SIZES, ".formula mfrac")
+    assert len(fractions) == 2
+    assert all(height > 1.3 * 16 for _, height in fractions)  # its two lines stand one above the other
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_first_screen_has_the_six_lines_and_marks_have_colours_of_their_own(
+    browser: "Chrome", page: Path, width: int
+) -> None:
+    show(browser, page, width)
+    lines = browser.execute_script(SIZES, ".found li")
+    assert len(lines) == 6
+    bottom = browser.execute_script("return document.querySelector('.found').getBoundingClientRect().bottom")
+    assert bottom < (844 if width == 1440 else 2 * 844)
+    grounds = browser.execute_script(
+        "return arguments[0].map(v => getComputedStyle(document.querySelector('.matrix td.' + v)).backgroundColor)",
+        ["supported", "refuted", "inconclusive", "not-testable-here"],
+    )
+    assert len(set(grounds)) == 4
+
+
+def test_a_question_opens_where_it_is_asked(opened: "Chrome") -> None:
+    answers = "return [...document.querySelectorAll('.question')].map(e => e.open)"
+    assert opened.execute_script(answers) == [True, False, False, False, False]
+    opened.find_element("link text", "Does α beat η?").click()
+    assert opened.execute_script(answers)[:3] == [True, True, False]
+
+
+def test_nothing_is_folded_in_print(browser: "Chrome", page: Path) -> None:
+    show(browser, page, 1440)
+    words = (
+        "return [...document.querySelectorAll('details > :not(summary)')].filter(e => !e.checkVisibility({})).length"
+    )
+    seen = words.replace("{}", "{contentVisibilityAuto: true}")
+    assert browser.execute_script(seen) > 50
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert browser.execute_script(seen) == 0
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_without_scripts_everything_is_shown(browser: "Chrome", page: Path) -> None:

@@ -1,0 +1,189 @@
+"""Say in six lines what was found. Each line follows from verdicts; with others it says something else, or nothing."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from experiments.ledger.table import Entry
+from experiments.ledger.text import interval, number, short
+from experiments.ledger.verdict import VERDICTS
+
+DECIDED = ("supported", "refuted", "inconclusive")
+LAWS = ("P3-trace", "P4-landscape", "K1-alignment", "F8a-suppression", "F8b-trace-by-rank", "F8d-asymmetry")
+PREMISE, TRAJECTORIES = "P2-premise", "F2a-trajectories"
+NEW = {
+    "X4": "under Adam from B = 0, α is the learning rate of B",
+    "X1": "the spectrum of the drift is ±sσᵢ(G), each r-fold",
+    "X12": "the drift descends while gradients persist",
+}
+"""What is said of our own statements, where they are supported."""
+
+
+class Line(NamedTuple):
+    """Hold one line: its mark (a verdict, or "new"), what stands in bold, the rest, and the claims that it is about."""
+
+    mark: str
+    title: str
+    words: str
+    ids: tuple[str, ...]
+
+
+def first_screen(ledger: Sequence[Entry]) -> list[Line]:
+    """Make the lines that the entries give, in the order of the theory."""
+    makers: tuple[Callable[[Sequence[Entry]], Line | None], ...] = (algebra, laws, premise, divergence, tuning, new)
+    return [line for make in makers if (line := make(ledger))]
+
+
+def algebra(ledger: Sequence[Entry]) -> Line | None:
+    """Say whether the identities and inequalities hold, those of the paper and our own."""
+    named = (*LAWS, PREMISE)
+    asked = _decided(e for e in ledger if e["group"] == "algebra" and e["id"] not in named)
+    mark = _together(asked)
+    if mark is None:
+        return None
+    own = sum(bool(e["ours"]) for e in asked)
+    title = {
+        "supported": "The algebra is exact",
+        "refuted": "The algebra does not hold as stated",
+        "inconclusive": "The algebra is exact as far as it is decided",
+    }[mark]
+    whose = f"{len(asked) - own} of them the paper’s and {own} our own"
+    told = () if mark == "supported" else _ids(asked, mark)  # all of them are a group of the matrix
+    return Line(mark, title, f"{_of(asked)} statements hold, {whose}{_others(asked)}", told)
+
+
+def laws(ledger: Sequence[Entry]) -> Line | None:
+    """Say whether the laws in α, r and σ_A hold while the weights are kept, with the trace law's number."""
+    asked = _decided(e for e in ledger if e["id"] in LAWS)
+    mark = _together(asked)
+    if mark is None:
+        return None
+    title = {
+        "supported": "At fixed weights the scaling laws hold",
+        "refuted": "At fixed weights not all scaling laws hold",
+        "inconclusive": "At fixed weights the scaling laws are not all decided",
+    }[mark]
+    trace = next((e for e in asked if e["id"] == "P3-trace"), asked[0])
+    quoted = _quoted(trace["findings"], trace["verdict"])
+    measured = f"; {quoted}" if quoted else ""
+    return Line(mark, title, f"{_of(asked)} statements hold{measured}{_others(asked)}", _ids(asked, mark))
+
+
+def premise(ledger: Sequence[Entry]) -> Line | None:
+    """Say whether the curvature is positive, as the paper needs it to be, with the lowest eigenvalue measured."""
+    asked = _decided(e for e in ledger if e["id"] == PREMISE)
+    if not asked:
+        return None
+    (entry,) = asked
+    mark = entry["verdict"]
+    title = {
+        "supported": "The premise of positive curvature holds",
+        "refuted": "The premise of positive curvature fails",
+        "inconclusive": "The premise of positive curvature is undecided",
+    }[mark]
+    quoted = _quoted(entry["findings"], mark) or entry["sentence"]
+    cells = _decided(entry["problems"].values())
+    where = f"; {mark} on {sum(c['verdict'] == mark for c in cells)} of {len(cells)} problems asked" if cells else ""
+    return Line(mark, title, f"{quoted}{where}", (PREMISE,))
+
+
+def divergence(ledger: Sequence[Entry]) -> Line | None:
+    """Say whether 128·η₀ diverges, as Fig. 2a has it, and under how many readings of the experiment."""
+    entry = next((e for e in ledger if e["id"] == TRAJECTORIES), None)
+    about = [f for f in (entry["findings"] or [] if entry else []) if _diverges(f)]
+    if entry is None or not about:
+        return None
+    found = about[0]
+    readings = [f["verdict"] for reading in entry["readings"] or [] for f in reading["findings"] or [] if _diverges(f)]
+    diverges = readings.count("supported")
+    title = {
+        "supported": "128·η₀ diverges, as Fig. 2a has it",
+        "refuted": "128·η₀ does not diverge" + ("" if diverges else " under any reading" if readings else ""),
+        "inconclusive": "Whether 128·η₀ diverges is undecided",
+    }[found["verdict"]]
+    tried = f", and under {diverges} of {len(readings)} other readings of the setting" if readings else ""
+    return Line(found["verdict"], title, f"{_seen(found)}{tried}", (TRAJECTORIES,))
+
+
+def tuning(ledger: Sequence[Entry]) -> Line | None:
+    """Say of the best α, √r and the protocol what is decided, and what cannot be tested at this size and why."""
+    asked = [e for e in ledger if e["group"] == "tuning" and not e["ours"] and e["verdict"] != "not run"]
+    if not asked:
+        return None
+    words = ", ".join(f"{n} {v}" for v in VERDICTS if (n := sum(e["verdict"] == v for e in asked)))
+    untested = [e for e in asked if e["verdict"] == "not testable here"]
+    why = f". Not testable at this size: {_because(untested)}" if untested else ""
+    verdicts = {e["verdict"] for e in asked}
+    mark = verdicts.pop() if len(verdicts) == 1 else "inconclusive"
+    return Line(mark, "Best α, √r and the protocol", f"Of {len(asked)} statements: {words}{why}", _ids(asked, None))
+
+
+def new(ledger: Sequence[Entry]) -> Line | None:
+    """Say which of our own statements of note are supported, and how many in all."""
+    own = _decided(e for e in ledger if e["ours"])
+    held = [e["id"] for e in own if e["verdict"] == "supported" and e["id"] in NEW]
+    if not held:
+        return None
+    held.sort(key=list(NEW).index)
+    words = "; ".join(NEW[name] for name in held)
+    return Line("new", f"New: {words}", f"{_of(own)} statements of our own hold{_others(own)}", tuple(held))
+
+
+def _decided(items: Iterable[Entry]) -> list[Entry]:
+    return [item for item in items if item["verdict"] in DECIDED]
+
+
+def _together(asked: Sequence[Entry]) -> str | None:
+    """One verdict for several claims: refuted if one is, supported if all are; None for no claims."""
+    found = {e["verdict"] for e in asked}
+    if not found:
+        return None
+    return "refuted" if "refuted" in found else "inconclusive" if "inconclusive" in found else "supported"
+
+
+def _of(asked: Sequence[Entry]) -> str:
+    held = sum(e["verdict"] == "supported" for e in asked)
+    return f"All {held}" if held == len(asked) > 1 else f"{held} of {len(asked)}"
+
+
+def _others(asked: Sequence[Entry]) -> str:
+    """Name those that are not supported."""
+    named = [(v, ", ".join(e["id"] for e in asked if e["verdict"] == v)) for v in ("refuted", "inconclusive")]
+    return "".join(f"; {verdict}: {ids}" for verdict, ids in named if ids)
+
+
+def _ids(asked: Sequence[Entry], mark: str | None) -> tuple[str, ...]:
+    """The claims to link to: those that have the verdict, or all."""
+    return tuple(e["id"] for e in asked if mark in (None, e["verdict"]))
+
+
+def _quoted(findings: Sequence[Entry] | None, verdict: str) -> str:
+    """Write the first finding of this verdict that has an interval; of those, none is the first."""
+    told = [f for f in findings or [] if f["verdict"] == verdict and f["measured"] is not None]
+    return _measured(next((f for f in told if interval(f["interval"])), told[0])) if told else ""
+
+
+def _measured(finding: Entry) -> str:
+    around = interval(finding["interval"])
+    value = f"{finding['quantity']}: {number(finding['measured'])}{f' {around}' if around else ''}"
+    return short(value + (f" over {finding['seeds']} seeds" if finding["seeds"] else ""))
+
+
+def _seen(finding: Entry) -> str:
+    """Write a share of seeds as what it counts."""
+    if finding["measured"] is None or not finding["seeds"]:
+        return _measured(finding)
+    around = interval(finding["interval"])
+    hits = f"It diverged at {round(finding['measured'] * finding['seeds'])} of {finding['seeds']} seeds"
+    return f"{hits}{f', a share within {around}' if around else ''}"
+
+
+def _diverges(finding: Entry) -> bool:
+    return "128·η₀" in finding["quantity"] and "diverge" in finding["quantity"]
+
+
+def _because(untested: Sequence[Entry]) -> str:
+    """Give the reasons, each once, with the claims that it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for entry in untested:
+        reasons.setdefault((entry["sentence"] or "no reason is recorded").rstrip("."), []).append(entry["id"])
+    return "; ".join(f"{', '.join(ids)} ({why})" for why, ids in reasons.items())

@@ -1,0 +1,93 @@
+"""The first screen says what the verdicts say: with another verdict a line is another, or gone."""
+
+import copy
+from typing import Any
+
+import pytest
+from sample_ledger import LEDGER, named
+
+from experiments.ledger.first_screen import Line, first_screen
+
+
+def lines(**changes: Any) -> list[Line]:
+    """The lines with some fields of one entry replaced, `claim=` naming it; without it, if there is nothing else."""
+    ledger = copy.deepcopy(LEDGER)
+    claim = changes.pop("claim", None)
+    if claim and not changes:
+        ledger = [e for e in ledger if e["id"] != claim]
+    for e in ledger:
+        if e["id"] == claim:
+            e.update(changes)
+    return first_screen(ledger)
+
+
+def titled(found: list[Line], words: str) -> list[Line]:
+    return [line for line in found if words in line.title]
+
+
+def test_six_lines_with_the_numbers_of_the_entries() -> None:
+    assert [(line.mark, line.title) for line in lines()] == [
+        ("supported", "The algebra is exact"),
+        ("inconclusive", "At fixed weights the scaling laws are not all decided"),
+        ("refuted", "The premise of positive curvature fails"),
+        ("refuted", "128·η₀ does not diverge under any reading"),
+        ("inconclusive", "Best α, √r and the protocol"),
+        ("new", "New: under Adam from B = 0, α is the learning rate of B"),
+    ]
+    words = [line.words for line in lines()]
+    assert words[0] == "All 3 statements hold, 2 of them the paper’s and 1 our own"
+    assert words[1].startswith(
+        "2 of 3 statements hold; Tr H_Signal / prediction, r = 1: 1.004 [0.97, 1.03] over 5 seeds"
+    )
+    assert words[1].endswith("; inconclusive: P4-landscape")
+    assert words[2].startswith("λ_min[H_ℓ] / λ_max[H_ℓ]: −0.2288 [−0.3215, −0.136] over 5 seeds; refuted on 1 of 2 ")
+    assert words[3] == (
+        "It diverged at 0 of 5 seeds, a share within [0, 0.4345], and under 0 of 18 other readings of the setting"
+    )
+    assert words[4] == (
+        "Of 3 statements: 1 refuted, 1 inconclusive, 1 not testable here. "
+        "Not testable at this size: V2 (at r = 64 and d = 64 V2 is α = r, the baseline)"
+    )
+    assert words[5] == "All 2 statements of our own hold"
+
+
+@pytest.mark.parametrize(
+    ("changes", "gone", "come", "mark"),
+    [
+        ({"claim": "P1-update", "verdict": "refuted"}, "is exact", "The algebra does not hold as stated", "refuted"),
+        ({"claim": "P4-landscape", "verdict": "supported"}, "not all", "the scaling laws hold", "supported"),
+        ({"claim": "P3-trace", "verdict": "refuted"}, "not all decided", "not all scaling laws hold", "refuted"),
+        ({"claim": "P2-premise", "verdict": "supported"}, "fails", "positive curvature holds", "supported"),
+        ({"claim": "P2-premise", "verdict": "inconclusive"}, "fails", "is undecided", "inconclusive"),
+        ({"claim": "P2-premise"}, "curvature", "", ""),
+        ({"claim": "P2-premise", "verdict": "not run"}, "curvature", "", ""),
+        ({"claim": "F2a-trajectories"}, "128·η₀", "", ""),
+        ({"claim": "F2a-trajectories", "findings": []}, "128·η₀", "", ""),
+        ({"claim": "X4", "verdict": "inconclusive"}, "New", "The algebra is exact as far as", "inconclusive"),
+    ],
+)
+def test_another_verdict_is_another_line(changes: dict, gone: str, come: str, mark: str) -> None:
+    found = lines(**changes)
+    assert titled(lines(), gone)
+    assert titled(found, gone) == [] or come.startswith(gone)
+    if come:
+        assert [line.mark for line in titled(found, come)] == [mark]
+
+
+def test_divergence_under_some_reading_or_at_most_seeds_is_said() -> None:
+    entry = copy.deepcopy(named("F2a-trajectories"))
+    entry["readings"][3]["findings"][0] = entry["findings"][0] | {"verdict": "supported"}
+    (line,) = first_screen([entry])
+    assert (line.title, line.words.split(", ")[-1]) == (
+        "128·η₀ does not diverge",
+        "and under 1 of 18 other readings of the setting",
+    )
+    entry["findings"][0] |= {"verdict": "supported", "measured": 0.8, "interval": [0.55, 0.98]}
+    (line,) = first_screen([entry | {"readings": None}])
+    assert (line.mark, line.title) == ("supported", "128·η₀ diverges, as Fig. 2a has it")
+    assert line.words == "It diverged at 4 of 5 seeds, a share within [0.55, 0.98]"
+
+
+def test_nothing_is_said_of_nothing() -> None:
+    assert first_screen([]) == []
+    assert first_screen([e | {"verdict": "not run", "findings": []} for e in LEDGER]) == []
