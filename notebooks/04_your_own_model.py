@@ -1,18 +1,8 @@
 # %% [markdown]
 # # Your own model
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/#upload=true)
-#
 # Any flax.nnx model and any loss: choose the layers that get adapters, and take the same Hessians apart. Here a small
 # transformer classifier on scikit-learn's digits; replace it by yours.
-
-# %%
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("signal_drift") is None:  # on Colab
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "signal-drift"])
 
 # %% [markdown]
 # The size of everything below. `SIZE = "paper"` takes the transformer of the experiments and all digits.
