@@ -1,8 +1,6 @@
 # %% [markdown]
 # # Signal and drift
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/#upload=true)
-#
 # LoRA trains $A$ and $B$ in $W = W_0 + s\,BA$. Seen from $\theta = (A, B)$ the loss has another Hessian than seen from
 # $W$, and it splits exactly in two:
 #
@@ -11,17 +9,8 @@
 #
 # The **signal** is the curvature $H_\ell$ of the task, seen through $J$. The **drift** exists only because $BA$ is a
 # product: it would be zero if $W$ were linear in $\theta$. This notebook takes the split by hand on one 2×2 layer, then
-# on a whole network.
-
-# %%
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("signal_drift") is None:  # on Colab
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "signal-drift"])
-
-# %% [markdown]
+# on a whole network. It runs in a clone of the project, where `make notebooks` installs all that it needs.
+#
 # Everything below is computed at the size chosen here. Write `SIZE = "paper"` for the five 32×32 layers of the paper.
 
 # %%
@@ -87,9 +76,9 @@ for name, expected in by_hand.items():
     print(f"{name}: largest difference from the calculation by hand {abs(computed - expected).max():.1e}\n{computed}\n")
 
 # %% [markdown]
-# Two things to see. The signal is a $J^\top(\cdot)J$ of the identity and cannot have a negative eigenvalue. The drift has
-# zeros on its diagonal, so its eigenvalues add up to zero: they come in pairs $\pm s\,\sigma_i(G)$, one for each singular
-# value of the gradient. Where there is a gradient there is negative curvature.
+# Two things to see. The signal is here $J^\top J$ and cannot have a negative eigenvalue. The drift couples $A$ to $B$ and
+# neither to itself, so whatever it does to $(v_A, v_B)$ it does with the opposite sign to $(v_A, -v_B)$: if $\lambda$ is an
+# eigenvalue, so is $-\lambda$. The pairs are $\pm s\,\sigma_i(G)$, one for each singular value of the gradient.
 
 # %%
 for name in ("signal", "drift", "lora"):
@@ -97,10 +86,57 @@ for name in ("signal", "drift", "lora"):
 print(f"± s·σ(G):               {np.sort(np.outer([-s, s], np.linalg.svd(G)[1]).ravel())}")
 
 # %% [markdown]
+# ## Is there negative curvature wherever there is a gradient?
+#
+# $H_{LoRA}$ above has a negative eigenvalue, brought by the drift. It is tempting to conclude that this must be so wherever
+# $G \ne 0$, since the drift then has negative eigenvalues. It must not: the signal may outweigh them. The smallest case shows
+# both, $w = ab$ with $\ell = \tfrac12(ab - t)^2$ and $t = 1.5$:
+#
+# $$H_{LoRA} = \begin{pmatrix} b^2 & ab \\ ab & a^2 \end{pmatrix} + (ab - t)\begin{pmatrix} 0 & 1 \\ 1 & 0 \end{pmatrix}.$$
+
+
+# %%
+def loss_of_a_number(weights):
+    return 0.5 * jnp.sum((weights["w"] - 1.5) ** 2)
+
+
+def ends_at(b):
+    """λmin and λmax of H_LoRA at a = 1 and this b."""
+    one = {"w": sd.Adapter(A=jnp.ones((1, 1)), B=jnp.full((1, 1), b))}
+    return sd.eigenvalues(sd.decompose(loss_of_a_number, {"w": jnp.zeros((1, 1))}, one, 1.0).lora)
+
+
+b_values = np.linspace(0, 2, 41)
+lowest = np.array([ends_at(b)[0] for b in b_values])
+figure, panel = plt.subplots(figsize=(7.4, 4.0), layout="constrained")
+panel.plot(b_values, lowest, color=COLOR["lora"], label=r"$\lambda_{min}[H_{LoRA}]$")
+panel.plot(b_values, -abs(b_values - 1.5), "--", color=COLOR["drift"], label=r"$\lambda_{min}[H_{Drift}] = -|g|$")
+panel.axhline(0, color="0.6", lw=0.8)
+panel.plot([0, 1], [ends_at(0.0)[0], ends_at(1.0)[0]], "o", color=COLOR["lora"], ms=8)
+panel.annotate(
+    "start of LoRA, b = 0:\nalways negative",
+    (0, ends_at(0.0)[0]),
+    (0.72, -1.35),
+    arrowprops={"arrowstyle": "-", "color": "0.6"},
+)
+panel.annotate("b = 1: a gradient, and\nno negative curvature", (1, ends_at(1.0)[0]), (1.06, 0.56))
+panel.set(xlabel="b, at a = 1 and target 1.5", ylabel="eigenvalue λ", ylim=(-1.6, 0.95))
+figure.legend(loc="outside right upper")
+print(f"b = 1: gradient g = {1 - 1.5}, eigenvalues of H_LoRA {ends_at(1.0)}")
+print(f"b = 0: gradient g = {0 - 1.5}, eigenvalues of H_LoRA {ends_at(0.0)}")
+plt.show()
+
+# %% [markdown]
+# What is true: **at $B = 0$**, where LoRA starts, the signal is zero between directions of $A$. There the determinant above is
+# $-g^2$, and in general $H_{LoRA}$ has at least $r\sum_l \mathrm{rank}\,G_l$ eigenvalues of *each* sign, for every loss and
+# every α (X13). Every start of LoRA with a gradient is a saddle; away from it the two parts compete.
+
+# %% [markdown]
 # ## A whole network
 #
 # The MLP of the paper's appendix E (linear layers with SiLU between them, a linear teacher whose singular values fall as
-# $1/i$), with an adapter on every layer. $B$ is drawn here, as after some training: at the start of LoRA it is zero.
+# $1/i$), with an adapter on every layer. $B$ is drawn at random, to stand for a moment after some training: at the start of
+# LoRA it is zero, and half of what follows would be empty.
 
 # %%
 problem = MLP(width=width, depth=depth, samples=samples, rank=rank)
@@ -151,7 +187,9 @@ plt.show()
 #
 # $$\Delta W = \underbrace{s\,(B\,\Delta A + \Delta B\,A)}_{\Delta W_{Signal}} + \underbrace{s\,\Delta B\,\Delta A}_{\Delta W_{Drift}} .$$
 #
-# A step of size $\eta$ makes a signal $\propto \eta$ and a drift $\propto \eta^2$: the same drift that makes $\eta$ risky.
+# The signal is linear in the step and the drift quadratic: along a fixed direction a step of size $\eta$ has a signal
+# $\propto \eta$ and a drift $\propto \eta^2$. So a larger $\eta$ raises the drift's share of the update. A larger
+# $s = \alpha/r$ multiplies both parts of the same step alike and leaves the share as it is.
 
 # %%
 gradient = jax.grad(lambda t: loss(sd.effective_weights(base, t, s)))(theta)
@@ -163,11 +201,11 @@ for eta in rates:
         values.append(np.sqrt(sum(float(jnp.sum(x**2)) for x in getattr(split, name).values())))
 
 figure, panel = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-for (name, values), power in zip(norms.items(), (1, 2), strict=True):
-    panel.loglog(rates, values, "o", color=COLOR[name], label=rf"$\|\Delta W_{{{name.capitalize()}}}\|_F$, measured")
+for (name, values), power, mark in zip(norms.items(), (1, 2), "os", strict=True):
+    panel.loglog(rates, values, mark, color=COLOR[name], label=rf"$\|\Delta W_{{{name.capitalize()}}}\|_F$, measured")
     law = values[0] * (rates / rates[0]) ** power
-    panel.loglog(rates, law, "--", color=COLOR["prediction"], label=rf"$\propto \eta^{power}$")
-panel.set(xlabel="step size η", ylabel="size of the update")
+    panel.loglog(rates, law, "--", color=COLOR["prediction"], label="predicted: slopes 1 and 2" if power == 1 else None)
+panel.set(xlabel="step size η along the gradient", ylabel="size of the part of the update")
 panel.legend()
 plt.show()
 
@@ -175,7 +213,8 @@ plt.show()
 # ## The pairs of the drift
 #
 # What held for the 2×2 layer holds for every layer: the eigenvalues of $H_{Drift}$ are $\pm s\,\sigma_i(G_l)$, for each
-# singular value of each layer's gradient, **each of them $r$ times**. The spectrum of the drift needs no Hessian at all.
+# singular value of each layer's gradient, **each of them $r$ times** (X1), and zeros if a layer is not square. The spectrum of
+# the drift needs no Hessian at all.
 
 # %%
 spectrum = sd.eigenvalues(parts.drift)
@@ -196,10 +235,21 @@ panel.axhline(0, color="0.6", lw=0.8)
 panel.set(xlabel="index", ylabel="eigenvalue λ")
 panel.legend()
 print(f"largest difference over the largest eigenvalue: {abs(spectrum - predicted).max() / spectrum[-1]:.1e}")
-print(
-    f"trace: {sd.trace(parts.drift):.1e}; negative eigenvalues: {np.mean(spectrum < 0):.0%}, positive: {np.mean(spectrum > 0):.0%}"
-)
 plt.show()
+
+# %% [markdown]
+# And the saddle at the start, on this network: with $B = 0$ at least $r\sum_l \mathrm{rank}\,G_l$ eigenvalues of $H_{LoRA}$
+# have each sign. After some training there may be fewer negative ones.
+
+# %%
+for name, at in (("B = 0", start), ("B drawn", theta)):
+    spectrum = sd.eigenvalues(sd.decompose(loss, base, at, s).lora)
+    zero = len(spectrum) * np.finfo(float).eps * abs(spectrum).max()
+    rank_of = [np.linalg.matrix_rank(G) for G in jax.grad(loss)(sd.effective_weights(base, at, s)).values()]
+    counts = (
+        f"{np.sum(spectrum < -zero)} negative and {np.sum(spectrum > zero)} positive of {len(spectrum)} eigenvalues"
+    )
+    print(f"{name:8} {counts}; r·Σ rank G = {rank * sum(rank_of)}")
 
 # %% [markdown]
 # Next: [02_spectra](02_spectra.ipynb), how these spectra change with $\alpha$ and $r$.

@@ -1,8 +1,6 @@
 # %% [markdown]
 # # Spectra over α
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/#upload=true)
-#
 # At the start of LoRA ($B = 0$) the paper says four things about the spectra of $H_\ell$, $H_{Signal}$, $H_{Drift}$ and
 # their sum $H_{LoRA}$. Here each is drawn beside what is measured, and can be explored:
 #
@@ -11,16 +9,9 @@
 # 3. **Asymmetry** (F8d): the signal grows as $\alpha^2$, the drift as $\alpha$.
 # 4. **Purification** (F8c): as α grows, the spectrum of $H_{LoRA}$ becomes that of $H_{Signal}$. The paper adds that this
 #    makes it positive semi-definite. That part depends on $H_\ell$, and we look.
-
-# %%
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("signal_drift") is None:  # on Colab
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "signal-drift"])
-
-# %% [markdown]
+#
+# It runs in a clone of the project, where `make notebooks` installs all that it needs.
+#
 # The size of everything below. `SIZE = "paper"` is the paper's: five 32×32 layers, matrices of 5120 rows (minutes).
 
 # %%
@@ -91,8 +82,10 @@ def at(seed, r, alpha):
 # %% [markdown]
 # ## Explore
 #
-# Each spectrum from its largest to its smallest eigenvalue. Move α: the signal (blue) climbs twice as fast as the drift
-# (orange), and H_LoRA (green) changes from the one to the other. Without a live kernel you see one setting of the sliders.
+# Each spectrum from its largest to its smallest eigenvalue; the vertical axis is logarithmic on both sides of zero. Move α:
+# each factor 4 lifts the signal (blue) by 16 and the drift (orange) by 4, and $H_{LoRA}$ (green) changes from the one to the
+# other. Flat at zero is what a matrix does not see at all: half of the signal is zero because $A$ does not move $W$ while
+# $B = 0$. Without a live kernel you see one setting of the sliders.
 
 
 # %%
@@ -100,8 +93,9 @@ def picture(alpha, r, seed):
     """The four spectra, sorted, at one setting of the sliders."""
     found = at(seed, r, alpha)
     panel = plt.subplots(figsize=(8.4, 4.6), layout="constrained")[1]
-    for name, spectrum in found.items():
-        draw_sorted(panel, spectrum, color=COLOR[name], label=NAMES[name], lw=3.2 if name == "lora" else 1.6, alpha=0.8)
+    for (name, spectrum), line in zip(found.items(), ("-.", "--", ":", "-"), strict=True):
+        width_of = 3.2 if name == "lora" else 1.8
+        draw_sorted(panel, spectrum, color=COLOR[name], label=NAMES[name], lw=width_of, ls=line, alpha=0.8)
     symlog(panel, "y", zero_threshold(found["lora"]), 3)
     panel.set(
         xlabel="position, share of all eigenvalues",
@@ -127,8 +121,9 @@ ipywidgets.interactive(picture, **sliders)
 # %% [markdown]
 # ## 1. Suppression
 #
-# Every draw of $A$ shrinks the curvature by the same factor, $\alpha^2\sigma_A^2/r$, if the statement holds. Measured over
-# predicted, for the trace (of which the mean is predicted to be 1) and for the largest eigenvalue (only its order).
+# On average over draws of $A$ the trace shrinks by the factor $\alpha^2\sigma_A^2/r$ (P3). One draw may lie well off that, the
+# further the smaller the rank. For the largest eigenvalue only the order of magnitude is stated. Measured over predicted,
+# where 1 is expected of the trace:
 
 # %%
 for r in ranks:
@@ -138,14 +133,14 @@ for r in ranks:
         for f in (np.sum, np.max)
     }
     print(
-        f"r = {r}: shrunk by {factor:.4g}; trace {np.mean(ratio['sum']):.2f} of that, λmax {np.mean(ratio['max']):.2f}, mean of {seeds} seeds"
+        f"r = {r}: factor {factor:.4g}; trace over predicted {', '.join(f'{x:.2f}' for x in ratio['sum'])} ({seeds} draws); λmax over predicted {', '.join(f'{x:.2f}' for x in ratio['max'])}"
     )
 
 # %% [markdown]
 # ## 2. The trace law
 #
 # The trace of $H_{Signal}$ needs no $p\times p$ matrix: given $A$ it is $s^2\sum_l \mathrm{Tr}\,A_l M_l A_l^\top$, with $M_l$
-# read off $H_\ell$ (X2). So hundreds of draws are cheap, and the law in $1/r$ can be seen draw by draw.
+# read off $H_\ell$ (X2). So hundreds of draws are cheap. The law is about their mean; the cloud around it is X2's variance.
 
 # %%
 figure, panel = plt.subplots(figsize=(7, 4.2), layout="constrained")
@@ -178,18 +173,19 @@ plt.show()
 # ## 3. Asymmetry
 #
 # $\lambda_{max}[H_{Signal}] = \Theta(\alpha^2)$ and $\lambda_{min}[H_{Drift}] = -\Theta(\alpha)$. At fixed weights and
-# $B = 0$ the two powers are exact; what they do to the sum is the point. Where the lines cross, the signal takes over.
+# $B = 0$ the two powers are exact, by algebra; what they do to the sum is the point. Where blue and orange cross, the signal
+# takes over. On a logarithmic axis α² is twice the slope of α.
 
 # %%
 r = ranks[-1]
 figure, panels = plt.subplots(1, 2, figsize=(11.5, 4.4), layout="constrained")
 for panel, end, sign in ((panels[0], np.max, 1), (panels[1], np.min, -1)):
-    for name in NAMES:
+    for name, mark, size in zip(NAMES, ("-.", "o--", "s--", "-"), (1, 9, 6, 1), strict=True):
         values = np.array([[sign * end(at(i, r, alpha)[name]) for alpha in alphas] for i in range(seeds)])
-        panel.loglog(alphas, values.mean(0), "-o", color=COLOR[name], label=NAMES[name])
-    panel.set(xlabel="α", ylabel=r"$\lambda_{max}$" if sign == 1 else r"$-\lambda_{min}$")
+        panel.loglog(alphas, values.mean(0), mark, color=COLOR[name], ms=size, mfc="none", label=NAMES[name])
+    panel.set(xlabel="α", title=r"largest: $\lambda_{max}$" if sign == 1 else r"most negative: $-\lambda_{min}$")
     panel.set_xscale("log", base=4)
-    panel.legend()
+panels[0].legend()
 for name, end in (("signal", np.max), ("drift", np.min), ("lora", np.max), ("lora", np.min)):
     values = np.array([[abs(end(at(i, r, alpha)[name])) for alpha in alphas] for i in range(seeds)])
     slopes = exponents(np.array(alphas), values)
@@ -202,7 +198,8 @@ plt.show()
 # ## 4. Purification
 #
 # Left: the sorted spectrum of $H_{LoRA}/\alpha^2$ moves onto that of $H_{Signal}(1)$ as α grows. Right: how far it still is,
-# over $\lambda_{max}[H_{Signal}]$; by Weyl's inequality never further than $\|H_{Drift}\|$, which falls as $1/\alpha$.
+# over $\lambda_{max}[H_{Signal}]$; by Weyl's inequality never further than $\|H_{Drift}\|$, which over that falls as $1/\alpha$.
+# This is a *relative* distance. The absolute one is printed, and grows.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.4), layout="constrained")
@@ -217,17 +214,20 @@ for i in range(seeds):
     distance = [
         abs(unit[alpha] - alpha**2 * unit["signal"]).max() / (alpha**2 * unit["signal"].max()) for alpha in alphas
     ]
-    right.loglog(alphas, distance, "-o", color=COLOR["lora"], alpha=0.7, label="largest distance" if i == 0 else None)
+    right.loglog(alphas, distance, "-o", color=COLOR["lora"], alpha=0.7, label="measured, one seed" if i == 0 else None)
     bound = [unit["drift"].max() / (alpha * unit["signal"].max()) for alpha in alphas]
     right.loglog(alphas, bound, "--", color=COLOR["prediction"], label="Weyl's bound" if i == 0 else None)
 right.set_xscale("log", base=4)
-right.set(xlabel="α", ylabel=r"over $\lambda_{max}[H_{Signal}]$")
+right.set(xlabel="α", ylabel=r"largest distance of eigenvalues / $\lambda_{max}[H_{Signal}]$")
 right.legend()
+for alpha in alphas:
+    absolute = [abs(spectra[i, r][alpha] - alpha**2 * spectra[i, r]["signal"]).max() for i in range(seeds)]
+    print(f"α = {alpha:g}: largest distance, not divided by anything, {np.mean(absolute):.3g} (mean of {seeds} seeds)")
 plt.show()
 
 # %% [markdown]
-# Does that make $H_{LoRA}$ positive semi-definite? Only as far as $H_{Signal}$ is, and that only as far as $H_\ell$ is. The
-# ratio $\lambda_{min}/\lambda_{max}$ would be zero (or above) for a positive semi-definite matrix.
+# Does that make $H_{LoRA}$ positive semi-definite? In the limit as far as $H_{Signal}$ is, and that is certain only if $H_\ell$
+# is. The ratio $\lambda_{min}/\lambda_{max}$ would be zero (or above) for a positive semi-definite matrix.
 
 # %%
 ratio = {
@@ -248,7 +248,9 @@ print(
 )
 
 # %% [markdown]
-# Purification is real: the drift leaves the spectrum. Positive semi-definiteness is a further assumption (P2-premise), about
-# the task and not about LoRA. The verdicts at the paper's size, with intervals, are in the ledger; see
+# Purification is real, relative to the largest eigenvalue: the drift's share vanishes as $1/\alpha$. Positive
+# semi-definiteness is a further assumption (P2-premise), about the task and not about LoRA. And at $B = 0$ no α removes the
+# negative eigenvalues, since $H_{LoRA}$ has there at least $r\sum_l \mathrm{rank}\,G_l$ of each sign (X13, seen in
+# [01_signal_and_drift](01_signal_and_drift.ipynb)); they only become small beside $\lambda_{max}$. The verdicts at the paper's size, with intervals, are in the ledger; see
 # [04_your_own_model](04_your_own_model.ipynb) for how to read it, and [03_dynamics_and_protocol](03_dynamics_and_protocol.ipynb)
 # for what the two spectra do to training.

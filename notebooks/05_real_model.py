@@ -1,19 +1,9 @@
 # %% [markdown]
 # # A real model
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/#upload=true)
-#
 # The same questions, asked of a sentence encoder that somebody pretrained: all-MiniLM-L6-v2, 22 million parameters, with
 # LoRA on its 36 linear layers, and text whose sentiment people rated. `make minilm` fetches both once; without them a tiny
 # encoder with random weights stands in, and the numbers below mean nothing.
-
-# %%
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("signal_drift") is None:  # on Colab
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "signal-drift[minilm]"])
 
 # %% [markdown]
 # The size of everything below. `SIZE = "paper"` takes the texts of the experiments.
