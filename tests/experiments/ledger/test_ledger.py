@@ -8,25 +8,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import xarray as xr
 
-from experiments.analysis.intervals import point
+from experiments.analysis.intervals import exactly_known, mean_of
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS, ORDER
 from experiments.lab.command_line import exit_on_bad_input
 from experiments.lab.errors import ControlError
 from experiments.lab.experiment import Experiment, Report
+from experiments.lab.problem import Problem
 from experiments.lab.runner import Stored
 from experiments.ledger import ledger
-from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.claim import GROUPS, Claim, Evidence, Reading
 from experiments.ledger.ledger import check_controls, entry, store
-from experiments.ledger.verdict import Finding, above
+from experiments.ledger.verdict import VERDICTS, Finding, above, at_least
 from experiments.problems import PROBLEMS
 from experiments.rerun import Options, find, show
 
 FIELDS = {
-    *("id", "statement", "assumptions", "source", "command", "predicted", "measured", "interval", "tolerance"),
-    *("verdict", "readings", "seconds", "provenance", "problems"),
+    *("id", "group", "ours", "statement", "formula", "assumptions", "source", "setting", "measurement", "command"),
+    *("predicted", "measured", "interval", "tolerance", "verdict", "sentence", "evidence_wanted", "findings"),
+    *("control", "power", "readings", "narrowest", "figure", "seconds", "provenance", "problems", "rerun"),
 }
 DECIDED = {"supported", "refuted", "inconclusive"}
 
@@ -42,17 +45,28 @@ def test_registry_has_every_claim_of_the_paper_once() -> None:
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_claim_is_complete(claim: Claim, out: Path) -> None:
     known = {e.name for e in EXPERIMENTS}
-    every = [reading for evidence in claim.evidence for reading in evidence] + list(claim.readings)
+    every = [reading for evidence in claim.evidence for reading in evidence if reading] + list(claim.readings)
     assert {reading.experiment.name for reading in every} <= known
+    assert claim.group in GROUPS
+    assert claim.measurement
     written = entry(claim, PROBLEMS, store(out, quick=True), quick=True)
     assert set(written) >= FIELDS
     assert set(written["problems"]) == set(PROBLEMS)
-    assert written["verdict"] in DECIDED
-    assert written["control"]["verdict"] != "supported"
-    assert all(f["tolerance"] for f in written["findings"])
-    assert all((out / "figures" / f"{name}.svg").exists() for name in written["figures"])
+    assert written["verdict"] in VERDICTS
+    assert written["sentence"]
+    assert written["control"] is None or written["control"]["verdict"] != "supported"
+    assert all(f["tolerance"] and 0 <= f["power"] <= 1 for f in written["findings"])
+    if written["figure"]:
+        assert (out / "figures" / f"{written['figure']['name']}.svg").exists()
+        assert written["figure"]["caption"]
     for cell in written["problems"].values():
-        assert cell["verdict"] in DECIDED or cell["reason"]
+        assert cell["sentence"]
+        assert cell["verdict"] not in DECIDED or (cell["records"] and cell["evidence_wanted"])
+
+
+def test_every_card_has_a_figure_that_some_experiment_captions() -> None:
+    captions = {name for experiment in EXPERIMENTS for name in experiment.captions}
+    assert {claim.figure for claim in CLAIMS} <= captions
 
 
 def test_ledger_is_valid_json_and_the_same_twice(out: Path, tmp_path: Path) -> None:
@@ -115,7 +129,10 @@ def test_control_that_is_not_refuted_fails_the_run(out: Path) -> None:
         check_controls(entries, quick=False)
 
 
-def _claim(values: dict[str, float | None], homes: tuple[str, ...], refused: str = "") -> tuple[Claim, ledger.Store]:
+Values = dict[str, float | None]
+
+
+def _claim(values: Values, homes: tuple[str, ...], refused: str = "", fails: str = "") -> tuple[Claim, ledger.Store]:
     """A claim that a number is positive, and a store in which each problem has its number (or none)."""
     experiment = Experiment(
         name="trial",
@@ -129,16 +146,20 @@ def _claim(values: dict[str, float | None], homes: tuple[str, ...], refused: str
     )
 
     def exceeds(bound: float, name: str, _: xr.Dataset) -> list[Finding]:
-        return [Finding("x", above(bound), point(values[name] or np.nan))]
+        return [Finding("x", above(bound), exactly_known(values[name] or np.nan))]
 
-    plain = Reading("as stated", "x > 0.", experiment, partial(exceeds, 0.0))
+    def condition(name: str, _: xr.Dataset) -> str:
+        return "the number is imaginary" if name == fails else ""
+
+    plain = Reading("as stated", "x > 0.", experiment, partial(exceeds, 0.0), condition)
     wrong = Reading("control", "x > 1.", experiment, partial(exceeds, 1.0))
 
-    def read(_: Experiment, problem: object) -> Stored:
-        missing = values[getattr(problem, "name", "")] is None
-        return Stored(None, None, "absent") if missing else Stored(xr.Dataset(), 1.0, "")
+    def read(_: Experiment, problem: Problem) -> ledger.Found:
+        missing = values[problem.name] is None
+        stored = Stored(None, None, "absent") if missing else Stored(xr.Dataset(), 1.0, "", "0123")
+        return ledger.Found(problem.name, stored)
 
-    return Claim("T1", (), "a test", (Evidence(plain, wrong),)), read
+    return Claim("T1", "algebra", (), "a test", (Evidence(plain, wrong),)), read
 
 
 @pytest.mark.parametrize(
@@ -150,13 +171,50 @@ def _claim(values: dict[str, float | None], homes: tuple[str, ...], refused: str
         ({"mlp": 0.5, "digits": float("nan")}, "inconclusive"),
     ],
 )
-def test_verdict_is_that_of_all_homes_together(values: dict[str, float | None], wanted: str) -> None:
+def test_verdict_is_that_of_all_homes_together(values: Values, wanted: str) -> None:
     claim, read = _claim(values, ("mlp", "digits"))
     problems = {name: PROBLEMS[name] for name in values}
     written = entry(claim, problems, read)
     assert written["verdict"] == wanted
     assert written["problems"]["mlp"]["verdict"] == "supported"
-    assert next(f["quantity"] for f in written["findings"]) == "x, mlp"
+    assert next((f["quantity"], f["problem"]) for f in written["findings"]) == ("x", "mlp")
+
+
+def test_levels_are_shared_over_the_findings_of_all_homes() -> None:
+    """Five seeds at each of two problems, each 2% likely if 0 is true: one alone refutes, one of two does not."""
+    claim, _ = _claim({"mlp": 1.0, "digits": 1.0}, ("mlp", "digits"))
+    samples = {"mlp": -np.array([0.5, 1.0, 1.5, 2.0, 2.5]), "digits": np.array([0.5, 1.0, 1.5, 2.0, 2.5])}
+
+    def positive(name: str, _: xr.Dataset) -> list[Finding]:
+        return [Finding("x", at_least(0.35 * (name == "mlp") - 0.35, "a test"), mean_of(samples[name]))]
+
+    plain = claim.evidence[0].plain._replace(findings=positive)
+    read = _claim({"mlp": 1.0, "digits": 1.0}, ("mlp", "digits"))[1]
+    both = replace(claim, evidence=(Evidence(plain),))
+    written = entry(both, {n: PROBLEMS[n] for n in samples}, read)
+    alone = entry(both, {"mlp": PROBLEMS["mlp"]}, read)
+    p = scipy.stats.ttest_1samp(samples["mlp"], 0.0).pvalue
+    assert 0.005 < p < 0.05
+    assert alone["verdict"] == "refuted"
+    assert (written["verdict"] == "refuted") == (p <= 0.025)
+
+
+def test_a_claim_whose_conditions_fail_is_not_testable_there_and_judged_elsewhere() -> None:
+    claim, read = _claim({"mlp": 0.5, "digits": -0.5}, ("mlp", "digits"), fails="digits")
+    problems = {name: PROBLEMS[name] for name in ("mlp", "digits")}
+    written = entry(claim, problems, read)
+    assert (written["verdict"], written["problems"]["digits"]["verdict"]) == ("supported", "not testable here")
+    assert written["problems"]["digits"]["sentence"] == "The number is imaginary."
+    assert entry(replace(claim), {"digits": PROBLEMS["digits"]}, read)["verdict"] == "not testable here"
+
+
+def test_control_has_to_fall_on_every_home() -> None:
+    claim, read = _claim({"mlp": 0.5, "digits": 2.0}, ("mlp", "digits"))
+    written = entry(claim, {name: PROBLEMS[name] for name in ("mlp", "digits")}, read)
+    assert written["verdict"] == "supported"
+    assert written["control"]["verdict"] == "supported"  # x > 1 holds on digits
+    with pytest.raises(ControlError, match="T1"):
+        check_controls([written], quick=False)
 
 
 def test_a_weaker_reading_stands_beside_a_claim_only_where_all_homes_support_it() -> None:
@@ -164,7 +222,7 @@ def test_a_weaker_reading_stands_beside_a_claim_only_where_all_homes_support_it(
     strict = claim.evidence[0].plain
     loose = strict._replace(
         statement="x is a number.",
-        findings=lambda config, data: [x._replace(band=above(-1.0)) for x in strict.findings(config, data)],
+        findings=lambda config, data: [replace(x, band=above(-1.0)) for x in strict.findings(config, data)],
     )
     for readings, wanted in (((strict._replace(statement="x is there."), loose), "x is a number."), ((strict,), None)):
         written = entry(replace(claim, readings=readings), {n: PROBLEMS[n] for n in claim.homes}, read)
