@@ -87,7 +87,7 @@ def ratio(data: xr.Dataset) -> xr.DataArray:
 
 def purity(data: xr.Dataset) -> xr.DataArray:
     """Return the geometric mean of ‖Δw_Signal‖/‖Δw_Drift‖ from the second step on: at the first the drift is 0 (X3)."""
-    return np.exp(np.log(ratio(data)).mean("step", skipna=False))
+    return np.exp(ratio(data).pipe(np.log).mean("step", skipna=False))
 
 
 def slope(config: Families, values: xr.DataArray, family: str) -> Interval:
@@ -180,9 +180,10 @@ def exponent_by_step(config: Families, data: xr.Dataset) -> xr.DataArray:
 
     P4-update says −1 and 0; by X14 both become 0. NaN where a ratio of the family is unknown.
     """
-    fits = []
+    values, slopes = ratio(data), []
     for family in FAMILIES:
-        y = ratio(data).sel(run=run_labels(config, family)).transpose("seed", "step", "run")
-        slopes = exponents(config.multipliers(family), y.values.reshape(-1, y.sizes["run"]))
-        fits.append(y.isel(run=0, drop=True).copy(data=slopes.reshape(y.shape[:2])))
-    return xr.concat(fits, xr.IndexVariable("family", list(FAMILIES)))
+        y = values.sel(run=run_labels(config, family)).transpose("seed", "step", "run").values
+        slopes.append(exponents(config.multipliers(family), y.reshape(-1, y.shape[-1])).reshape(y.shape[:2]))
+    return xr.DataArray(
+        np.stack(slopes), {"family": list(FAMILIES), "step": values.step.values}, ("family", "seed", "step")
+    )
