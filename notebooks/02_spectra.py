@@ -93,9 +93,8 @@ def picture(alpha, r, seed):
     """The four spectra, sorted, at one setting of the sliders."""
     found = at(seed, r, alpha)
     panel = plt.subplots(figsize=(8.4, 4.6), layout="constrained")[1]
-    for (name, spectrum), line in zip(found.items(), ("-.", "--", ":", "-"), strict=True):
-        width_of = 3.2 if name == "lora" else 1.8
-        draw_sorted(panel, spectrum, color=COLOR[name], label=NAMES[name], lw=width_of, ls=line, alpha=0.8)
+    for name, spectrum in found.items():
+        draw_sorted(panel, spectrum, color=COLOR[name], label=NAMES[name], lw=3.2 if name == "lora" else 1.6, alpha=0.8)
     symlog(panel, "y", zero_threshold(found["lora"]), 3)
     panel.set(
         xlabel="position, share of all eigenvalues",

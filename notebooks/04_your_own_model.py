@@ -185,8 +185,8 @@ for name, run in found.items():
 # As the paper says, η costs drift: the ratio falls, while α keeps it. And yet **η ends lower here**. Why? From $B = 0$, α × 16
 # does the same as sixteen times the rate of $B$ alone (X4); η × 16 makes $A$ move sixteen times faster as well. The crosses add
 # just that to α × 16, and lie on the curve of η × 16, as X4 says they must. So all that separates the two curves is the motion
-# of $A$, which brings drift but also lets four random directions turn to where they are needed. At these rates, on this
-# model and for these few steps, that helps more than the drift hurts, apart from the wiggles at the end.
+# of $A$, which brings drift but also lets the r random directions turn to where they are needed. At these rates, on this
+# model and for these few steps, that helps more than the drift hurts.
 #
 # It is one run on one fixed sample, and neither knob is at its best value. Which reaches lower when each is tuned is claim F1b
 # in the ledger.
