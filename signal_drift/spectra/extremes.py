@@ -141,7 +141,7 @@ class _Search:
         self.Y, self.theta = np.vstack([self.Y, Y]), np.append(self.theta, theta)
 
     def result(self, done: bool) -> ExtremeEigenvalues:
-        """In H's own unit; residuals of the normalised Ritz vectors from the operator itself, and the error of doing so."""
+        """In H's own unit; residuals of the normalised Ritz vectors from the operator itself, with their error."""
         order = np.argsort(self.theta, kind="stable")
         positions = outermost(len(order), self.signs, self.k)
         chosen = order[np.unique(positions) if len(order) == self.matvec.n else positions]
