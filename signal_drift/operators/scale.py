@@ -16,8 +16,8 @@ T = TypeVar("T", float, np.ndarray)
 
 
 def exponent_of(x: Array | np.ndarray) -> int:
-    """Return e with ½ ≤ 2^e·max|x| < 1, and 0 where that is 0 or not finite."""
-    return -int(np.frexp(np.abs(_extreme(x)))[1])
+    """Return e with ½ ≤ 2^e·max|x| < 1, at most 1000 (2^e is a number); 0 where max|x| is 0 or not finite."""
+    return min(1000, -int(np.frexp(_extreme(x))[1]))
 
 
 def restored(x: T, exponent: int, size: float) -> T:
@@ -25,7 +25,8 @@ def restored(x: T, exponent: int, size: float) -> T:
 
     Raises `InputError` where that leaves the range of float64, in which a certificate has no meaning.
     """
-    there, unit = np.ldexp(x, -exponent), np.ldexp(size, -exponent)
+    with np.errstate(over="ignore"):
+        there, unit = np.ldexp(x, -exponent), np.ldexp(size, -exponent)
     if np.any(np.isinf(there) & np.isfinite(x)) or not (size == 0 or np.finfo(float).tiny <= unit < np.inf):
         about = round(np.log10(size) - exponent * np.log10(2))
         raise InputError(f"op: its size of about 1e{about} leaves the range of float64; scale the loss")

@@ -90,12 +90,6 @@ def test_nan_in_what_is_read_never_passes(proposition):
         assert fails_or_refuses(proposition, instance(proposition, place, set())), place
 
 
-def _with_slope_nan(loss: Any, weights: dict[str, Any]) -> Any:
-    """√x² with x = 0: the value is right, its slope NaN."""
-    first = weights[min(weights)]
-    return loss(weights) + jnp.sqrt(jnp.sum((first - jax.lax.stop_gradient(first)) ** 2))
-
-
 def _with_slope_nan(criterion: Any, y: Any) -> Any:
     """√0 added to the criterion: the value is right, its slope NaN."""
     flat = ravel_pytree(y)[0]
