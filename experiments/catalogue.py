@@ -1,5 +1,6 @@
 """List every experiment in the order in which a report tells of them, and say on which problems each is reproduced."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from experiments.benchmark import experiment as benchmark
@@ -70,3 +71,9 @@ def is_reproduced(experiment: Experiment[Any], problem: Problem) -> bool:
     """Tell whether a reproduction asks this question of this problem: at home, or where the problem itself says so."""
     asked = problem.name in experiment.homes or experiment.name in problem.reproduced
     return asked and not experiment.refuses(problem)
+
+
+def reproduced(problems: Iterable[Problem]) -> list[tuple[Experiment[Any], Problem]]:
+    """List every experiment with every one of the problems on which it is reproduced."""
+    chosen = list(problems)
+    return [(e, p) for e in EXPERIMENTS for p in chosen if is_reproduced(e, p)]

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from experiments.catalogue import reproduced
 from experiments.lab.reference import keep
 from experiments.lab.runner import from_store, last_stage
 from experiments.problems import PROBLEMS
-from experiments.reproduce import reproduced
 
 LONG = 60.0
 """Seconds from which an experiment on a problem counts as long."""

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,20 @@ import jax
 import tyro
 from tqdm import tqdm
 
-from experiments.catalogue import BENCHMARK, EXPERIMENTS, is_reproduced
+from experiments.catalogue import BENCHMARK, EXPERIMENTS, is_reproduced, reproduced
 from experiments.claims import CLAIMS
 from experiments.hero import draw_hero
 from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Report, table
 from experiments.lab.files import replacing
-from experiments.lab.problem import Problem
 from experiments.lab.reference import take
 from experiments.lab.runner import from_store, last_stage, run, seconds_spent
 from experiments.ledger import ledger
 from experiments.ledger.pages import Page, counts, write_pages
+from experiments.ledger.stages import Question, add_seeds
 from experiments.ledger.table import Entries
 from experiments.problems import PROBLEMS, find
-from experiments.stages import Question, add_seeds
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def reproduce(options: Options) -> None:
         return ledger.ledger(CLAIMS, PROBLEMS, out)
 
     if not options.quick:
-        entries = add_seeds(entries, asked, out, 60 * options.seeds_budget, answer)
+        entries = add_seeds(CLAIMS, entries, asked, out, 60 * options.seeds_budget, answer)
     print(table([row for report in reports.values() for row in report.rows]))
     ledger.write(entries, out)
     with replacing(out / "costs.json") as temporary:
@@ -95,16 +94,10 @@ def _answer(question: Question, options: Options, out: Path) -> Report:
 def questions(options: Options, out: Path) -> list[Question]:
     """List what is to be run: at the tiny size everything, else what is not costly, or named, or there already."""
     chosen = PROBLEMS if options.problem is None else {options.problem: find(options.problem)}
-    every = reproduced(chosen.values())
+    every = [Question(*pair) for pair in reproduced(chosen.values())]
     if options.quick or options.problem:
         return every
     return [q for q in every if not q.problem.costly or _is_stored(q, out)]
-
-
-def reproduced(problems: Iterable[Problem]) -> list[Question]:
-    """List every experiment with every one of the problems on which it is reproduced."""
-    chosen = list(problems)
-    return [Question(e, p) for e in EXPERIMENTS for p in chosen if is_reproduced(e, p)]
 
 
 def _is_stored(question: Question, out: Path) -> bool:

@@ -46,10 +46,9 @@ EXPERIMENTS: dict[str, set[str]] = {
     "ledger": {"lab", "analysis"},
     "claims": BOTTOM | SUBJECTS | {"ledger"},
     "catalogue": BOTTOM | SUBJECTS,
-    "stages": {"lab", "claims", "ledger"},
     "hero": {"lab", "curvature", "dynamics", "ledger"},
-    **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "hero", "ledger", "stages"}),
-    "keep": {"lab", "problems", "reproduce"},
+    **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "hero", "ledger"}),
+    "keep": {"lab", "problems", "catalogue"},
     "__main__": BOTTOM | DOORS | {"catalogue", "costs", "ledger"},
 }
 MAY_IMPORT = {f"signal_drift.{room}": {f"signal_drift.{other}" for other in below} for room, below in LIBRARY.items()}

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.claims import CLAIMS
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
 from experiments.lab.runner import last_stage, seconds_spent
@@ -29,13 +28,15 @@ Answer = Callable[[Question, Any], Entries]
 """Runs a question under a configuration and judges all claims anew."""
 
 
-def add_seeds(entries: Entries, asked: Sequence[Question], out: Path, seconds: float, answer: Answer) -> Entries:
+def add_seeds(
+    claims: Sequence[Claim], entries: Entries, asked: Sequence[Question], out: Path, seconds: float, answer: Answer
+) -> Entries:
     """Run further stages until every claim is decided or no stage fits what is left of the seconds."""
     waiting, left = list(asked), seconds
     while waiting:
         question = waiting.pop(0)
         config = next_stage(question, out)
-        if config is None or not undecided(question, entries):
+        if config is None or not undecided(claims, question, entries):
             continue
         cost = added_seconds(question, config, out)
         if cost <= left:
@@ -53,9 +54,9 @@ def next_stage(question: Question, out: Path) -> Any:
     return stages[place] if place < len(stages) else None
 
 
-def undecided(question: Question, entries: Entries) -> bool:
+def undecided(claims: Sequence[Claim], question: Question, entries: Entries) -> bool:
     """Tell whether a claim that is decided there by this experiment is inconclusive."""
-    ids = {claim.id for claim in CLAIMS if question.problem.name in claim.homes and _decides(claim, question)}
+    ids = {claim.id for claim in claims if question.problem.name in claim.homes and _decides(claim, question)}
     return any(e["problems"][question.problem.name]["verdict"] == "inconclusive" for e in entries.of(ids))
 
 
