@@ -7,11 +7,11 @@ import tyro
 
 from experiments.catalogue import BENCHMARK, EXPERIMENTS, find
 from experiments.costs import spent
+from experiments.error_rates import Options as ErrorRates
+from experiments.error_rates import write_rates
 from experiments.keep import keep_long
 from experiments.lab.command_line import default_out, exit_on_bad_input, main
 from experiments.lab.experiment import Experiment
-from experiments.ledger.error_rates import Options as ErrorRates
-from experiments.ledger.error_rates import write_rates
 from experiments.problems import PROBLEMS, fetch_minilm
 from experiments.reproduce import Options as Reproduction
 from experiments.reproduce import reproduce

@@ -35,7 +35,7 @@ LIBRARY: dict[str, set[str]] = {
 }
 BOTTOM = {"lab", "analysis", "problems"}
 SUBJECTS = {"curvature", "dynamics", "tuning", "benchmark"}
-DOORS = {"reproduce", "rerun", "verify", "keep"}
+DOORS = {"reproduce", "rerun", "verify", "keep", "error_rates"}
 EXPERIMENTS: dict[str, set[str]] = {
     "__init__": set(),
     "lab": set(),
@@ -49,7 +49,7 @@ EXPERIMENTS: dict[str, set[str]] = {
     "hero": {"lab", "curvature", "dynamics", "ledger"},
     **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "hero", "ledger"}),
     "keep": {"lab", "problems", "catalogue"},
-    "__main__": BOTTOM | DOORS | {"catalogue", "costs", "ledger"},
+    "__main__": BOTTOM | DOORS | {"catalogue", "costs"},
 }
 MAY_IMPORT = {f"signal_drift.{room}": {f"signal_drift.{other}" for other in below} for room, below in LIBRARY.items()}
 OPEN = MAY_IMPORT.keys() - {"signal_drift.__main__"}
