@@ -295,11 +295,17 @@ and the claim true; {ERROR:.0%} are allowed. With normal noise the largest share
 Every kind of claim has five truths. It is true in the *middle* of its band, or two margins within an inequality, and at
 the *edge*, the worst case. It is false *just beyond* the edge, by a thousandth of a margin, which is the worst case
 again; *far* off, two margins from what is stated; and *halfway* between the edge and there. The spread from seed to
-seed is one margin. A band of two ends is left where noise with a long tail upwards errs most.
+seed is one margin, of shares and correlations what chance gives. A band of two ends is left where noise with a long
+tail upwards errs most.
 
 *Wrong* is the larger of both errors with its interval of 95% (Clopper and Pearson). *Decided* is the share that is not
 inconclusive, over all five truths. *Power* is the share refuted. Below six seeds the order statistics of 95% are
-unbounded, and below four a correlation has no interval: nothing is decided there, and nothing wrong."""
+unbounded and no share refutes a majority, and below four a correlation has no interval: nothing is decided there, and
+nothing wrong.
+
+The lognormal noise is the exponential of a standard normal, of skewness 6.2. Student's t, Fieller and Fisher assume
+normal noise, and skewness costs them more the more quantities a claim has, as Holm asks for their far tails; more seeds
+hardly help. What is skewed belongs on logarithms or to order statistics, which keep their level under any noise."""
 
 RARELY = f"""## What no number of seeds excludes
 
