@@ -55,7 +55,7 @@ def spoiled(predicted: Any, wrong: Any, tolerance: float) -> np.ndarray:
     """
     right, gap = np.asarray(predicted), np.asarray(wrong) - np.asarray(predicted)
     step = NEARNESS * max(tolerance, float(np.finfo(float).eps) * largest(right))
-    return right + gap * (step / largest(gap)) if 0 < step < largest(gap) else np.asarray(wrong)
+    return np.asarray(right + gap * (step / largest(gap)) if 0 < step < largest(gap) else wrong)
 
 
 def largest(x: Any) -> float:

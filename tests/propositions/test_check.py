@@ -5,7 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from signal_drift.propositions.check import Check, Tolerance, exact, failures, over, relative, rounding, standard_errors
+from signal_drift.propositions.check import (
+    Check,
+    Tolerance,
+    exact,
+    failures,
+    over,
+    relative,
+    rounding,
+    spoiled,
+    standard_errors,
+)
 
 
 def check(error: float, tolerance: Tolerance, control_error: float = 1.0, **assumptions: bool) -> Check:
@@ -68,13 +78,37 @@ def test_failures_are_those_whose_assumptions_are_met():
     assert failures([passed, failed, excused]) == [str(failed)]
 
 
+def test_statement_that_holds_without_power_is_a_failure():
+    """A comparison that passes its control as well, two tolerances off, would pass anything."""
+    blind = check(0.0, Tolerance(2.0, "", ""), control_error=2.0, premise=True)
+    assert failures([blind]) == [f"{blind}; has no power: its control passes: a = 2b"]
+    assert failures([check(0.0, Tolerance(2.0, "", ""), control_error=2.0, premise=False)]) == []
+    assert failures([check(0.0, Tolerance(2.0, "", ""), control_error=np.nan)]) != []
+    assert failures([check(0.0, Tolerance(2.0, "", ""), control_error=2.1)]) == []
+
+
+def test_control_is_two_tolerances_from_the_statement_towards_the_wrong_one():
+    right, wrong = np.array([1.0, 2.0]), np.array([5.0, 4.0])
+    np.testing.assert_allclose(spoiled(right, wrong, 0.5), [2.0, 2.5], rtol=1e-15)
+    np.testing.assert_array_equal(spoiled(right, wrong, 2.0), wrong)
+    np.testing.assert_array_equal(spoiled(right, wrong, 3.0), wrong)
+
+
+def test_control_of_an_exact_statement_is_two_units_of_rounding_off():
+    assert spoiled(1.0, 5.0, 0.0) - 1.0 == 2 * 2.0**-52
+    assert spoiled(0.0, 5.0, 0.0) == 5.0
+
+
 @pytest.mark.parametrize("made", [check(0.5, rounding(1, 1.0)), check(0.0, exact("zeros"), a=False)])
 def test_check_is_one_line(made):
     assert "\n" not in str(made)
 
 
 def test_equality_is_entry_by_entry_and_bound_against_zero():
-    one = Check.equality("X0", "a = b", [1.0, 2.0], [1.0, 2.5], rounding(1, 1.0), control=("a = 0", [0.0, 0.0]))
-    assert (one.measured, one.predicted, one.error, one.control_error) == (2.0, 2.5, 0.5, 2.0)
+    tolerance = Tolerance(0.25, "", "")
+    one = Check.equality("X0", "a = b", [1.0, 2.0], [1.0, 2.5], tolerance, control=("a = 0", [0.0, 0.0]))
+    assert (one.measured, one.predicted, one.error) == (2.0, 2.5, 0.5)
+    assert one.control_error == pytest.approx(0.2, rel=1e-14)
+    assert one.control == "two tolerances towards: a = 0"
     other = Check.bound("X0", "a ≥ 0", 0.25, rounding(1, 1.0), control=("a ≥ 1", 1.25))
     assert (other.measured, other.predicted, other.error, other.control_error) == (0.25, 0.0, 0.25, 1.25)

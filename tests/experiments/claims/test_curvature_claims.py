@@ -343,7 +343,7 @@ def _counted(negative: Sequence[int], zero: float = 0.5) -> tuple[purification.C
     ],
 )
 def test_X13_counts_both_signs_at_every_draw(negative: tuple[int, ...], plain: str, control: str) -> None:
-    """With r·Σ rank G = 6 five and one of each sign are just enough, and one more of either is one less of the other."""
+    """With r·Σ rank G = 6 five and one of each sign are just enough; one more of either is one less of the other."""
     config, data = _counted(negative)
     assert verdict(hessians.both_signs(config, data, ranks=lambda problem, seed: 6)) == plain
     assert verdict(hessians.both_signs_control(config, data, ranks=lambda problem, seed: 6)) == control
