@@ -15,6 +15,7 @@ import xarray as xr
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Key
+from matplotlib.ticker import LogLocator
 
 import signal_drift as sd
 from experiments.analysis.ends import PLAIN, STATES, SYMBOL, certified
@@ -266,7 +267,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
         others[2].set(xlabel=r"V2: $\alpha=\sqrt{r}/\sigma_A$", title="(d) V2's α, after training", xlim=(0, None))
     for panel in (first, *others):
         _name_layers(panel, names, first=panel is first)
-        panel.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        panel.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
     return figure
 
 
@@ -295,6 +296,8 @@ def _draw_tops(left: plotting.Axes, right: plotting.Axes, config: Config, data: 
                 style = {"color": plotting.COLOR[operator], "mfc": face, "label": f"{SYMBOL[operator]}, {state}"}
                 panel.plot(tops.sel(operator=operator, state=state), y, "D" if operator == "drift" else "o", **style)
         panel.set(xscale="log", xlabel="largest eigenvalue of the layer's block")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        panel.minorticks_off()
     law = config.problem.rank * (config.problem.scaling(config.alpha) * means.sigma_a.sel(state="initial")) ** 2
     law = law * tops.sel(operator="task", state="initial")
     name = r"F8a: $rs^2\sigma_A^2\lambda_{max}[H_\ell]$"
