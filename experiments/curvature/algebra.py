@@ -208,6 +208,12 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     return figure
 
 
+CAPTIONS = {
+    "algebra": "Every statement's largest error lies left of its tolerance, and every control, the same with a part "
+    "changed, lies right of it (left is exact; a control that were left would prove nothing)."
+}
+
+
 EXPERIMENT = Experiment(
     name="algebra",
     title="P1–P4, L1, K1, X1–X7: every algebraic statement on drawn problems, and its control.",

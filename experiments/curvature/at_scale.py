@@ -290,10 +290,10 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     middle.set_title("(b) B = 0, most negative eigenvalue")
     _draw_densities(right, config, data)
     for x, state in enumerate(STATES):
-        for k, operator in enumerate(OPERATORS):
+        for k, operator in enumerate(SIGNS):
             here = data.ends.sel(operator=operator, state=state, alpha=config.alpha)
             ratio = (here.sel(end="min") / here.sel(end="max")).values
-            place = np.full(config.seeds, x + 0.18 * (k - 1.5))
+            place = np.full(config.seeds, x + 0.18 * (k - 1))
             style = {**MARK[operator], "ls": "", "color": plotting.COLOR[operator]}
             last.plot(place, ratio, label=None if x else SYMBOL[operator], **style)
     last.axhline(0, color=plotting.COLOR["prediction"], ls="--", label=r"paper: $H_\ell, H_{Signal}\geq 0$")

@@ -15,6 +15,7 @@ import xarray as xr
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Key
+from matplotlib.ticker import LogLocator
 
 import signal_drift as sd
 from experiments.analysis.ends import PLAIN, STATES, SYMBOL, certified
@@ -250,43 +251,66 @@ def _share_sentence(data: xr.Dataset) -> str:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
+    """The trace law in standard errors, the largest eigenvalues, and V2's α where layers differ in it."""
     sizes = f"r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seed{'s' * (config.seeds > 1)}"
-    count = data.sizes["layer"]
-    figure, axes = plotting.panels(4, f"P3, F8a, V2  {config.problem.label}: {sizes}", 3.4 + 0.14 * count, 4.4)
-    names, y, means = [str(k) for k in data.layer.values], np.arange(count), data.mean("seed")
-    samples = both_traces(data).sel(layer=names)
-    for side, color, shift in (("measured", "signal", -0.15), ("predicted", "prediction", 0.15)):
-        mean, low, high = np.array([mean_interval(samples.sel(layer=k, side=side).values) for k in names]).T
-        style = {"fmt": "o", "ms": 4, "color": plotting.COLOR[color], "label": side}
-        axes[0].errorbar(mean, y + shift, xerr=[mean - low, high - mean], **style)
-    axes[0].set(xlabel=r"$\mathrm{Tr}\,H_{Signal}$ of the layer", title="(a) P3, means and 95% intervals")
+    names, count = [str(k) for k in data.layer.values], data.sizes["layer"]
+    alphas = data.mean("seed").alpha_v2.sel(state="trained")
+    differ = len(set(alphas.sel(sigma="set").values)) > 1
+    title = f"Layer by layer: {config.problem.label}, {sizes}"
+    figure, (first, *others) = plotting.panels(3 + differ, title, 3.6 + 0.14 * count, 4.8)
+    _draw_scores(first, data, names)
+    _draw_tops(others[0], others[1], config, data)
+    if differ:
+        for sigma, mark, color in (("set", "|", "prediction"), ("measured", "o", "signal")):
+            style = {"ms": 10 if mark == "|" else 5, "mew": 2, "color": plotting.COLOR[color]}
+            others[2].plot(alphas.sel(sigma=sigma), np.arange(count), mark, label=rf"$\sigma_A$ {sigma}", **style)
+        others[2].set(xlabel=r"V2: $\alpha=\sqrt{r}/\sigma_A$", title="(d) V2's α, after training", xlim=(0, None))
+    for panel in (first, *others):
+        _name_layers(panel, names, first=panel is first)
+        panel.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
+    return figure
+
+
+def _draw_scores(panel: plotting.Axes, data: xr.Dataset, names: list[str]) -> None:
+    """Every seed's distance of the two mean traces in standard errors, and what chance allows the largest."""
+    z = trace_scores(data)
+    limit = largest_normal(z.size)
+    chance = f"95% of the largest of {z.size}"
+    panel.axvspan(-limit, limit, color=plotting.COLOR["band"], alpha=0.25, lw=0, label=chance)
+    panel.axvline(0, color=plotting.COLOR["prediction"], ls="--", label="P3: no difference")
+    for k, scores in enumerate(z.sel(layer=names).transpose("seed", "layer").values):
+        style = {"color": plotting.COLOR["signal"], "alpha": 0.7, "label": None if k else "each seed"}
+        panel.plot(scores, np.arange(len(names)), "o", ms=5, **style)
+    widest = max(5.0, 1.1 * float(abs(z).max()))
+    panel.set(xlabel="(measured − stated) / standard error", title=r"(a) $\mathrm{Tr}\,H_{Signal}$, P3 at B = 0")
+    panel.set_xlim(-widest, widest)
+
+
+def _draw_tops(left: plotting.Axes, right: plotting.Axes, config: Config, data: xr.Dataset) -> None:
+    """λmax of H_ℓ in every layer, and of H_Signal and H_Drift, before and after training, with the law of F8a."""
+    y, means = np.arange(data.sizes["layer"]), data.mean("seed")
     tops = means.block.sel(field="largest")
-    for panel, operators, letter in ((axes[1], ("task",), "b"), (axes[2], ("signal", "drift"), "c")):
+    for panel, operators in ((left, ("task",)), (right, ("signal", "drift"))):
         for operator in operators:
             for state, face in zip(STATES, (None, "white"), strict=True):
                 style = {"color": plotting.COLOR[operator], "mfc": face, "label": f"{SYMBOL[operator]}, {state}"}
-                mark = "D" if operator == "drift" else "o"
-                panel.plot(tops.sel(operator=operator, state=state), y, mark, **style)
-        panel.set(xscale="log", xlabel="largest eigenvalue of the block", title=f"({letter})")
+                panel.plot(tops.sel(operator=operator, state=state), y, "D" if operator == "drift" else "o", **style)
+        panel.set(xscale="log", xlabel="largest eigenvalue of the layer's block")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        panel.minorticks_off()
     law = config.problem.rank * (config.problem.scaling(config.alpha) * means.sigma_a.sel(state="initial")) ** 2
     law = law * tops.sel(operator="task", state="initial")
     name = r"F8a: $rs^2\sigma_A^2\lambda_{max}[H_\ell]$"
-    axes[2].plot(law, y, "|", ms=12, mew=2, color=plotting.COLOR["prediction"], label=name)
-    for sigma, mark, size, color in (("set", "|", 10, "prediction"), ("measured", "o", 5, "signal")):
-        style = {"ms": size, "mew": 2, "color": plotting.COLOR[color], "label": rf"$\sigma_A$ {sigma}"}
-        axes[3].plot(means.alpha_v2.sel(sigma=sigma, state="trained"), y, mark, **style)
-    axes[3].set(xlabel=r"V2: $\alpha=\sqrt{r}/\sigma_A$", title="(d) after training", xlim=(0, None))
-    for panel in axes:
-        _name_layers(panel, names, first=panel is axes[0])
-        panel.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
-    return figure
+    right.plot(law, y, "|", ms=12, mew=2, color=plotting.COLOR["prediction"], label=name)
+    left.set_title(r"(b) curvature of the task, $H_\ell$")
+    right.set_title("(c) of LoRA's signal and drift")
 
 
 def _share_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Each layer's share of the squared norms, every seed and the mean, before and after training."""
     sizes = f"r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seeds (dots)"
-    title = f"Shares of the layers  {config.problem.label}: {sizes}"
-    figure, axes = plotting.panels(len(NORMS), title, 3 + 0.14 * data.sizes["layer"], 6.4)
+    title = f"Shares of the layers: {config.problem.label}, {sizes}"
+    figure, axes = plotting.panels(len(NORMS), title, 3.4 + 0.14 * data.sizes["layer"], 6.4)
     names, y = [str(k) for k in data.layer.values], np.arange(data.sizes["layer"])
     for panel, (operator, norm) in zip(axes, NORMS, strict=True):
         for state, shift, mark in zip(STATES, (-0.15, 0.15), ("o", "s"), strict=True):
@@ -296,13 +320,22 @@ def _share_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
             panel.plot(column.mean("seed"), y + shift, mark, ms=8, label=state, **style)
         panel.set(title=f"share of {norm}", xlim=(0, None))
         _name_layers(panel, names, first=panel is axes[0])
-        panel.legend()
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     return figure
 
 
 def _name_layers(panel: plotting.Axes, names: list[str], first: bool) -> None:
     panel.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
     panel.set_yticklabels(names if first else [], fontsize=8)
+
+
+CAPTIONS = {
+    "layers": "In every layer the trace of H_Signal is that of P3 within chance (a; inside the band is as stated), and "
+    "its largest eigenvalue is near the paper's factor times that of H_ℓ at B = 0 (b, c; a filled mark at the bar is "
+    "as stated).",
+    "layer_shares": "Which layers carry the squared norm of H_ℓ and of H_Signal, before and after training; what is "
+    "missing from 1 lies between layers (right is a larger share).",
+}
 
 
 EXPERIMENT = Experiment(

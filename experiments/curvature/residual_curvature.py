@@ -127,7 +127,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     right.set_xticklabels([SYMBOL["task"], SYMBOL["signal"], "$G$", "$J^TGJ$", "$R$"])
     right.set_title("(b) most negative eigenvalue, each seed")
     for panel in (left, right):
-        panel.legend(fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+        panel.legend(fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure
 
 

@@ -161,41 +161,41 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 def _spectra(config: Config, data: xr.Dataset) -> plotting.Figure:
     sizes = f"{config.problem.label}, r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seeds"
-    figure, (left, middle, right) = plotting.panels(3, f"F8a  Spectral suppression: {sizes}")
+    figure, (left, middle, right) = plotting.panels(3, f"F8a  Spectral suppression: {sizes}", height=4.6)
     threshold = plotting.zero_threshold(data.task.values[0])
-    for name in ("task", "signal"):
+    for name, mark in (("task", "^"), ("signal", "o")):
         color, label = plotting.COLOR[name], SYMBOL[name]
         for spectrum in data[name].values[1:]:
             plotting.draw_sorted(left, spectrum, color=color, alpha=0.25)
-        plotting.draw_sorted(left, data[name].values[0], color=color, label=label)
-        plotting.draw_density(middle, data[name].values[0], threshold, color=color, lw=1.6, label=label)
-    label = r"$(\alpha^2\sigma_A^2/r)\;H_\ell$"
+        style = {"color": color, "label": label}
+        plotting.draw_sorted(left, data[name].values[0], marker=mark, ms=5, markevery=0.1, **style)
+        plotting.draw_density(middle, data[name].values[0], threshold, lw=1.6, ls="--" if mark == "o" else "-", **style)
+    label = r"paper: $(\alpha^2\sigma_A^2/r)\;H_\ell$"
     plotting.draw_sorted(left, data.compressed.values[0], color=plotting.COLOR["prediction"], ls="--", label=label)
     plotting.symlog(left, "y", threshold)
     left.set(xlabel="position, share of all eigenvalues", ylabel="eigenvalue λ", title="(a) sorted, each seed")
     plotting.symlog(middle, "x", threshold, 4)
     middle.set(yscale="log", xlabel="eigenvalue λ", ylabel="share per unit of λ", title="(b) density, seed 0")
-    for position, (name, ratio) in enumerate(spectral_ratios(data).items()):
+    for position, ratio in enumerate(spectral_ratios(data).values()):
         right.plot([position] * config.seeds, ratio, "o", color=plotting.COLOR["signal"], alpha=0.7)
         right.text(position + 0.12, ratio.mean(), f"mean\n{ratio.mean():.3g}", va="center")
-        right.text(position, 0.05, name, ha="center")
-    right.axhline(1, color=plotting.COLOR["prediction"], ls="--", label="prediction for the trace")
+    right.axhline(1, color=plotting.COLOR["prediction"], ls="--", label="paper: 1 for the trace, order of 1 for λmax")
     right.set(
-        xlim=(-0.5, 2.8),
+        xlim=(-0.5, len(spectral_ratios(data)) - 0.2),
         ylim=(0, 1.25 * max(map(np.max, spectral_ratios(data).values()))),
-        xticks=[],
+        xticks=range(len(spectral_ratios(data))),
+        xticklabels=list(spectral_ratios(data)),
         ylabel=r"$H_{Signal}\,/\,(\alpha^2\sigma_A^2/r)\,H_\ell$",
     )
     right.set_title("(c) measured / predicted, each seed")
-    left.legend()
-    middle.legend(loc="upper right")
-    right.legend(loc="upper left")
+    for panel in (left, middle, right):
+        panel.legend(fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     return figure
 
 
 def _traces(config: Config, data: xr.Dataset) -> plotting.Figure:
     sizes = f"{config.problem.label}, {config.draws} draws of A per rank, {config.seeds} seeds, α = {config.alpha:g}"
-    figure, (left, right) = plotting.panels(2, f"F8b  Tr H_Signal over ranks: {sizes}")
+    figure, (left, right) = plotting.panels(2, f"F8b  Tr H_Signal over ranks: {sizes}", 4.8, 6.4)
     ranks, blue = np.array(config.ranks), plotting.COLOR["signal"]
     predicted, deviation = data.predicted.values[0], data.deviation.values[0]
     band = {"color": plotting.COLOR["band"], "alpha": 0.25}
@@ -220,9 +220,18 @@ def _traces(config: Config, data: xr.Dataset) -> plotting.Figure:
     right.set_xscale("log", base=2)
     right.set(xlabel="rank r", ylabel="(mean − prediction) / standard error", ylim=(-5, 5))
     right.set_title("(b) every seed, in standard errors of X2")
-    left.legend()
-    right.legend(loc="upper right")
+    for panel in (left, right):
+        panel.legend(fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure
+
+
+CAPTIONS = {
+    "spectral_suppression": "The spectrum of H_Signal is that of H_ℓ made smaller (a, b; half of it is exactly 0, the "
+    "A-block), its trace by the factor α²σ_A²/r within the scatter of one draw of A, its ends only by the order of it "
+    "(c; nearer to 1 is nearer to the paper's factor).",
+    "trace_by_rank": "Over draws of A the mean of Tr H_Signal is α²(σ_A²/r) Tr H_ℓ at every rank (a), within the "
+    "standard errors that X2 allows (b; inside the band is as stated).",
+}
 
 
 EXPERIMENT = Experiment(

@@ -107,3 +107,19 @@ def test_sizes_are_the_papers_and_looser_for_the_pretrained_encoder():
     assert mlp.problem == MLP(width=256)
     assert (mlp.seeds, mlp.tolerance) == (2, 1e-6)
     assert (encoder.alphas, encoder.tolerance, encoder.seeds) == ((1.0, 16.0, 256.0), 1e-2, 1)
+
+
+def test_density_of_the_signal_is_without_its_known_zeros():
+    """Nodes 0 and 1 of weight ½, half of H_Signal exactly 0: ½ of a Gaussian at 1 is left, and of H_ℓ nothing goes."""
+    dims, coords = ("operator", "probe", "node"), {"operator": ["task", "signal"]}
+    nodes = np.tile([0.0, 1.0], (2, 3, 1))
+    sampled = xr.Dataset({"nodes": (dims, nodes), "weights": (dims, 0 * nodes + 0.5)}, coords)
+    data = sampled.expand_dims(state=["initial"], seed=[0]).assign(
+        weights_of_A=(("state", "seed"), [[5]]), weights_of_theta=(("state", "seed"), [[10]])
+    )
+    peak = 1 / (0.01 * np.sqrt(2 * np.pi))
+    density, error = at_scale.smoothed(data, "signal", np.array([0.0, 1.0]), 0.01)
+    assert np.allclose(density, [0, peak / 2], rtol=0, atol=1e-12 * peak)
+    assert np.allclose(error, 0, rtol=0, atol=1e-12 * peak)
+    whole, _ = at_scale.smoothed(data, "task", np.array([0.0, 1.0]), 0.01)
+    assert np.allclose(whole, peak / 2, rtol=0, atol=1e-12 * peak)

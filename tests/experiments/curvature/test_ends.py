@@ -8,7 +8,7 @@ from problems import matrix_operator
 
 import signal_drift as sd
 from experiments.analysis import ends
-from experiments.analysis.intervals import mean_interval
+from experiments.analysis.intervals import Interval, mean_interval
 from experiments.curvature.trace_law import Traces, largest_normal, stands_out
 from experiments.ledger.verdict import Band, Finding
 
@@ -72,3 +72,8 @@ def test_largest_of_many_normals_is_exceeded_in_one_case_of_twenty():
     draws = np.abs(np.random.default_rng(0).standard_normal((20000, 7))).max(1)
     share = np.mean(draws > largest_normal(7))
     assert abs(share - 0.05) < 5 * (0.05 * 0.95 / 20000) ** 0.5
+
+
+def test_what_a_search_leaves_open_is_not_called_an_interval_over_draws():
+    assert ends.numerical_bounds(Interval(1.0, 0.5, 1.5)) == "[0.5, 1.5] (numerical bounds)"
+    assert ends.numerical_bounds(Interval(np.nan, 0.5, 1.5)) == "no certificate"

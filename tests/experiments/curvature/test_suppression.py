@@ -56,3 +56,15 @@ def test_findings_say_where_no_ratio_is_used(transformer):
     far = data.assign(deviation=data.deviation * 0 + 1e-9)
     assert len(claims.trace_law(config, far)) == 1 + len(config.ranks)
     assert "no ratio" not in claims.trace_law(config, far)[0].quantity
+
+
+@pytest.mark.parametrize("shrinks", [{"a": 0.3, "b": 0.3}, {"a": 0.3, "b": 0.7}])
+def test_compressed_spectrum_is_that_of_the_scaled_matrix(shrinks):
+    """NumPy of √c H √c, c of each weight, to n·ε·‖H‖: with one factor, and with one a layer."""
+    base = {"a": np.zeros((2, 3)), "b": np.zeros((2, 2))}
+    H = np.random.default_rng(0).standard_normal((10, 10))
+    H = H + H.T
+    root = np.sqrt(np.repeat([shrinks["a"], shrinks["b"]], [6, 4]))
+    wanted = np.linalg.eigvalsh(root[:, None] * H * root)
+    found = suppression._compressed(H, np.linalg.eigvalsh(H), base, shrinks)
+    assert np.allclose(found, wanted, rtol=0, atol=10 * np.finfo(float).eps * np.max(np.abs(H)) * 10)

@@ -1,0 +1,15 @@
+"""The share of negative curvature from all eigenvalues."""
+
+import pytest
+import xarray as xr
+
+from experiments.curvature import residual_curvature
+
+
+def test_negative_share_weighs_absolute_values():
+    """Of −1, 0, 1 and 2 a quarter, and none of the same without the first."""
+    dims = ("state", "seed", "task_index")
+    data = xr.Dataset({"spectrum": (dims, [[[-1.0, 0.0, 1.0, 2.0]] * 2, [[0.0, 0.0, 1.0, 2.0]] * 2])})
+    data = data.assign_coords(state=["initial", "trained"])
+    assert residual_curvature.negative_share(data, "initial").mean == pytest.approx(0.25)
+    assert residual_curvature.negative_share(data, "trained").mean == 0
