@@ -13,6 +13,7 @@ PREMISE, TRAJECTORIES = "P2-premise", "F2a-trajectories"
 NEW = {
     "X4": "under Adam from B = 0, α is the learning rate of B",
     "X1": "the spectrum of the drift is ±sσᵢ(G), each r-fold",
+    "X13": "at B = 0, H_LoRA has negative eigenvalues whatever H_ℓ and α are",
     "X12": "the drift descends while gradients persist",
 }
 """What is said of our own statements, where they are supported."""

@@ -63,7 +63,7 @@ def symbols(entry: Entry) -> dict[str, str]:
     readings = [reading["name"] for reading in entry["readings"] or []]
     parts = (entry["statement"], entry["sentence"], entry["setting"], entry["evidence_wanted"], *findings, *readings)
     text = "\n".join(part for part in parts if part)
-    own = dict(entry["symbols"] or {})
+    own = dict(entry.get("symbols") or {})
     told = {part.strip() for symbol in own for part in symbol.split(",")}
     found = {
         symbol: words

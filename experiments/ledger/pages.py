@@ -12,17 +12,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from experiments.lab.experiment import Report
 from experiments.lab.files import replacing
+from experiments.ledger.claim import GROUPS
 from experiments.ledger.first_screen import first_screen
 from experiments.ledger.glossary import symbols
 from experiments.ledger.questions import questions
 from experiments.ledger.strips import WIDTH, strip
 from experiments.ledger.svg import inline
-from experiments.ledger.table import Entry
-from experiments.ledger.text import allowed, duration, interval, mathematics, number, plain, short, subscripts
+from experiments.ledger.table import Entry, problems
+from experiments.ledger.text import allowed, duration, interval, mathematics, method, number, plain, short, subscripts
 from experiments.ledger.verdict import VERDICTS
 
 TITLE = "Does LoRA’s α theory hold?"
-GROUPS = ("algebra", "fixed weights", "one step", "training", "tuning")
 MARKS = {"supported": "✔", "refuted": "✘", "inconclusive": "◇", "not testable here": "–", "not run": "", "new": "★"}
 FEW = 5
 """Quantities that readings may have in common, to stand beside each other in one table."""
@@ -50,9 +50,9 @@ class Part(NamedTuple):
 
 
 class Alike(NamedTuple):
-    """Hold readings that were judged by the same quantities."""
+    """Hold readings that were judged by the same quantities, each of them with what is allowed."""
 
-    quantities: tuple[str, ...]
+    quantities: tuple[tuple[str, str], ...]
     readings: Sequence[Entry]
 
 
@@ -66,7 +66,9 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    pages.filters.update(number=number, interval=interval, allowed=allowed, duration=duration, short=short)
+    pages.filters.update(
+        number=number, interval=interval, allowed=allowed, duration=duration, short=short, method=method
+    )
     pages.filters.update(plain=plain, sub=subscripts, math=mathematics, strip=strip, symbols=symbols, alike=alike)
     paper, own = parts(ledger)
     ordered = [entry for part in (paper, own) for group in part.groups.values() for entry in group]
@@ -118,13 +120,6 @@ def figure_places(ledger: Sequence[Entry], page: Page) -> dict[str, str]:
     return dict(reversed(drawn))
 
 
-def problems(ledger: Sequence[Entry]) -> dict[str, str]:
-    """Name every problem of the ledger that was asked anything, with what it is."""
-    cells = [(name, cell) for entry in ledger for name, cell in entry["problems"].items()]
-    asked = {name for name, cell in cells if cell["verdict"] not in ("not run", "not testable here")}
-    return {name: cell["label"] for name, cell in cells if name in asked}
-
-
 def counts(items: Iterable[Entry]) -> dict[str, int]:
     """Count those that have each verdict, in the order of `VERDICTS`."""
     found = Counter(item["verdict"] for item in items)
@@ -148,9 +143,10 @@ def shared_measurements(ledger: Sequence[Entry]) -> dict[str, list[str]]:
 
 def alike(readings: Sequence[Entry]) -> list[Alike]:
     """Gather readings judged by the same few quantities, to be a table; those that stand alone come together last."""
-    groups: dict[tuple[str, ...], list[Entry]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
     for reading in readings:
-        groups.setdefault(tuple(f["quantity"] for f in reading["findings"] or []), []).append(reading)
+        key = tuple((f["quantity"], allowed(f)) for f in reading["findings"] or [])
+        groups.setdefault(key, []).append(reading)
     tables = [Alike(q, found) for q, found in groups.items() if len(found) > 1 and 0 < len(q) <= FEW]
     placed = {id(reading) for table in tables for reading in table.readings}
     alone = [reading for reading in readings if id(reading) not in placed]

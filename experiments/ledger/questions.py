@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from experiments.ledger.table import Entry
+from experiments.ledger.table import Entry, problems
 from experiments.ledger.text import duration
 from experiments.ledger.verdict import VERDICTS
 
-BETTER = ("F2a-trajectories", "F2b-drift-noise", "F2c-purity", "F1b-paths", "V-protocol", "A1-sgd", "C4", "X4", "X9")
+BETTER = ("F2a-trajectories", "F2b-drift-noise", "F2c-purity", "F1b-paths", "V-protocol", "C4", "X4", "X9")
 """Statements by which α beats η, or cannot."""
 RULE = ("K1-alignment", "P3-trace", "X8", "V2", "V-protocol")
 """Statements on V2: what it is derived from, then how it does."""
@@ -39,8 +39,10 @@ def better(ledger: Sequence[Entry]) -> Answer:
     """Say whether α beats η by the verdicts on the statements that need it to."""
     found = _named(ledger, BETTER)
     stated = [e for e in found if not e["ours"]]
-    asked = f"{len(stated)} statements of the paper need it to: {_tally(stated)}."
-    words = asked if stated else "It was not asked."
+    held = sum(e["verdict"] == "supported" for e in stated)
+    answer = "Yes" if held == len(stated) else "In part" if held else "Not shown here"
+    tally = f"{answer}: of {len(stated)} statements of the paper that say so, {_tally(stated)}."
+    words = tally if stated else "It was not asked."
     if any(e["id"] == "X4" and e["verdict"] == "supported" for e in found):
         words += (
             " Under Adam from B = 0, multiplying α is multiplying the learning rate of B alone (X4): α against η is "
@@ -72,12 +74,14 @@ def rule(ledger: Sequence[Entry]) -> Answer:
 def untested(ledger: Sequence[Entry]) -> Answer:
     """Say what could not be tested, or was not run, and why."""
     found = [e for e in ledger if e["verdict"] in ("not testable here", "not run")]
-    cells = [cell["verdict"] for e in ledger for cell in e["problems"].values()]
-    open_cells = sum(v in ("not testable here", "not run") for v in cells)
+    asked = problems(ledger)
+    cells = [cell["verdict"] for e in ledger for name, cell in e["problems"].items() if name in asked]
+    blank, dashed = cells.count("not run"), cells.count("not testable here")
+    never = sorted({name for e in ledger for name in e["problems"]} - asked.keys())
+    unrun = f" Nothing was run on {', '.join(never)}." if never else ""
     words = (
-        f"{len(found)} of {len(ledger)} statements, and {open_cells} of {len(cells)} cells of the matrix with its "
-        "empty columns: blank was not run, a dash cannot be tested there. Nothing was tested on a model of billions of "
-        "weights."
+        f"{len(found)} of {len(ledger)} statements. Of {len(cells)} cells of the matrix {blank} are blank, not run, "
+        f"and {dashed} dashed, not testable there.{unrun}"
     )
     return Answer("What was not tested?", words, "", found)
 

@@ -1,7 +1,7 @@
 """Read back a ledger as it was written, as a table."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,13 @@ def _entries(entries: "Entries") -> Table:
     counts = {v: sum(entry["verdict"] == v for entry in entries) for v in VERDICTS}
     title = f"{len(entries)} claims: {', '.join(f'{n} {v}' for v, n in counts.items() if n)}"
     return Table(title, ("claim", "verdict", "statement"), [(e["id"], e["verdict"], e["statement"]) for e in entries])
+
+
+def problems(ledger: Sequence[Entry]) -> dict[str, str]:
+    """Name every problem of the ledger that was asked anything, with what it is."""
+    cells = [(name, cell) for entry in ledger for name, cell in entry["problems"].items()]
+    asked = {name for name, cell in cells if cell["verdict"] not in ("not run", "not testable here")}
+    return {name: cell["label"] for name, cell in cells if name in asked}
 
 
 @displayed_as(_entries)

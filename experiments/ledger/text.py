@@ -57,6 +57,12 @@ def allowed(finding: Entry) -> str:
     return short(finding["predicted"] or "–")
 
 
+def method(finding: Entry) -> str:
+    """Say how an interval was made, and its confidence."""
+    confidence = finding.get("confidence")
+    return f"{f'{number(100 * confidence)}% ' if confidence else ''}{finding['method']}" if finding["method"] else ""
+
+
 def short(text: str) -> str:
     """Round every number of a text that has more than four significant digits, and write 1e-13 as 10⁻¹³.
 

@@ -35,4 +35,4 @@ def test_names_of_readings_are_explained() -> None:
 
 def test_nothing_is_explained_by_a_symbol_that_is_not() -> None:
     for e in LEDGER:
-        assert symbols(e).keys() <= GLOSSARY.keys() | (e["symbols"] or {}).keys()
+        assert symbols(e).keys() <= GLOSSARY.keys() | e.get("symbols", {}).keys()

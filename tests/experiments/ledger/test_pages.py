@@ -130,7 +130,7 @@ def test_markdown_has_every_claim_with_its_numbers_and_folds_them(out: Path) -> 
         assert f"### {entry['id']}\n" in text
         assert entry["rerun"] in text
         for reading in entry["readings"]:
-            assert f"| {reading['name']}, mlp |" in text
+            assert f"| {reading['name']} |" in text
     assert text.count("](figures/two_panels.png)") == 1
     assert "not_drawn.png" not in text
     assert "$$" + named("P3-trace")["formula"] + "$$" in text

@@ -11,11 +11,16 @@ def test_five_questions_with_the_entries_that_answer_them() -> None:
     refuted, better, rule, untested, again = questions(LEDGER)
     assert [e["id"] for e in refuted.entries] == ["P2-premise", "F2a-trajectories", "F1c-square-root"]
     assert refuted.words == "3 of 14 statements, each with its reason."
-    assert better.words.startswith("2 statements of the paper need it to: 1 refuted, 1 inconclusive.")
+    assert better.words.startswith(
+        "Not shown here: of 2 statements of the paper that say so, 1 refuted, 1 inconclusive."
+    )
     assert "α against η is one rate against two tied ones" in better.words
     assert "could not be tested at this size" in rule.words
     assert [e["id"] for e in untested.entries] == ["P4-update", "V2"]
-    assert untested.words.startswith("2 of 14 statements, and 30 of 56 cells")
+    assert untested.words == (
+        "2 of 14 statements. Of 28 cells of the matrix 1 are blank, not run, and 1 dashed, not testable there. "
+        "Nothing was run on minilm, transformer."
+    )
     assert (again.question, again.command) == ("How do I rerun P3-trace?", "python -m experiments ledger P3-trace")
     assert "it took 61 s" in again.words
 

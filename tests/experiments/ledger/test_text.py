@@ -83,6 +83,13 @@ def test_numbers_within_words_are_shortened_and_nothing_else(words: str, shown: 
     assert text.short(words) == shown
 
 
+def test_an_interval_says_its_method_and_its_confidence() -> None:
+    made = finding("x", "1", [0, 1], 0.5, [0.4, 0.6])
+    assert text.method(made) == "98.33% Student's t over 5"
+    assert text.method(made | {"confidence": None}) == "Student's t over 5"
+    assert text.method(made | {"method": ""}) == ""
+
+
 def test_durations_have_a_unit_a_reader_can_picture() -> None:
     seconds = (None, 0.123, 61.2, 600.0, 7400.0)
     assert [text.duration(s) for s in seconds] == ["–", "0.12 s", "61 s", "10 min", "2.1 h"]
