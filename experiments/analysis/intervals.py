@@ -278,32 +278,3 @@ def exponents(x: Float[np.ndarray, "k"], y: Float[np.ndarray, "n k"]) -> Float[n
     """Fit by least squares the slope of log y against log x, one per row of y."""
     u = np.log(x) - np.mean(np.log(x))
     return np.log(y) @ u / (u @ u)
-
-
-RESAMPLES = 1000
-
-
-def mean_interval(samples: Float[np.ndarray, "n"]) -> Interval:
-    return mean_of(samples).at()
-
-
-def bootstrap(statistic: Callable[[np.ndarray], float], samples: Float[np.ndarray, "seeds ..."]) -> Interval:
-    if len(samples) < 2:
-        return Interval(statistic(samples), -np.inf, np.inf)
-    draws = np.random.default_rng(0).integers(len(samples), size=(RESAMPLES, len(samples)))
-    values = np.array([statistic(samples[draw]) for draw in draws])
-    values = values[np.isfinite(values)]
-    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
-    return Interval(statistic(samples), float(low), float(high))
-
-
-def point(value: float | np.floating) -> Interval:
-    return Interval(float(value), float(value), float(value))
-
-
-def extent(values: np.ndarray) -> Interval:
-    return Interval(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
-
-
-def share(hits: np.ndarray) -> Interval:
-    return share_of(hits).at()

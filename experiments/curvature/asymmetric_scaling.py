@@ -11,7 +11,7 @@ import xarray as xr
 
 import signal_drift as sd
 from experiments.analysis.ends import STATES, certified
-from experiments.analysis.intervals import Interval, exponents, mean_interval
+from experiments.analysis.intervals import Estimate, Interval, exponents, geometric_mean_of, mean_of
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Drawn, Setting
 from experiments.problems.adam_run import adam_run
@@ -80,9 +80,9 @@ def _extremes(drawn: Drawn, theta: Adapters, s: float) -> xr.Dataset:
     )
 
 
-def fitted(data: xr.Dataset, name: str, state: str) -> Interval:
+def fitted(data: xr.Dataset, name: str, state: str) -> Estimate:
     """Fit the exponent of α: least squares in log–log per seed, then the mean over seeds."""
-    return mean_interval(exponents(data.alpha.values, data[name].sel(state=state).transpose("seed", "alpha").values))
+    return mean_of(exponents(data.alpha.values, data[name].sel(state=state).transpose("seed", "alpha").values))
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
@@ -105,7 +105,7 @@ def _exponent_rows(alphas: tuple[float, ...], data: xr.Dataset) -> list[Row]:
             stated = str(predicted) if predicted else "–"
             rows.append(Row(f"F8d  exponent of {PLAIN[name]} in α, {state}", stated, str(slope), slope.interval()))
         last = data.sel(state=state).isel(alpha=-1)
-        ratio = mean_interval((last.lora_max / last.signal_max).values)
+        ratio = geometric_mean_of((last.lora_max / last.signal_max).values)
         name = f"F8d  λmax[H_LoRA] / λmax[H_Signal] at α = {alphas[-1]:g}, {state}"
         rows.append(Row(name, "→ 1", str(ratio), ratio.interval()))
     return rows
@@ -151,7 +151,7 @@ def _draw_powers(panel: plotting.Axes, data: xr.Dataset) -> None:
     for name, style in STYLE.items():
         color, exponent = plotting.COLOR[name.split("_", maxsplit=1)[0]], QUANTITIES[name]
         values = data[name].values
-        slope = mean_interval(exponents(alpha, values.T))
+        slope = mean_of(exponents(alpha, values.T))
         panel.fill_between(alpha, values.min(1), values.max(1), color=color, alpha=0.15, lw=0)
         panel.plot(alpha, values.mean(1), color=color, label=f"{LABEL[name]}, slope {slope.mean:.2f}", **style)
         if exponent:

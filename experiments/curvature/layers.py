@@ -19,7 +19,7 @@ from matplotlib.ticker import LogLocator
 
 import signal_drift as sd
 from experiments.analysis.ends import PLAIN, STATES, SYMBOL, certified
-from experiments.analysis.intervals import Interval, extent, mean_interval
+from experiments.analysis.intervals import Estimate, mean_of
 from experiments.curvature.states import adapters_at
 from experiments.curvature.trace_law import largest_normal
 from experiments.lab.errors import OptionError, check_positive
@@ -178,7 +178,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     z, samples, rows = trace_scores(data), both_traces(data), []
     for name in (ALL_LAYERS, *map(str, data.layer.values)):
         here = samples.sel(layer=name)
-        both = [mean_interval(here.sel(side=side).values) for side in ("measured", "predicted")]
+        both = [mean_of(here.sel(side=side).values) for side in ("measured", "predicted")]
         title = f"P3   Tr H_Signal over draws of A, {name}"
         rows.append(Row(title, f"{both[1]} {both[1].interval()}", str(both[0]), both[0].interval()))
     limit, wrong = f"{largest_normal(z.size):.2f} at 95%", trace_scores(data, config.problem.rank)
@@ -212,10 +212,10 @@ def _layer_rows(data: xr.Dataset) -> list[Row]:
     return rows
 
 
-def norm_shares(data: xr.Dataset, operator: str, state: str) -> dict[str, Interval]:
+def norm_shares(data: xr.Dataset, operator: str, state: str) -> dict[str, Estimate]:
     """Return the share of every layer's block in the squared Frobenius norm of an operator, over seeds."""
     column = data.block.sel(operator=operator, field="norm_share", state=state)
-    return {str(k): mean_interval(column.sel(layer=k).values) for k in data.layer.values}
+    return {str(k): mean_of(column.sel(layer=k).values) for k in data.layer.values}
 
 
 def _share_rows(data: xr.Dataset) -> list[Row]:
@@ -231,7 +231,7 @@ def _share_rows(data: xr.Dataset) -> list[Row]:
 
 def _sentence(config: Config, data: xr.Dataset) -> str:
     ratio, here = suppression_ratio(config, data), both_traces(data).sel(layer=ALL_LAYERS)
-    measured, stated = (mean_interval(here.sel(side=side).values) for side in ("measured", "predicted"))
+    measured, stated = (mean_of(here.sel(side=side).values) for side in ("measured", "predicted"))
     draws = here.sel(side="measured").size
     return (
         f"On {config.problem.label} the mean of Tr H_Signal over {draws} draws of A is {measured} "

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 import signal_drift as sd
 from experiments.analysis.ends import certified
-from experiments.analysis.intervals import exponents, mean_interval
+from experiments.analysis.intervals import exponents, geometric_mean_of, mean_of
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Setting
 from signal_drift import plotting
@@ -159,9 +159,9 @@ def _distance_rows(data: xr.Dataset, distance: xr.Dataset) -> list[Row]:
         ("mean", "mean distance λ[H_LoRA] to λ[H_Signal] over λmax[H_Signal]", "< 0"),
         ("absolute", "mean distance λ[H_LoRA] to λ[H_Signal] itself", "> 0 (X13)"),
     ):
-        tag, slope = ("F8c" if name == "mean" else "X13"), mean_interval(distance_exponents(data, name))
+        tag, slope = ("F8c" if name == "mean" else "X13"), mean_of(distance_exponents(data, name))
         for alpha in data.alpha.values[[0, -1]]:
-            size = mean_interval(distance[name].sel(alpha=alpha).values)
+            size = geometric_mean_of(distance[name].sel(alpha=alpha).values)
             rows.append(Row(f"{tag}  {words}, α = {alpha:g}", "–", str(size), size.interval()))
         rows.append(Row(f"{tag}  exponent in α of the {words}", stated, str(slope), slope.interval()))
     return rows
@@ -187,7 +187,7 @@ def _ends(spectrum: xr.DataArray) -> xr.DataArray:
 
 
 def _extremes_row(name: str, predicted: str, ends: xr.DataArray) -> Row:
-    ratio = mean_interval((ends.isel(end=0) / ends.isel(end=1)).values)
+    ratio = mean_of((ends.isel(end=0) / ends.isel(end=1)).values)
     return Row(f"F8c  λmin/λmax of {name}", predicted, str(ratio), ratio.interval())
 
 
@@ -197,8 +197,8 @@ def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[s
     negative = int((task.sel(end="min") < 0).sum())
     threshold = [plotting.zero_threshold(x) for x in data.signal.isel(alpha=0).transpose("seed", ...).values]
     signal = int((data.signal.isel(alpha=0).min("theta_index").values < -np.array(threshold)).sum())
-    counted, slope = signs(data), mean_interval(distance_exponents(data, "absolute"))
-    relative = mean_interval(distance_exponents(data, "mean"))
+    counted, slope = signs(data), mean_of(distance_exponents(data, "absolute"))
+    relative = mean_of(distance_exponents(data, "mean"))
     inside = bool((distance.largest <= distance.bound * (1 + 1e-9)).all())
     return [
         f"P2-premise: H_ℓ has a certified negative eigenvalue at {negative} of {config.seeds} seeds"
@@ -268,7 +268,7 @@ def _draw_distances(panel: plotting.Axes, data: xr.Dataset, distance: xr.Dataset
         ("absolute", "drift", "s", "by itself"),
     ):
         relative = (distance[name] / distance[name].isel(alpha=0)).transpose("alpha", "seed").values
-        slope = mean_interval(distance_exponents(data, name))
+        slope = mean_of(distance_exponents(data, name))
         panel.plot(alpha, relative, mark, color=plotting.COLOR[color], alpha=0.35)
         label = rf"{words}: $\alpha^{{{slope.mean:.2f}}}$"
         panel.plot(

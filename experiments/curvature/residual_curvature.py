@@ -13,7 +13,7 @@ import xarray as xr
 
 import signal_drift as sd
 from experiments.analysis.ends import PLAIN, STATES, SYMBOL, certified, lowest_over_highest
-from experiments.analysis.intervals import Interval, mean_interval
+from experiments.analysis.intervals import Estimate, mean_of
 from experiments.curvature.states import adapters_at
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
 from experiments.lab.problem import Setting
@@ -65,23 +65,23 @@ def signs(data: xr.Dataset, name: str, state: str) -> np.ndarray:
     return lowest_over_highest(data[name].sel(state=state)).values
 
 
-def negative_share(data: xr.Dataset, state: str) -> Interval:
+def negative_share(data: xr.Dataset, state: str) -> Estimate:
     """Compute Σ_{λ<0}|λ| / Σ|λ| of H_ℓ from all its eigenvalues."""
     spectrum = data.spectrum.sel(state=state)
     negative = (-spectrum).clip(min=0).sum("task_index") / abs(spectrum).sum("task_index")
-    return mean_interval(negative.values)
+    return mean_of(negative.values)
 
 
-def surviving(data: xr.Dataset, state: str) -> Interval:
+def surviving(data: xr.Dataset, state: str) -> Estimate:
     """Divide λmin[H_ℓ] by λmin[R]: what G leaves of the most negative curvature of R."""
     low = data.sel(state=state, end="min")
-    return mean_interval((low.task / low.R).values)
+    return mean_of((low.task / low.R).values)
 
 
-def residual_size(data: xr.Dataset, state: str) -> Interval:
+def residual_size(data: xr.Dataset, state: str) -> Estimate:
     """Compute ‖R‖₂/‖G‖₂."""
     here = data.sel(state=state)
-    return mean_interval((abs(here.R).max("end") / abs(here.G).max("end")).values)
+    return mean_of((abs(here.R).max("end") / abs(here.G).max("end")).values)
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
@@ -89,7 +89,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     for state in STATES:
         for name, label in LABEL.items():
             stated = {"G": "≥ 0 (X6)", "G_signal": "≥ 0 (X6)", "R": "–"}.get(name, "≥ 0 (P2)")
-            ratio = mean_interval(signs(data, name, state))
+            ratio = mean_of(signs(data, name, state))
             rows.append(Row(f"P2   λmin/λmax of {label}, {state}", stated, str(ratio), ratio.interval()))
         for name, estimate in (
             ("negative share of the sum of absolute eigenvalues of H_ℓ", negative_share(data, state)),

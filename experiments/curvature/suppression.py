@@ -13,7 +13,7 @@ import xarray as xr
 
 import signal_drift as sd
 from experiments.analysis.ends import SYMBOL
-from experiments.analysis.intervals import mean_interval
+from experiments.analysis.intervals import mean_of
 from experiments.curvature.trace_law import Traces, largest_normal, stands_out, trace_draws
 from experiments.lab.errors import check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row, dense_only
@@ -126,7 +126,7 @@ def spectral_ratios(data: xr.Dataset) -> dict[str, np.ndarray]:
 
 def report(config: Config, data: xr.Dataset) -> Report:
     rank, here = config.problem.rank, traces(data)
-    ratios = {name: mean_interval(ratio) for name, ratio in spectral_ratios(data).items()}
+    ratios = {name: mean_of(ratio) for name, ratio in spectral_ratios(data).items()}
     identity = np.max(np.abs(data.signal.values.sum(1) / data.closed_trace.values - 1))
     rows = [
         Row(
@@ -139,7 +139,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     ]
     columns = zip(config.ranks, here.ratios.T, here.scores.T, here.usable(SHARP), strict=True)
     for r, ratio, z, usable in columns:
-        found = mean_interval(ratio if usable else z)
+        found = mean_of(ratio if usable else z)
         name, stated = ("Tr H_Signal / prediction", "1") if usable else ("(Tr H_Signal − prediction)/error by X2", "0")
         rows.append(Row(f"F8b  {name}, r = {r}", stated, str(found), found.interval()))
     limit, worst = f"< {largest_normal(here.scores.size):.2f} at 95%", f"{np.max(np.abs(here.scores)):.2f}"

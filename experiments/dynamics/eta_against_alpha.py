@@ -7,7 +7,7 @@ import xarray as xr
 
 import signal_drift as sd
 from experiments.analysis.divergence import final
-from experiments.analysis.intervals import Interval, exponents, mean_interval
+from experiments.analysis.intervals import Estimate, exponents, geometric_mean_of, mean_of
 from experiments.lab.experiment import Row
 from experiments.lab.problem import Setting
 from experiments.problems.adam_run import adam_run
@@ -90,10 +90,10 @@ def purity(data: xr.Dataset) -> xr.DataArray:
     return np.exp(ratio(data).pipe(np.log).mean("step", skipna=False))
 
 
-def slope(config: Families, values: xr.DataArray, family: str) -> Interval:
+def slope(config: Families, values: xr.DataArray, family: str) -> Estimate:
     """Fit the exponent of the multiplier along one family, per seed, then over seeds."""
     y = values.sel(run=run_labels(config, family)).transpose("seed", "run").values
-    return mean_interval(exponents(config.multipliers(family), y))
+    return mean_of(exponents(config.multipliers(family), y))
 
 
 def pairs(config: Families, data: xr.Dataset) -> list[tuple[str, str]]:
@@ -103,11 +103,11 @@ def pairs(config: Families, data: xr.Dataset) -> list[tuple[str, str]]:
     return same + [(alpha, eta)] * bool({alpha, eta} <= set(data.run.values))
 
 
-def deepest_ratio(config: Families, data: xr.Dataset) -> Interval:
+def deepest_ratio(config: Families, data: xr.Dataset) -> Estimate:
     """Divide the deepest final loss of α-scaling by that of η-scaling."""
     level = final(data.loss)
     eta, alpha = (level.sel(run=run_labels(config, family)).min("run") for family in FAMILIES)
-    return mean_interval((alpha / eta).values)
+    return geometric_mean_of((alpha / eta).values)
 
 
 def purity_rows(config: Families, data: xr.Dataset) -> list[Row]:
@@ -124,7 +124,7 @@ def purity_rows(config: Families, data: xr.Dataset) -> list[Row]:
 def _pair_row(data: xr.Dataset, alpha: str, eta: str) -> Row:
     """Compare both ratios on average and step by step; what is unknown at a step is left out and counted."""
     mean = purity(data)
-    quotient = mean_interval((mean.sel(run=alpha) / mean.sel(run=eta)).values)
+    quotient = geometric_mean_of((mean.sel(run=alpha) / mean.sel(run=eta)).values)
     count, known = counterexamples(data, alpha, eta)
     asked = data.sizes["seed"] * (data.sizes["step"] - 1)
     unknown = f", {asked - known} unknown" if known < asked else ""

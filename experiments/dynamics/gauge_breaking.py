@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import exponents, mean_interval
+from experiments.analysis.intervals import exponents, mean_of
 from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, trajectory
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from signal_drift import plotting
@@ -60,7 +60,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     rows = []
     for kind, name in NAMES.items():
         for x in config.values()[kind]:
-            far = mean_interval(data[kind].sel({f"{kind}_value": x}).values)
+            far = mean_of(data[kind].sel({f"{kind}_value": x}).values)
             row = Row(f"X4   {name} {x:g}: α×c against η_B×c", "0 without", f"{far.mean:.3g}", far.interval())
             rows.append(row)
     return Report(rows, _sentences(config, data), {"gauge_breaking": partial(_figure, config, data)})
@@ -84,7 +84,7 @@ def _power(values: np.ndarray, far: np.ndarray) -> str:
     small = ((far > FITTED[0]) & (far < FITTED[1])).all(0)
     if small.sum() < 2:
         return ""
-    fit = mean_interval(exponents(values[small], far[:, small]))
+    fit = mean_of(exponents(values[small], far[:, small]))
     return f" and, while small, grows with the power {fit.mean:.3g} of it, {fit.interval()}"
 
 

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import mean_interval
+from experiments.analysis.intervals import mean_of
 from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, gauge, trajectory
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from signal_drift import plotting
@@ -69,7 +69,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     rows, furthest = [], data.distance.max("step")
     for pair in config.pairs():
         stated = "0 exactly" if pair in EXACT else "> 0" if pair in FALSE else "rounding"
-        far = mean_interval(furthest.sel(pair=pair).values)
+        far = mean_of(furthest.sel(pair=pair).values)
         rows.append(Row(f"X4   {pair}: largest distance of w", stated, f"{far.mean:.3g}", far.interval()))
     return Report(rows, _sentences(config, data), {"optimizer_gauge": partial(_figure, config, data)})
 

@@ -21,7 +21,7 @@ from jax import Array
 
 import signal_drift as sd
 from experiments.analysis.divergence import classify, counted, final, per_run
-from experiments.analysis.intervals import mean_interval
+from experiments.analysis.intervals import geometric_mean_of
 from experiments.dynamics.eta_against_alpha import STATED
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Problem, Setting
@@ -198,7 +198,7 @@ def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
     """Say what the three runs do under one reading, and how much deeper α goes than η."""
     here = {"rule": rule, "variant": variant}
     level = final(data.loss).sel(here)
-    ratio = mean_interval((level.sel(run="256·α₀") / level.sel(run="128·η₀")).values)
+    ratio = geometric_mean_of((level.sel(run="256·α₀") / level.sel(run="128·η₀")).values)
     found = "; ".join(counted(names.sel(here).sel(run=run)) for run in RUNS)
     quantity = f"F2a  {rule}, {variant}: {', '.join(RUNS)}; final loss of the last over the second"
     value, interval = ratio.cells("not finite")

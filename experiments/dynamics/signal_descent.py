@@ -16,7 +16,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments.analysis.intervals import mean_interval
+from experiments.analysis.intervals import mean_of
 from experiments.dynamics.eta_against_alpha import FAMILIES
 from experiments.dynamics.one_step import Grid
 from experiments.lab.experiment import Experiment, Point, Report, Row
@@ -90,7 +90,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         for b1 in config.momenta
         for family in FAMILIES
         for m in config.multipliers
-        for fit in [mean_interval(share.sel(momentum=b1, family=family, multiplier=m).values)]
+        for fit in [mean_of(share.sel(momentum=b1, family=family, multiplier=m).values)]
     ]
     return Report(rows, _sentences(config, share), {"signal_descent": partial(_figure, config, data)})
 

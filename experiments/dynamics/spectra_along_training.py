@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.analysis.ends import certified, lowest_over_highest
-from experiments.analysis.intervals import mean_interval
+from experiments.analysis.intervals import mean_of
 from experiments.dynamics.eta_against_alpha import run_label
 from experiments.dynamics.trajectory_figures import run_styles
 from experiments.lab.experiment import Experiment, Point, Report, Row
@@ -185,7 +185,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         for name, quantity in AT_LOOKS.items()
         for run in config.runs()
         for step in config.looks
-        for mean in [mean_interval(quantity(data).sel(run=run, look=step).dropna("seed").values)]
+        for mean in [mean_of(quantity(data).sel(run=run, look=step).dropna("seed").values)]
     ]
     drawn = {
         "spectra_along_training": partial(_edge_figure, config, data),
@@ -196,8 +196,8 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 def _edge_rows(run: str, nearness: xr.DataArray) -> list[Row]:
     """Say how near to Adam's edge a run is in its second half, and at how many of all steps it is beyond."""
-    mean = mean_interval(late(nearness).mean("step").dropna("seed").values)
-    beyond = mean_interval((nearness > 1).where(nearness.notnull()).mean("step").dropna("seed").values)
+    mean = mean_of(late(nearness).mean("step").dropna("seed").values)
+    beyond = mean_of((nearness > 1).where(nearness.notnull()).mean("step").dropna("seed").values)
     name = "η·λmax[preconditioned H_LoRA]/38"
     return [
         Row(f"L1   {name}, {run}, second half", "1 at Adam's edge", *mean.cells("not certified")),

@@ -25,7 +25,7 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.analysis.divergence import CRITERIA, critical_rate, unstable
 from experiments.analysis.ends import certified
-from experiments.analysis.intervals import exponents, mean_interval
+from experiments.analysis.intervals import exponents, geometric_mean_of, mean_of
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Problem, Setting
 from signal_drift import plotting
@@ -172,7 +172,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
 def _exponent_row(config: Config, data: xr.Dataset, criterion: str) -> Row:
     """Fit the exponent of α in the critical rate, beside that of 2/λmax[H_Signal]."""
     stated, measured = (
-        mean_interval(slopes[np.isfinite(slopes)])
+        mean_of(slopes[np.isfinite(slopes)])
         for y in (2 / data.signal, data.measured.sel(criterion=criterion))
         for slopes in [exponents(np.array(config.alphas), y.transpose("seed", "alpha").values)]
     )
@@ -185,7 +185,7 @@ def _lora_rows(alpha: float, data: xr.Dataset) -> list[Row]:
     here, ratio = f"LoRA at α = {alpha:g}", data.measured * data.lora / 2
     first = data.measured.sel(criterion="first") * data.rayleigh / 2
     tolerated = (data.measured / data.full).sel(criterion="exceeds")
-    expected = mean_interval(_known(data.task / data.lora)).cells("unknown")[0]
+    expected = geometric_mean_of(_known(data.task / data.lora)).cells("unknown")[0]
     return [
         *(_row(f"critical η · λmax/2, {here}, {WORDS[c]}", "1", ratio.sel(criterion=c)) for c in CRITERIA),
         _row(f"critical η of the first step · ∇ᵀH∇/(2‖∇‖²), {here}", "1 to 2nd order", first),
@@ -203,7 +203,9 @@ def _row(name: str, stated: str, values: xr.DataArray) -> Row:
     """Write the mean over seeds; those without a certified λmax, or with a rate outside the bracket, are counted."""
     known = _known(values)
     less = f" ({len(known)} of {values.size} seeds known)" if len(known) < values.size else ""
-    return Row(f"L1   {name}{less}", stated, *mean_interval(known).cells("unknown") if len(known) else ("unknown", "–"))
+    return Row(
+        f"L1   {name}{less}", stated, *geometric_mean_of(known).cells("unknown") if len(known) else ("unknown", "–")
+    )
 
 
 def _sentences(data: xr.Dataset) -> list[str]:

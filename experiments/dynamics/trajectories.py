@@ -8,7 +8,7 @@ from functools import partial
 import xarray as xr
 
 from experiments.analysis.divergence import LAST, RISE, classify, counted, final, jitter, largest_rise, per_run
-from experiments.analysis.intervals import Interval, mean_interval
+from experiments.analysis.intervals import Estimate, geometric_mean_of, mean_of
 from experiments.dynamics.eta_against_alpha import (
     FAMILIES,
     MATCHED,
@@ -66,7 +66,7 @@ def report(config: Families, data: xr.Dataset) -> Report:
 def _descent_rows(config: Families, data: xr.Dataset) -> list[Row]:
     rows, names, level = [], per_run(classify, data.loss), final(data.loss)
     for run in data.run.values:
-        ratio = mean_interval(level.sel(run=run).values)
+        ratio = geometric_mean_of(level.sel(run=run).values)
         quantity = f"F2a  {run}: behaviour; final / initial loss"
         rows.append(Row(quantity, STATED.get(run, "–"), f"{counted(names.sel(run=run))}; {ratio}", ratio.interval()))
     if set(MATCHED) <= set(data.run.values):
@@ -77,10 +77,10 @@ def _descent_rows(config: Families, data: xr.Dataset) -> list[Row]:
     return [*rows, Row("F2a  deepest final loss, α-scaling over η-scaling", "< 1", str(deeper), deeper.interval())]
 
 
-def early_ratio(data: xr.Dataset) -> Interval:
+def early_ratio(data: xr.Dataset) -> Estimate:
     """Divide the losses of the pair that is said to start alike, one by the other, over the first steps."""
     early = (data.loss.sel(run=MATCHED[0]) / data.loss.sel(run=MATCHED[1])).isel(time=slice(1, EARLY + 1))
-    return mean_interval(early.mean("time").values)
+    return geometric_mean_of(early.mean("time").values)
 
 
 def _noise_rows(config: Families, data: xr.Dataset) -> list[Row]:
@@ -116,7 +116,7 @@ def _x14_rows(config: Families, data: xr.Dataset) -> list[Row]:
     rows = [
         Row(f"X14  signal/drift over 2(t − 1), {run}, t ≥ max(5, σ_A/(3η))", "1", str(mean), mean.interval())
         for run, values in ratio_over_x14(config, data).items()
-        for mean in [mean_interval(values)]
+        for mean in [geometric_mean_of(values)]
     ]
     by_step = exponent_by_step(config, data)
     return rows + [
@@ -124,7 +124,7 @@ def _x14_rows(config: Families, data: xr.Dataset) -> list[Row]:
         for family, stated in zip(FAMILIES, ("-1 (P4), 0 (X14)", "0"), strict=True)
         for t in BY_STEP
         if t in by_step.step
-        for fit in [mean_interval(by_step.sel(family=family, step=t).dropna("seed").values)]
+        for fit in [mean_of(by_step.sel(family=family, step=t).dropna("seed").values)]
     ]
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import xarray as xr
 
-from experiments.analysis.intervals import Interval, exponents, mean_interval
+from experiments.analysis.intervals import Estimate, exponents, mean_of
 from experiments.dynamics.eta_against_alpha import FAMILIES
 from experiments.dynamics.one_step import FORGETFUL, OPTIMIZERS, READ_OFF, Grid, expected, step_norms
 from experiments.lab.experiment import Experiment, Point, Report, Row
@@ -29,12 +29,12 @@ def measure(config: Config, seed: int) -> xr.Dataset:
     return step_norms(config, config.problem, seed)
 
 
-def fitted(data: xr.Dataset, optimizer: str, state: str, part: str, family: str) -> Interval:
+def fitted(data: xr.Dataset, optimizer: str, state: str, part: str, family: str) -> Estimate:
     """Fit the exponent of η or of α in one norm, or in their ratio: per seed, then over seeds."""
     norm = data.norm.sel(optimizer=optimizer, state=state, family=family, step=READ_OFF[state][0])
     norm = norm.transpose("seed", "multiplier", "part")
     y = norm.sel(part="signal") / norm.sel(part="drift") if part == "ratio" else norm.sel(part=part)
-    return mean_interval(exponents(data.multiplier.values, y.values))
+    return mean_of(exponents(data.multiplier.values, y.values))
 
 
 def exponent_error(data: xr.Dataset, optimizer: str, state: str) -> float:
