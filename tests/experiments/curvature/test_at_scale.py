@@ -11,7 +11,7 @@ from experiments.analysis.ends import OPERATORS, STATES
 from experiments.claims import curvature as claims
 from experiments.curvature import at_scale
 from experiments.curvature.states import adapters_at
-from experiments.ledger.verdict import verdict
+from experiments.ledger.verdict import decide
 from experiments.problems import PROBLEMS
 from experiments.problems.mlp import MLP
 
@@ -80,16 +80,16 @@ def test_negative_share_weighs_squares():
 def test_claims_judge_what_was_stored(encoder):
     """Those that hold of any encoder are supported, the controls refuted, and so are ends that were moved."""
     config, data = encoder
-    assert verdict(claims.ends_asymmetric(config, data)) == "supported"
-    assert verdict(claims.ends_asymmetric(config, data, swapped=True)) == "refuted"
-    assert verdict(claims.ends_converge(config, data)) == "supported"
-    assert verdict(claims.ends_converge(config, data, away=True)) == "refuted"
-    assert verdict(claims.premise_by_ends(config, data)) == "refuted"
-    assert verdict(claims.mostly_negative_by_ends(config, data)) == "refuted"
-    assert verdict(claims.ends_purified(config, data)) == "refuted"
+
+    def judged(claim, data: xr.Dataset = data) -> str:
+        return decide(claim(config, data)).verdict
+
+    assert [judged(x) for x in (claims.ends_asymmetric, claims.ends_converge)] == ["supported"] * 2
+    assert [judged(x) for x in (claims.ends_asymmetric_control, claims.ends_leave)] == ["refuted"] * 2
+    assert [judged(x) for x in (claims.premise_by_ends, claims.ends_purified)] == ["refuted"] * 2
+    assert judged(claims.premise_by_ends_control) == "refuted"
     moved = data.assign(ends=data.ends * xr.where(data.operator == "lora", data.alpha, 1.0))
-    assert verdict(claims.ends_asymmetric(config, moved)) == "refuted"
-    assert verdict(claims.ends_converge(config, moved)) == "refuted"
+    assert [judged(x, moved) for x in (claims.ends_asymmetric, claims.ends_converge)] == ["refuted"] * 2
 
 
 @pytest.mark.parametrize("name", ["minilm", "mlp"])

@@ -8,9 +8,9 @@ from problems import matrix_operator
 
 import signal_drift as sd
 from experiments.analysis import ends
-from experiments.analysis.intervals import Interval, mean_interval
+from experiments.analysis.intervals import Interval, mean_of
 from experiments.curvature.trace_law import Traces, largest_normal, stands_out
-from experiments.ledger.verdict import Band, Finding
+from experiments.ledger.verdict import Band, Finding, decide
 
 OP = matrix_operator(np.diag(np.linspace(-1.0, 2.0, 40)))
 
@@ -31,8 +31,8 @@ def test_eigenvalue_without_a_certificate_decides_nothing(stopped, monkeypatch):
     monkeypatch.setattr(ends, "DENSE", 39)
     found = ends.certified(OP, which="both", tolerance=1e-8)
     assert np.isnan(found.values).all()
-    assert Finding("x", Band(-np.inf, np.inf, ""), mean_interval(found.values)).verdict != "refuted"
-    assert Finding("x", Band(0.0, np.inf, ""), mean_interval(found.values)).verdict == "inconclusive"
+    assert decide([Finding("x", Band(-np.inf, np.inf, ""), mean_of(found.values))]).verdict != "refuted"
+    assert decide([Finding("x", Band(0.0, np.inf, ""), mean_of(found.values))]).verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(("which", "wanted"), [("both", [-1.0, 2.0]), ("largest", [2.0]), ("smallest", [-1.0])])

@@ -8,9 +8,7 @@ import xarray as xr
 from problems import problem, rounding
 
 import signal_drift as sd
-from experiments.claims import traces as claims
 from experiments.curvature import layers
-from experiments.ledger.verdict import verdict
 from experiments.problems import PROBLEMS
 from signal_drift.spectra.layers import Block
 
@@ -89,36 +87,3 @@ def _traces(samples: np.ndarray, names: list[str]) -> xr.Dataset:
     coords = {"side": ["measured", "predicted"], "layer": names}
     data = xr.Dataset({"trace": (("side", "probe", "layer"), samples)}, coords)
     return data.expand_dims(state=["initial"], seed=[0])
-
-
-@pytest.mark.parametrize(
-    ("mean", "spread", "wanted"), [(1.0, 0.1, "supported"), (1.2, 0.1, "refuted"), (1.0, 30.0, "inconclusive")]
-)
-def test_trace_law_is_judged_where_the_samples_would_notice_a_wrong_one(mean, spread, wanted):
-    """Two layers, 100 samples a side: normal about `mean` times the law of 1, and r = 2 for the law without 1/r."""
-    config = layers.EXPERIMENT.at(PROBLEMS["mlp"].tiny())
-    config = replace(config, problem=replace(config.problem, rank=2))
-    noise = np.random.default_rng(0).standard_normal((2, 100, 2))
-    data = _traces(np.array([mean, 1.0])[:, None, None] + spread * noise, ["a", "b"])
-    assert verdict(claims.trace_law_by_layer(config, data)) == wanted
-    assert verdict(claims.trace_law_by_layer_without_rank(config, data)) == ("refuted" if spread < 1 else "supported")
-
-
-@pytest.mark.parametrize(
-    ("ratios", "wanted"),
-    [((1.0, 1.0), "supported"), ((0.5, 2.0), "supported"), ((0.2, 1.0), "inconclusive"), ((0.1, 0.2), "refuted")],
-)
-def test_order_of_magnitude_is_asked_of_every_layer(ratios, wanted):
-    """Two layers, σ_A = 1, λmax[H_Signal] so many times r s² λmax[H_ℓ]; without 1/r it is r times less."""
-    config = layers.EXPERIMENT.at(PROBLEMS["mlp"].tiny())
-    factor = config.problem.rank * config.problem.scaling(config.alpha) ** 2
-
-    def judged(scale: float, **options: bool) -> str:
-        tops = np.array([[3.0, scale * ratio * 3.0 * factor] for ratio in ratios])
-        coords = {"layer": ["a", "b"], "operator": ["task", "signal"]}
-        data = xr.Dataset({"block": (("layer", "operator"), tops)}, coords).expand_dims(field=["largest"])
-        data = data.assign(sigma_a=("layer", [1.0, 1.0])).expand_dims(state=["initial"], seed=[0])
-        return verdict(claims.suppressed_by_layer(config, data, **options))
-
-    assert judged(1.0) == wanted
-    assert judged(config.problem.rank, without_rank=True) == wanted

@@ -48,14 +48,13 @@ def test_with_one_deviation_the_law_is_one_factor(tiny):
     assert np.allclose(data.aligned_deviation, data.deviation * scale, rtol=1e-12)
 
 
-def test_findings_say_where_no_ratio_is_used(transformer):
-    """A trace near 0 leaves the z-score to decide alone; the same draws about a large one do not."""
+def test_where_no_ratio_can_decide_the_reason_is_said(transformer):
+    """A law near 0 leaves none; the same draws about one that stands out leave that of all ranks and of each."""
     config, data = transformer
-    (score,) = claims.trace_law(config, data.assign(predicted=0 * data.predicted))
-    assert "no ratio at r = 1, 2, 8" in score.quantity
+    assert "cannot be held" in claims.stands_out(suppression.traces, config, data.assign(predicted=0 * data.predicted))
     far = data.assign(deviation=data.deviation * 0 + 1e-9)
-    assert len(claims.trace_law(config, far)) == 1 + len(config.ranks)
-    assert "no ratio" not in claims.trace_law(config, far)[0].quantity
+    assert claims.stands_out(suppression.traces, config, far) == ""
+    assert len(claims.trace_law(config, far)) == 2 + len(config.ranks)
 
 
 @pytest.mark.parametrize("shrinks", [{"a": 0.3, "b": 0.3}, {"a": 0.3, "b": 0.7}])
