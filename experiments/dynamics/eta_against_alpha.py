@@ -87,7 +87,9 @@ def ratio(data: xr.Dataset) -> xr.DataArray:
 
 def purity(data: xr.Dataset) -> xr.DataArray:
     """Return the geometric mean of ‖Δw_Signal‖/‖Δw_Drift‖ from the second step on: at the first the drift is 0 (X3)."""
-    return np.exp(ratio(data).pipe(np.log).mean("step", skipna=False))
+    found = ratio(data)
+    mean = found.copy(data=np.log(found.values)).mean("step", skipna=False)
+    return mean.copy(data=np.exp(mean.values))
 
 
 def slope(config: Families, values: xr.DataArray, family: str) -> Estimate:

@@ -93,7 +93,7 @@ def drift_noise_figure(config: Families, data: xr.Dataset) -> plotting.Figure:
     flat = float(rough.sel(run=run_labels(config, "α")[0]).median())
     right.axhline(flat, ls=":", color=PREDICTION, label="paper: α leaves it here")
     plotting.log_axis(right, "multiplier m of η₀ or of α₀", "jitter of the drift (lower: calmer)")
-    right.set_title("(b) roughness of each run")
+    right.set_title("(b) jitter of each run")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=8)
     right.legend()
     return figure

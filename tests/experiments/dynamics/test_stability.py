@@ -78,3 +78,22 @@ def test_the_report_says_when_the_bracket_missed(data):
     assert "missed the critical rate at 0 points" in stability.report(QUICK, data).sentences[-1]
     lost = data.assign(full=data.full * np.nan)
     assert "missed the critical rate at 0 points" not in stability.report(QUICK, lost).sentences[-1]
+
+
+def test_what_is_unknown_is_said_and_never_printed(data):
+    """At one seed λmax of H_LoRA has no certificate, hence no bracket; then none of H_ℓ has one either."""
+    seed = data.seed[0]
+    some = data.assign(lora=data.lora.where(data.seed != seed), measured=data.measured.where(data.seed != seed))
+    none = some.assign(task=data.task * np.nan, full=data.full * np.nan)
+    for holes, told in ((data, ""), (some, "(1 of 2 seeds known)"), (none, "(0 of 2 seeds known)")):
+        report = stability.report(QUICK, holes)
+        text = "\n".join([*report.sentences, *(cell for row in report.rows for cell in row)])
+        assert "nan" not in text
+        assert told in text
+    assert "seeds known" not in "".join(row.quantity for row in stability.report(QUICK, data).rows)
+
+
+def test_the_report_says_that_its_premise_fails(data):
+    """At B = 0 H_LoRA has negative eigenvalues (X13), here and in the sentence."""
+    assert bool((data.lowest < 0).all())
+    assert any("needs H ⪰ 0" in line and "X13" in line for line in stability.report(QUICK, data).sentences)

@@ -98,6 +98,12 @@ def test_a_full_batch_is_the_plain_reading_and_a_part_of_it_is_not(monkeypatch):
         assert np.allclose(plain, other, rtol=1e-4) is same  # float32, in another order
 
 
+def test_rules_of_the_scaling():
+    """α/r, α and rsLoRA's α/√r at α = 8, r = 4."""
+    found = [replace(QUICK[readings].problem, scaling_rule=rule).scaling(8.0, 4) for rule in readings.RULES.values()]
+    assert dict(zip(readings.RULES, found, strict=True)) == {"s = α/r": 2.0, "s = α/√r": 4.0, "s = α": 8.0}
+
+
 def test_readings_are_judged_by_all_three_runs(stored):
     data = results(readings.EXPERIMENT, QUICK[readings], stored)
     assert len(readings.report(QUICK[readings], data).rows) == len(readings.RULES) * len(readings.VARIANTS)
