@@ -13,6 +13,7 @@ GLOSSARY = {
     "η₀": ("the learning rate that multiples count from, 10⁻⁴", r"η₀"),
     "η*": ("the best learning rate of a sweep", r"η\*"),
     "η_FFT": ("the best learning rate of full fine-tuning", r"η_FFT"),
+    "C": ("the constant of α* = C√r", r"(?<!\w)C(?=√|[·/]| ≫| of α)"),
     "FFT": ("full fine-tuning: all entries of W are trained", r"(?<![\w_])FFT"),
     "r": ("the rank of BA", r"(?<![\w'’])r(?!\w)"),
     "s": ("the multiplier of BA, α/r", r"(?<![\w'’])s(?=[\s²⁴=·σ(Σ,])"),
