@@ -15,7 +15,7 @@ import xarray as xr
 
 import signal_drift as sd
 from experiments.analysis.ends import OPERATORS, PLAIN, STATES, SYMBOL, certificate_rows, extremes, numerical_bounds
-from experiments.analysis.intervals import Estimate, Interval
+from experiments.analysis.intervals import Interval
 from experiments.curvature.states import adapters_at
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
@@ -143,7 +143,7 @@ def singular_values(gradient: Weights) -> np.ndarray:
     return np.sort(np.concatenate([np.linalg.svd(np.asarray(G), compute_uv=False) for G in gradient.values()]))
 
 
-def lowest(data: xr.Dataset, operator: str, alpha: float, state: str = "initial") -> Estimate:
+def lowest(data: xr.Dataset, operator: str, alpha: float, state: str = "initial") -> Interval:
     """Bound λmin/λmax of one operator: the mean over seeds, and the range that the searches leave open at any seed."""
     here = data.sel(operator=operator, alpha=alpha, state=state)
     (low, high), (below, above) = ((x.sel(end="min"), x.sel(end="max")) for x in (here.ends, here.reach))
@@ -153,7 +153,7 @@ def lowest(data: xr.Dataset, operator: str, alpha: float, state: str = "initial"
     return _bounds(float((low / high).mean()), least, most)
 
 
-def end_distance(data: xr.Dataset, end: str, alpha: float) -> Estimate:
+def end_distance(data: xr.Dataset, end: str, alpha: float) -> Interval:
     """Bound |λ[H_LoRA] − λ[H_Signal]|/λmax[H_Signal] of one end at one α and B = 0, over seeds."""
     start = data.sel(state="initial", alpha=alpha)
     signal, lora = start.sel(operator="signal"), start.sel(operator="lora")
@@ -163,7 +163,7 @@ def end_distance(data: xr.Dataset, end: str, alpha: float) -> Estimate:
     return _bounds(float(apart.mean()), float((apart - error).min()), float((apart + error).max()))
 
 
-def exponent(data: xr.Dataset, operator: str, end: str) -> Estimate:
+def exponent(data: xr.Dataset, operator: str, end: str) -> Interval:
     """Bound the exponent of α in the absolute value of one end at B = 0, over seeds."""
     here = data.sel(operator=operator, end=end, state="initial").transpose("seed", "alpha", ...)
     size, reach = abs(here.ends.values), here.reach.values
@@ -172,12 +172,12 @@ def exponent(data: xr.Dataset, operator: str, end: str) -> Estimate:
     return _bounds(float(np.mean(np.log(size) @ u / (u @ u))), float(np.min(least)), float(np.max(most)))
 
 
-def _bounds(mean: float, low: float, high: float) -> Estimate:
+def _bounds(mean: float, low: float, high: float) -> Interval:
     """An interval, of NaN where an end has no certificate at some seed."""
     return Interval(mean, low, high) if np.isfinite([mean, low, high]).all() else Interval(np.nan, np.nan, np.nan)
 
 
-def negative_square_share(data: xr.Dataset, state: str) -> Estimate:
+def negative_square_share(data: xr.Dataset, state: str) -> Interval:
     """Estimate Σ_{λ<0} λ² / Σ λ² of H_ℓ by quadrature: the mean over random vectors, and their range.
 
     Squares and not absolute values: on a large model nearly all eigenvalues are close to 0, at the one node that stands
@@ -185,7 +185,8 @@ def negative_square_share(data: xr.Dataset, state: str) -> Estimate:
     """
     here = data.sel(state=state, operator="task")
     curvature = here.nodes**2 * here.weights
-    return extent((curvature.where(here.nodes < 0, 0).sum("node") / curvature.sum("node")).values)
+    shares = (curvature.where(here.nodes < 0, 0).sum("node") / curvature.sum("node")).values
+    return Interval(float(shares.mean()), float(shares.min()), float(shares.max()))
 
 
 def report(config: Config, data: xr.Dataset) -> Report:

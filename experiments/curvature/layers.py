@@ -186,9 +186,10 @@ def report(config: Config, data: xr.Dataset) -> Report:
     name = "P3   the same of the law without 1/r (control)"
     rows.append(Row(name, f"> {limit}", f"{float(abs(wrong).max()):.2f}", "–"))
     for state in STATES:
-        ratio = extent(suppression_ratio(config, data, state).values)
+        ratio = suppression_ratio(config, data, state).values
+        over = f"[{ratio.min():.4g}, {ratio.max():.4g}] (range)"
         name = f"F8a  λmax[H_Signal]/(rs²σ_A² λmax[H_ℓ]) of a layer, {state}, range"
-        rows.append(Row(name, "≈ 1" if state == "initial" else "–", str(ratio), f"{ratio.interval()} (range)"))
+        rows.append(Row(name, "≈ 1" if state == "initial" else "–", f"{ratio.mean():.4g}", over))
     sentences, figures = [_sentence(config, data)], {"layers": partial(_figure, config, data)}
     rows += _layer_rows(data)
     if config.problem.dense:
@@ -241,12 +242,12 @@ def _sentence(config: Config, data: xr.Dataset) -> str:
 
 
 def _share_sentence(data: xr.Dataset) -> str:
-    within = sum(x.mean for x in norm_shares(data, "task", "initial").values())
+    within = sum(x.value for x in norm_shares(data, "task", "initial").values())
     signal = norm_shares(data, "signal", "initial")
-    top = max(signal, key=lambda k: signal[k].mean)
+    top = max(signal, key=lambda k: signal[k].value)
     return (
         f"At initialisation the layers' own blocks carry {within:.0%} of ‖H_ℓ‖_F², the blocks between layers the rest; "
-        f"the largest share of ‖H_Signal‖_F² is that of {top}, {signal[top].mean:.0%}."
+        f"the largest share of ‖H_Signal‖_F² is that of {top}, {signal[top].value:.0%}."
     )
 
 

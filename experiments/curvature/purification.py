@@ -208,7 +208,8 @@ def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[s
         f"X13: at least {int(counted.negative.min())} of {data.sizes['theta_index']} eigenvalues of H_LoRA are "
         f"negative beyond rounding, at every α and seed; r Σ rank G_l is {int(counted.pairs.min())}.",
         f"The mean distance of the two spectra goes with α to the power {relative} over λmax[H_Signal], and with α to "
-        f"the power {slope} by itself" + (": purification is relative only." if slope.low > 0 > relative.high else "."),
+        f"the power {slope} by itself"
+        + (": purification is relative only." if slope.at().low > 0 > relative.at().high else "."),
         f"λ_i[H_LoRA] lies within Weyl's bound ‖H_Drift‖₂ of λ_i[H_Signal] for every i: {'yes' if inside else 'NO'}.",
     ]
 
@@ -270,7 +271,7 @@ def _draw_distances(panel: plotting.Axes, data: xr.Dataset, distance: xr.Dataset
         relative = (distance[name] / distance[name].isel(alpha=0)).transpose("alpha", "seed").values
         slope = mean_of(distance_exponents(data, name))
         panel.plot(alpha, relative, mark, color=plotting.COLOR[color], alpha=0.35)
-        label = rf"{words}: $\alpha^{{{slope.mean:.2f}}}$"
+        label = rf"{words}: $\alpha^{{{slope.value:.2f}}}$"
         panel.plot(
             alpha, np.exp(np.log(relative).mean(1)), mark + "-", mfc="white", color=plotting.COLOR[color], label=label
         )

@@ -98,9 +98,9 @@ def report(config: Config, data: xr.Dataset) -> Report:
         ):
             rows.append(Row(f"P2   {name}, {state}", "–", str(estimate), estimate.interval()))
     sentences = [
-        f"{state}: {negative_share(data, state).mean:.1%} of the curvature of H_ℓ is negative; λmin/λmax of G is at "
+        f"{state}: {negative_share(data, state).value:.1%} of the curvature of H_ℓ is negative; λmin/λmax of G is at "
         f"least {signs(data, 'G', state).min():.1e}, and of the most negative curvature of the residual "
-        f"term R {surviving(data, state).mean:.0%} survives in H_ℓ."
+        f"term R {surviving(data, state).value:.0%} survives in H_ℓ."
         for state in STATES
     ]
     return Report(rows, sentences, {"residual_curvature": partial(_figure, config, data)})

@@ -61,7 +61,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     for kind, name in NAMES.items():
         for x in config.values()[kind]:
             far = mean_of(data[kind].sel({f"{kind}_value": x}).values)
-            row = Row(f"X4   {name} {x:g}: α×c against η_B×c", "0 without", f"{far.mean:.3g}", far.interval())
+            row = Row(f"X4   {name} {x:g}: α×c against η_B×c", "0 without", f"{far.value:.3g}", far.interval())
             rows.append(row)
     return Report(rows, _sentences(config, data), {"gauge_breaking": partial(_figure, config, data)})
 
@@ -85,7 +85,7 @@ def _power(values: np.ndarray, far: np.ndarray) -> str:
     if small.sum() < 2:
         return ""
     fit = mean_of(exponents(values[small], far[:, small]))
-    return f" and, while small, grows with the power {fit.mean:.3g} of it, {fit.interval()}"
+    return f" and, while small, grows with the power {fit.value:.3g} of it, {fit.interval()}"
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:

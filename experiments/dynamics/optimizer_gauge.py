@@ -70,7 +70,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     for pair in config.pairs():
         stated = "0 exactly" if pair in EXACT else "> 0" if pair in FALSE else "rounding"
         far = mean_of(furthest.sel(pair=pair).values)
-        rows.append(Row(f"X4   {pair}: largest distance of w", stated, f"{far.mean:.3g}", far.interval()))
+        rows.append(Row(f"X4   {pair}: largest distance of w", stated, f"{far.value:.3g}", far.interval()))
     return Report(rows, _sentences(config, data), {"optimizer_gauge": partial(_figure, config, data)})
 
 

@@ -40,7 +40,7 @@ def fitted(data: xr.Dataset, optimizer: str, state: str, part: str, family: str)
 def exponent_error(data: xr.Dataset, optimizer: str, state: str) -> float:
     """Return how far the furthest of the six fitted exponents is from the derived one."""
     powers = expected(optimizer, state).items()
-    pairs = [(fitted(data, optimizer, state, k, f).mean, e[i]) for k, e in powers for i, f in enumerate(FAMILIES)]
+    pairs = [(fitted(data, optimizer, state, k, f).value, e[i]) for k, e in powers for i, f in enumerate(FAMILIES)]
     return max(abs(measured - stated) for measured, stated in pairs)
 
 
@@ -53,8 +53,8 @@ def _row(data: xr.Dataset, name: str, state: str, family: str) -> Row:
     fits = [fitted(data, name, state, part, family) for part in FORGETFUL]
     stated = [powers[FAMILIES.index(family)] for powers in expected(name, state).values()]
     quantity = f"P4   {name}, {READ_OFF[state][1]}: exponents of {family} in signal, drift, ratio"
-    intervals = ", ".join(f"[{fit.low:.3f}, {fit.high:.3f}]" for fit in fits)
-    return Row(quantity, ", ".join(map(str, stated)), ", ".join(f"{fit.mean:.3f}" for fit in fits), intervals)
+    intervals = ", ".join(f"[{fit.at().low:.3f}, {fit.at().high:.3f}]" for fit in fits)
+    return Row(quantity, ", ".join(map(str, stated)), ", ".join(f"{fit.value:.3f}" for fit in fits), intervals)
 
 
 def _first_rows(data: xr.Dataset) -> list[Row]:
@@ -111,8 +111,8 @@ def _draw_exponents(panel: plotting.Axes, data: xr.Dataset, y: int, name: str, s
         fit, stated = fitted(data, name, state, part, family), expected(name, state)[part][FAMILIES.index(family)]
         derived = "derived" if y == 0 and part == "signal" else None
         panel.plot(stated, y, "s", ms=15, mfc="none", color=plotting.COLOR["prediction"], label=derived)
-        panel.plot([fit.low, fit.high], [y + shift, y + shift], color=plotting.COLOR[color])
-        panel.plot(fit.mean, y + shift, "o", ms=5, color=plotting.COLOR[color], label=None if y else part)
+        panel.plot(fit.at()[1:], [y + shift, y + shift], color=plotting.COLOR[color])
+        panel.plot(fit.value, y + shift, "o", ms=5, color=plotting.COLOR[color], label=None if y else part)
 
 
 CAPTIONS = {
