@@ -154,7 +154,7 @@ def _draw_powers(panel: plotting.Axes, data: xr.Dataset) -> None:
         values = data[name].values
         slope = mean_of(exponents(alpha, values.T))
         panel.fill_between(alpha, values.min(1), values.max(1), color=color, alpha=0.15, lw=0)
-        panel.plot(alpha, values.mean(1), color=color, label=f"{LABEL[name]}, slope {slope.mean:.2f}", **style)
+        panel.plot(alpha, values.mean(1), color=color, label=f"{LABEL[name]}, slope {slope.value:.2f}", **style)
         if exponent:
             law = values[0].mean() * (alpha / alpha[0]) ** exponent
             label = "paper: slopes 2 and 1" if exponent == 1 else None

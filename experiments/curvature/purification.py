@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
 import signal_drift as sd
 from experiments.analysis.ends import certified
@@ -92,8 +93,8 @@ def _parts(config: Config, seed: int, alpha: float) -> sd.Decomposition:
     return sd.decompose(drawn.loss, drawn.base, config.problem.adapters(seed), config.problem.scaling(alpha))
 
 
-def _relative(difference: jax.Array, reference: jax.Array) -> float:
-    return float(jnp.linalg.norm(difference) / jnp.linalg.norm(reference))
+def _relative(difference: ArrayLike, reference: ArrayLike) -> float:
+    return float(np.linalg.norm(np.asarray(difference)) / np.linalg.norm(np.asarray(reference)))
 
 
 def distances(data: xr.Dataset) -> xr.Dataset:
@@ -200,6 +201,7 @@ def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[s
     counted, slope = signs(data), mean_of(distance_exponents(data, "absolute"))
     relative = mean_of(distance_exponents(data, "mean"))
     inside = bool((distance.largest <= distance.bound * (1 + 1e-9)).all())
+    apart = slope.at().low > 0 > relative.at().high
     return [
         f"P2-premise: H_ℓ has a certified negative eigenvalue at {negative} of {config.seeds} seeds"
         + (": it is not positive semi-definite here." if negative else "."),

@@ -20,10 +20,11 @@ OVER_V2 = tuple(2.0**k for k in range(-4, 5))
 """α/V2 of the sweep that says what any α could reach at the rate of the comparison."""
 
 
-def swept(rank: int, sigma_a: Mapping[str, float]) -> dict[float, Method]:
+def swept(rank: int, sigma_a: Mapping[str, float]) -> dict[str, Method]:
     """Set LoRA at one rank with α from a sixteenth of V2 to sixteen times it."""
     return {
-        m: Method({layer: m * sd.alpha_base(rank, sigma) / rank for layer, sigma in sigma_a.items()}) for m in OVER_V2
+        f"{m:g}": Method({layer: m * sd.alpha_base(rank, sigma) / rank for layer, sigma in sigma_a.items()})
+        for m in OVER_V2
     }
 
 

@@ -135,8 +135,8 @@ def test_a_gap_that_is_not_resolved_or_that_no_alpha_closes_says_nothing() -> No
 
 
 def test_the_sweep_over_alpha_passes_through_v2() -> None:
-    assert swept(8, SIGMA_A)[1.0].scaling == pytest.approx(methods(8, SIGMA_A)[V2].scaling)
-    assert swept(8, SIGMA_A)[4.0].scaling["a"] == pytest.approx(4 * methods(8, SIGMA_A)[V2].scaling["a"])
+    assert swept(8, SIGMA_A)["1"].scaling == pytest.approx(methods(8, SIGMA_A)[V2].scaling)
+    assert swept(8, SIGMA_A)["4"].scaling["a"] == pytest.approx(4 * methods(8, SIGMA_A)[V2].scaling["a"])
 
 
 def closed_by(method: str, rows: list[Row]) -> Row:
