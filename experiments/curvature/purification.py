@@ -210,8 +210,7 @@ def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[s
         f"X13: at least {int(counted.negative.min())} of {data.sizes['theta_index']} eigenvalues of H_LoRA are "
         f"negative beyond rounding, at every α and seed; r Σ rank G_l is {int(counted.pairs.min())}.",
         f"The mean distance of the two spectra goes with α to the power {relative} over λmax[H_Signal], and with α to "
-        f"the power {slope} by itself"
-        + (": purification is relative only." if slope.at().low > 0 > relative.at().high else "."),
+        f"the power {slope} by itself" + (": purification is relative only." if apart else "."),
         f"λ_i[H_LoRA] lies within Weyl's bound ‖H_Drift‖₂ of λ_i[H_Signal] for every i: {'yes' if inside else 'NO'}.",
     ]
 
