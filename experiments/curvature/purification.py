@@ -51,7 +51,7 @@ def measure(config: Config, seed: int, alpha: float) -> xr.Dataset:
             "task_residuals": ("end", unit.task.residuals),
             "sum_error": _relative(lora - signal - drift, lora),
             "square_error": _relative(signal - alpha**2 * (_parts(config, seed, 1.0).signal @ probe), signal),
-            "assembly_error": _relative(H @ probe - lora, lora),
+            "assembly_error": _relative(jnp.asarray(H) @ probe - lora, lora),
         },
         coords={"end": ["min", "max"]},
     )

@@ -1,5 +1,6 @@
 """The trace law on a model whose layers differ in σ_A and whose H_ℓ is indefinite, and where a ratio to it is used."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -60,7 +61,7 @@ def test_where_no_ratio_can_decide_the_reason_is_said(transformer):
 @pytest.mark.parametrize("shrinks", [{"a": 0.3, "b": 0.3}, {"a": 0.3, "b": 0.7}])
 def test_compressed_spectrum_is_that_of_the_scaled_matrix(shrinks):
     """NumPy of √c H √c, c of each weight, to n·ε·‖H‖: with one factor, and with one a layer."""
-    base = {"a": np.zeros((2, 3)), "b": np.zeros((2, 2))}
+    base = {"a": jnp.zeros((2, 3)), "b": jnp.zeros((2, 2))}
     H = np.random.default_rng(0).standard_normal((10, 10))
     H = H + H.T
     root = np.sqrt(np.repeat([shrinks["a"], shrinks["b"]], [6, 4]))
