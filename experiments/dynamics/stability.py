@@ -25,7 +25,8 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.analysis.divergence import CRITERIA, critical_rate, unstable
 from experiments.analysis.ends import certified
-from experiments.analysis.intervals import exponents, geometric_mean_of, mean_of
+from experiments.analysis.intervals import exponents, geometric_mean_of
+from experiments.dynamics.known import known, mean_cells
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Problem, Setting
 from signal_drift import plotting
@@ -172,12 +173,10 @@ def report(config: Config, data: xr.Dataset) -> Report:
 def _exponent_row(config: Config, data: xr.Dataset, criterion: str) -> Row:
     """Fit the exponent of α in the critical rate, beside that of 2/λmax[H_Signal]."""
     stated, measured = (
-        mean_of(slopes[np.isfinite(slopes)])
+        mean_cells(exponents(np.array(config.alphas), y.transpose("seed", "alpha").values))
         for y in (2 / data.signal, data.measured.sel(criterion=criterion))
-        for slopes in [exponents(np.array(config.alphas), y.transpose("seed", "alpha").values)]
     )
-    name = f"L1   exponent of α in the critical η, {WORDS[criterion]}"
-    return Row(name, f"{stated.cells('unknown')[0]} (H_Signal)", *measured.cells("unknown"))
+    return Row(f"L1   exponent of α in the critical η, {WORDS[criterion]}", f"{stated[0]} (H_Signal)", *measured)
 
 
 def _lora_rows(alpha: float, data: xr.Dataset) -> list[Row]:
@@ -185,7 +184,7 @@ def _lora_rows(alpha: float, data: xr.Dataset) -> list[Row]:
     here, ratio = f"LoRA at α = {alpha:g}", data.measured * data.lora / 2
     first = data.measured.sel(criterion="first") * data.rayleigh / 2
     tolerated = (data.measured / data.full).sel(criterion="exceeds")
-    expected = geometric_mean_of(_known(data.task / data.lora)).cells("unknown")[0]
+    expected = mean_cells(data.task / data.lora, geometric_mean_of)[0]
     return [
         *(_row(f"critical η · λmax/2, {here}, {WORDS[c]}", "1", ratio.sel(criterion=c)) for c in CRITERIA),
         _row(f"critical η of the first step · ∇ᵀH∇/(2‖∇‖²), {here}", "1 to 2nd order", first),
@@ -193,19 +192,11 @@ def _lora_rows(alpha: float, data: xr.Dataset) -> list[Row]:
     ]
 
 
-def _known(values: xr.DataArray) -> np.ndarray:
-    """Return the samples that are certified and bracketed."""
-    found = values.values.ravel()
-    return found[np.isfinite(found)]
-
-
 def _row(name: str, stated: str, values: xr.DataArray) -> Row:
     """Write the mean over seeds; those without a certified λmax, or with a rate outside the bracket, are counted."""
-    known = _known(values)
-    less = f" ({len(known)} of {values.size} seeds known)" if len(known) < values.size else ""
-    return Row(
-        f"L1   {name}{less}", stated, *geometric_mean_of(known).cells("unknown") if len(known) else ("unknown", "–")
-    )
+    count = len(known(values))
+    less = f" ({count} of {values.size} seeds known)" if count < values.size else ""
+    return Row(f"L1   {name}{less}", stated, *mean_cells(values, geometric_mean_of))
 
 
 def _sentences(data: xr.Dataset) -> list[str]:
@@ -225,18 +216,18 @@ def _sentences(data: xr.Dataset) -> list[str]:
 
 
 def _between(criterion: str, ratio: xr.DataArray) -> list[str]:
-    known = _known(ratio)
-    if not len(known):
+    found = known(ratio)
+    if not found.size:
         return []
     return [
-        f"{WORDS[criterion].capitalize()}: the critical rate of LoRA lies between {known.min():.3g} and "
-        f"{known.max():.3g} times 2/λmax[H_LoRA], at or above it at {np.mean(known >= 1):.0%} of the points."
+        f"{WORDS[criterion].capitalize()}: the critical rate of LoRA lies between {found.min():.3g} and "
+        f"{found.max():.3g} times 2/λmax[H_LoRA], at or above it at {np.mean(found >= 1):.0%} of the points."
     ]
 
 
 def _span(values: xr.DataArray) -> str:
-    known = _known(values)
-    return f"{known.min():.2g} to {known.max():.2g}" if len(known) else "unknown"
+    found = known(values)
+    return f"{found.min():.2g} to {found.max():.2g}" if found.size else "unknown"
 
 
 def _tolerance_by_trace(problem: Problem, alpha: float) -> float:

@@ -8,7 +8,7 @@ from functools import partial
 import xarray as xr
 
 from experiments.analysis.divergence import LAST, RISE, classify, counted, final, jitter, largest_rise, per_run
-from experiments.analysis.intervals import Estimate, geometric_mean_of, mean_of
+from experiments.analysis.intervals import Estimate, geometric_mean_of
 from experiments.dynamics.eta_against_alpha import (
     FAMILIES,
     MATCHED,
@@ -21,6 +21,7 @@ from experiments.dynamics.eta_against_alpha import (
     slope,
     trajectories,
 )
+from experiments.dynamics.known import mean_cells
 from experiments.dynamics.trajectory_figures import (
     drift_noise_figure,
     exponents_figure,
@@ -120,11 +121,14 @@ def _x14_rows(config: Families, data: xr.Dataset) -> list[Row]:
     ]
     by_step = exponent_by_step(config, data)
     return rows + [
-        Row(f"P4   exponent of {family} in signal/drift at step {t}", stated, *fit.cells("unknown"))
+        Row(
+            f"P4   exponent of {family} in signal/drift at step {t}",
+            stated,
+            *mean_cells(by_step.sel(family=family, step=t)),
+        )
         for family, stated in zip(FAMILIES, ("-1 (P4), 0 (X14)", "0"), strict=True)
         for t in BY_STEP
         if t in by_step.step
-        for fit in [mean_of(by_step.sel(family=family, step=t).dropna("seed").values)]
     ]
 
 
