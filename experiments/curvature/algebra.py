@@ -222,4 +222,5 @@ EXPERIMENT = Experiment(
     measure=measure,
     report=report,
     tiny={"seeds": 1, "alphas": (1.0,), "kinds": ("quadratic", OWN)},
+    captions=CAPTIONS,
 )

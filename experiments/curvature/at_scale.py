@@ -341,4 +341,5 @@ EXPERIMENT = Experiment(
     measure=measure,
     report=report,
     tiny={"alphas": (1.0, 16.0, 256.0), "probes": 3, "nodes": 8, "steps": 10},
+    captions=CAPTIONS,
 )

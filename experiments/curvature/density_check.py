@@ -125,4 +125,5 @@ EXPERIMENT = Experiment(
     report=report,
     tiny={"nodes": 20},
     refuses=dense_only,
+    captions=CAPTIONS,
 )

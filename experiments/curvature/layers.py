@@ -347,4 +347,5 @@ EXPERIMENT = Experiment(
     measure=measure,
     report=report,
     tiny={"seeds": 2, "probes": 16, "steps": 10},
+    captions=CAPTIONS,
 )

@@ -310,4 +310,5 @@ EXPERIMENT = Experiment(
     report=report,
     tiny={"seeds": 2, "alphas": (1.0, 16.0, 256.0)},
     refuses=dense_only,
+    captions=CAPTIONS,
 )

@@ -147,4 +147,5 @@ EXPERIMENT = Experiment(
     report=report,
     tiny={"seeds": 2, "steps": 10},
     refuses=dense_only,
+    captions=CAPTIONS,
 )

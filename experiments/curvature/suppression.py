@@ -243,4 +243,5 @@ EXPERIMENT = Experiment(
     report=report,
     tiny={"seeds": 2, "ranks": (1, 2, 8), "draws": 50},
     refuses=dense_only,
+    captions=CAPTIONS,
 )

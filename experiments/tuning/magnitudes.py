@@ -100,6 +100,10 @@ def arithmetic(problem: Problem) -> str:
     return "" if problem.name in EXPERIMENT.homes else "is arithmetic, asks no model"
 
 
+CAPTIONS = {
+    "magnitudes": "α by three rules over ranks, and the factor s = α/r before BA that follows. Squares: what App. F prints.",
+}
+
 EXPERIMENT = Experiment(
     name="magnitudes",
     title="T6: α = r against V1 = 256√r and V2 = √r/σ_A over ranks, for a layer with d_in inputs.",
@@ -109,4 +113,5 @@ EXPERIMENT = Experiment(
     report=report,
     tiny={"ranks": (1, 8, 256)},
     refuses=arithmetic,
+    captions=CAPTIONS,
 )

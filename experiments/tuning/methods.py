@@ -22,10 +22,8 @@ OVER_V2 = tuple(2.0**k for k in range(-4, 5))
 
 def swept(rank: int, sigma_a: Mapping[str, float]) -> dict[str, Method]:
     """Set LoRA at one rank with α from a sixteenth of V2 to sixteen times it."""
-    return {
-        f"{m:g}": Method({layer: m * sd.alpha_base(rank, sigma) / rank for layer, sigma in sigma_a.items()})
-        for m in OVER_V2
-    }
+    v2 = {layer: sd.alpha_base(rank, sigma) / rank for layer, sigma in sigma_a.items()}
+    return {f"{m:g}": Method({layer: m * s for layer, s in v2.items()}) for m in OVER_V2}
 
 
 def methods(rank: int, sigma_a: Mapping[str, float], coefficient: float = 256.0) -> dict[str, Method]:

@@ -108,4 +108,7 @@ EXPERIMENT = Experiment(
     tiny=SMALL,
     homes=HOMES,
     refuses=tuned_only,
+    captions={
+        "rates": "Full fine-tuning over learning rates (lower loss is better); dashed: η_FFT, the best of the mean."
+    },
 )
