@@ -14,7 +14,6 @@ from experiments.tuning import magnitudes, protocol_comparison
 from experiments.tuning.gap import ahead_of_tenfold, beyond_half, diverged, fraction, rate_name
 from experiments.tuning.methods import V1, V2
 from experiments.tuning.protocol_comparison import Config
-from experiments.tuning.rank_sweeps import typical_sigma
 
 
 def closes(method: str, share: float, config: Config, data: xr.Dataset) -> list[Finding]:
@@ -48,7 +47,7 @@ def applies(share: float, config: Config, data: xr.Dataset, method: str = V2) ->
 
 def fitted_elsewhere(config: Any, data: xr.Dataset) -> str:
     """Say that 256 in V1 was fitted to models whose 1/σ_A is another, where that is so."""
-    unit = 1 / typical_sigma(config.problem)
+    unit = 1 / config.problem.typical_sigma()
     if 256 / MAGNITUDE <= unit <= 256 * MAGNITUDE:
         return ""
     return (

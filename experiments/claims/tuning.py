@@ -14,7 +14,7 @@ from experiments.ledger.verdict import EXPONENT, Band, Finding, above, at_least,
 from experiments.problems import find
 from experiments.tuning import rank_law
 from experiments.tuning import rank_sweeps as sweeps
-from experiments.tuning.rank_sweeps import Config, grid_losses, typical_sigma
+from experiments.tuning.rank_sweeps import Config, grid_losses
 
 
 def _at_ranks(config: Config, data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
@@ -63,7 +63,7 @@ def gains_with_rank(config: Config, data: xr.Dataset) -> list[Finding]:
 
 def small_alpha(config: Config) -> float:
     """Return the α of the grid that lies where the paper's 16 does: 0.2/σ_A."""
-    place = sweeps.SAME_PLACE / typical_sigma(config.problem)
+    place = sweeps.SAME_PLACE / config.problem.typical_sigma()
     return min(config.grid_alphas, key=lambda alpha: abs(np.log(alpha / place)))
 
 

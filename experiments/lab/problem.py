@@ -4,6 +4,7 @@ Open this file to add one: a module in experiments/problems that defines `PROBLE
 of its sizes that inherits from `Problem`. No experiment and no claim is edited for it.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,6 +128,10 @@ class Problem(ABC):
     def fan_in(self) -> dict[str, int]:
         """Return d_in of every adapted layer."""
         return {layer: W0.shape[1] for layer, W0 in self.draw(0).base.items()}
+
+    def typical_sigma(self) -> float:
+        """Return the geometric mean of σ_A over layers: σ_A itself where all layers have the same."""
+        return math.exp(sum(map(math.log, self.sigma_a().values())) / len(self.sigma_a()))
 
     def scaling(self, alpha: float, rank: int | None = None) -> float:
         """Return the factor s = α/r before BA."""

@@ -49,6 +49,9 @@ class Digits(Problem):
         judge = Partial(accuracy, cast(drawn.forward, dtype), cast(drawn.validation, dtype))
         return Training(loss, None, loss, {"held-out accuracy": judge})
 
+    def fan_in(self) -> dict[str, int]:
+        return {"layers.0": 64, "layers.1": 64, "layers.2": 64}
+
     def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
         """Draw A ~ N(0, 1/d_in) anew for every rank."""
         r = rank or self.rank

@@ -101,7 +101,7 @@ def arithmetic(problem: Problem) -> str:
 
 
 CAPTIONS = {
-    "magnitudes": "α by three rules over ranks, and the factor s = α/r before BA that follows. Squares: what App. F prints.",
+    "magnitudes": "α by three rules over ranks, and the factor α/r before BA. Squares: what App. F prints.",
 }
 
 EXPERIMENT = Experiment(

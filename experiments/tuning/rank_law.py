@@ -27,7 +27,6 @@ from experiments.tuning.rank_sweeps import (
     purity_over_paths,
     rate_exponents,
     steps_of_path,
-    typical_sigma,
     wanted,
 )
 from experiments.tuning.runs import (
@@ -109,7 +108,7 @@ def _law_rows(config: Config, data: xr.Dataset) -> list[Row]:
 
 def _sentences(config: Config, data: xr.Dataset) -> list[str]:
     """The best α of every rank, where the sweep is in units that no problem sets, and what was not asked here."""
-    on, sigma = f"on {config.problem.label}", typical_sigma(config.problem)
+    on, sigma = f"on {config.problem.label}", config.problem.typical_sigma()
     eta = float(data.eta_fft.values.flat[0])
     best = best_alphas(config, data)
     found = ", ".join(f"{r}: {_shown(x)}" for r, x in zip(config.ranks, best.T, strict=True))
@@ -132,7 +131,7 @@ def _shown(x: np.ndarray) -> str:
 
 
 def _path_rows(config: Config, data: xr.Dataset, start: float) -> list[Row]:
-    where = f"from α₀ = {start:.3g} ({start * typical_sigma(config.problem):.2g}/σ_A), r = {int(data['rank'])}"
+    where = f"from α₀ = {start:.3g} ({start * config.problem.typical_sigma():.2g}/σ_A), r = {int(data['rank'])}"
     alpha, rate, _ = steps_of_path(config, data, start)
     rows = [
         Row(f"F1b  best multiplier of α : of η {where}", "–", f"{_shown(alpha)} : {_shown(rate)}", "–"),
@@ -150,7 +149,7 @@ def _path_rows(config: Config, data: xr.Dataset, start: float) -> list[Row]:
 
 
 def _coupling_rows(config: Config, data: xr.Dataset) -> list[Row]:
-    losses, where, sigma = grid_losses(data), f"r = {int(data['rank'])}", typical_sigma(config.problem)
+    losses, where, sigma = grid_losses(data), f"r = {int(data['rank'])}", config.problem.typical_sigma()
     rows = [
         Row(
             f"F1a  exponent of η* in α, {where}",

@@ -8,7 +8,7 @@ import xarray as xr
 
 from experiments.analysis.sweeps import free_fit, root_fit, valley
 from experiments.lab.figure_files import Drawing
-from experiments.tuning.rank_sweeps import Config, best_alphas, grid_losses, rate_exponents, typical_sigma
+from experiments.tuning.rank_sweeps import Config, best_alphas, grid_losses, rate_exponents
 from signal_drift import plotting
 
 Panel = Callable[[plotting.Axes, Config, xr.Dataset], None]
@@ -50,7 +50,7 @@ def _draw_law(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
     )
     law = f"stated: slope ½,\nC = {root.prefactor:.3g} fitted"
     panel.plot(ranks, root.prefactor * np.sqrt(ranks), "--", color=plotting.COLOR["prediction"], label=law)
-    v2 = np.sqrt(ranks) / typical_sigma(config.problem)
+    v2 = np.sqrt(ranks) / config.problem.typical_sigma()
     panel.plot(ranks, v2, ":", color=plotting.COLOR["task"], label="√r/σ_A (V2)")
     plotting.log_axis(panel, "rank r", "best α at η_FFT", log_y=2)
 

@@ -53,7 +53,7 @@ class Config(Tuned):
 
 def configure(problem: Problem) -> Config:
     """Return the sweeps of the size that the problem states, the grid's α in units of 1/σ_A."""
-    sizes, unit = tuning_of(problem), 1 / typical_sigma(problem)
+    sizes, unit = tuning_of(problem), 1 / problem.typical_sigma()
     return Config(
         problem,
         sizes.seeds,
@@ -84,11 +84,6 @@ def grid_losses(data: xr.Dataset) -> np.ndarray:
     return each_seed(data.by_both, "grid_alpha", "grid_rate")
 
 
-def typical_sigma(problem: Problem) -> float:
-    """Return the geometric mean of σ_A over layers: σ_A itself where all layers have the same."""
-    return float(np.exp(np.mean(np.log(list(problem.sigma_a().values())))))
-
-
 def best_alphas(config: Config, data: xr.Dataset) -> np.ndarray:
     """Return α* at η_FFT of every seed and rank, (seed, rank); NaN on the edge of the sweep."""
     return np.array([[b.x for b in best_points(config.alphas, x)] for x in each_seed(data.by_alpha, "rank", "alpha")])
@@ -102,7 +97,7 @@ def free_exponent(config: Config, data: xr.Dataset) -> Estimate:
 def coefficient(config: Config, data: xr.Dataset, unit: float = 0.0) -> Estimate:
     """Fit C of α* = C√r seed by seed, the slope fixed at ½ (Eq. 3), in units of σ_A to the power `unit`."""
     C = np.array([root_fit(config.ranks, x).prefactor for x in best_alphas(config, data)])
-    return geometric_mean_of(C * typical_sigma(config.problem) ** -unit)
+    return geometric_mean_of(C * config.problem.typical_sigma() ** -unit)
 
 
 def coefficients_over_rate(config: Config, data: xr.Dataset) -> dict[float, Estimate]:
