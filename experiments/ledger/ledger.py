@@ -203,7 +203,7 @@ def _empty(problem: Problem) -> Entry:
 def _told(judged: Judged) -> Entry:
     """The verdict, its reason in a sentence, what would change it, and the finding that it rests on."""
     if not judged.findings:
-        sentence = f"{judged.reason[:1].upper()}{judged.reason[1:]}." if judged.reason else ""
+        sentence = f"{sentences.begun(judged.reason)}." if judged.reason else ""
         nothing = dict.fromkeys(("predicted", "measured", "interval", "tolerance"))
         return {
             "verdict": judged.verdict,

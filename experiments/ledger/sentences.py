@@ -12,15 +12,21 @@ def reason(findings: Sequence[Finding], decided: Decided) -> str:
     place = deciding(findings, decided)
     finding = findings[place]
     if finding.words and decided.verdict == "refuted":
-        return f"{finding.words}."
+        return f"{begun(finding.words)}."
     measured = f"{finding.quantity} is {shown(finding, decided.confidence)}, stated is {finding.band}"
     if decided.verdict == "supported":
-        return f"{_all(len(findings))}{measured}."
+        return f"{_all(len(findings))}{begun(measured) if len(findings) == 1 else measured}."
     if decided.verdict == "refuted":
         others = decided.each.count("refuted") - 1
-        return f"{measured}{f', and {others} more of {len(findings)} quantities fail' if others else ''}."
+        return f"{begun(measured)}{f', and {others} more of {len(findings)} quantities fail' if others else ''}."
     open_ = decided.each.count("inconclusive")
-    return f"{measured}: undecided{f', as are {open_ - 1} more of {len(findings)} quantities' if open_ > 1 else ''}."
+    return f"{begun(measured)}: undecided{f', as are {open_ - 1} more of {len(findings)} quantities' if open_ > 1 else ''}."
+
+
+def begun(words: str) -> str:
+    """Begin a sentence with a capital, unless it begins with a symbol."""
+    first = words.partition(" ")[0]
+    return f"{words[:1].upper()}{words[1:]}" if first.isascii() and first.isalpha() and len(first) > 1 else words
 
 
 def _all(count: int) -> str:
