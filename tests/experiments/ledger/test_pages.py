@@ -192,6 +192,12 @@ def test_html_has_each_figure_once_and_links_to_it_from_the_other_card(out: Path
     assert "1.23" not in page.words
 
 
+def test_a_figure_stands_on_the_first_card_that_wants_it(out: Path) -> None:
+    ordered = [e for part in pages.parts(LEDGER) for group in part.groups.values() for e in group]
+    places = pages.figure_places(ordered, shown(out / "figures"))
+    assert places == {"two_panels": "P2-psd", "one": "P3-trace"}
+
+
 def test_formulas_are_mathml_in_the_page(out: Path) -> None:
     tags = [tag for tag, _ in parsed(out).tags]
     assert tags.count("math") == sum(bool(e["formula"]) for e in LEDGER) == 2
