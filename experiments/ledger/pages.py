@@ -17,7 +17,7 @@ from experiments.ledger.first_screen import first_screen
 from experiments.ledger.glossary import symbols
 from experiments.ledger.questions import questions
 from experiments.ledger.strips import WIDTH, strip
-from experiments.ledger.svg import inline
+from experiments.ledger.svg import inline, sharing_letters
 from experiments.ledger.table import Entry, problems
 from experiments.ledger.text import allowed, duration, interval, mathematics, method, number, plain, short, subscripts
 from experiments.ledger.verdict import VERDICTS
@@ -73,6 +73,8 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
     paper, own = parts(ledger)
     ordered = [entry for part in (paper, own) for group in part.groups.values() for entry in group]
     places = figure_places(ordered, page)
+    figures = {name: inline((page.figures / f"{name}.svg").read_text(encoding="utf-8"), name) for name in places}
+    letters, drawn = sharing_letters(figures)
     content = {
         "title": page.title,
         "lines": first_screen(ledger),
@@ -88,7 +90,8 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
         "shared": shared_provenance(ledger),
         "span": span(ledger),
         "places": places,
-        "figures": {name: inline((page.figures / f"{name}.svg").read_text(encoding="utf-8"), name) for name in places},
+        "figures": drawn,
+        "letters": letters,
         "width": WIDTH,
         "sentences": page.sentences,
         "speed": page.speed,

@@ -2,7 +2,11 @@
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from typing import NamedTuple
+
+LETTER = re.compile(r'<path id="([^"]+)" (d="[^"]*" transform="scale\([^)]*\)") ?/>')
+"""The outline of a letter as Matplotlib defines it, for <use> to draw."""
 
 
 class Inline(NamedTuple):
@@ -30,6 +34,25 @@ def inline(svg: str, name: str) -> Inline:
         element.attrib.update(attributes)
         element.tail = (element.tail or "").strip()
     return Inline(root.attrib["viewBox"], "".join(ET.tostring(child, encoding="unicode") for child in root))
+
+
+class Figures(NamedTuple):
+    """Hold the figures of one page by their names, and the outlines of the letters that they all use."""
+
+    letters: str
+    each: dict[str, Inline]
+
+
+def sharing_letters(figures: Mapping[str, Inline]) -> Figures:
+    """Take the outlines of letters out of all figures, so that the page has each of them once, under a short id."""
+    ids: dict[str, str] = {}
+    each: dict[str, Inline] = {}
+    for name, figure in figures.items():
+        own = {found[1]: ids.setdefault(found[2], f"g{len(ids)}") for found in LETTER.finditer(figure.markup)}
+        rest = LETTER.sub("", figure.markup)
+        links = {f'href="#{old}"': f'href="#{new}"' for old, new in own.items()}
+        each[name] = figure._replace(markup=re.sub(r'href="#[^"]*"', lambda x, to=links: to.get(x[0], x[0]), rest))
+    return Figures("".join(f'<path id="{name}" {outline}/>' for outline, name in ids.items()), each)
 
 
 def _local(name: str) -> str:

@@ -88,6 +88,11 @@ def test_divergence_under_some_reading_or_at_most_seeds_is_said() -> None:
     assert line.words == "It diverged at 4 of 5 seeds, a share within [0.55, 0.98]"
 
 
+def test_a_statement_of_our_own_is_none_of_the_papers_on_tuning() -> None:
+    (line,) = titled(lines(claim="F1c-square-root", ours=True), "Best α")
+    assert line.words.startswith("Of 2 statements: 1 inconclusive, 1 not testable here.")
+
+
 def test_nothing_is_said_of_nothing() -> None:
     assert first_screen([]) == []
     assert first_screen([e | {"verdict": "not run", "findings": []} for e in LEDGER]) == []

@@ -192,6 +192,22 @@ def test_html_has_each_figure_once_and_links_to_it_from_the_other_card(out: Path
     assert "1.23" not in page.words
 
 
+def test_letters_of_all_figures_are_outlined_once(out: Path) -> None:
+    """Every <use> of a figure has its target in the page, and no two targets are the same outline."""
+    page = parsed(out)
+    outlines = [a["d"] for tag, a in page.tags if tag == "path" and str(a.get("transform")).startswith("scale(")]
+    assert len(set(outlines)) == len(outlines) > 10
+    letters = [a["href"] for tag, a in page.tags if tag == "use" and re.fullmatch(r"#g\d+", str(a["href"]))]
+    assert len(letters) > 60
+    assert {str(href)[1:] for href in letters} <= {a.get("id") for _, a in page.tags}
+
+
+def test_a_figure_stands_on_the_first_card_that_wants_it(out: Path) -> None:
+    ordered = [e for part in pages.parts(LEDGER) for group in part.groups.values() for e in group]
+    places = pages.figure_places(ordered, shown(out / "figures"))
+    assert places == {"two_panels": "P2-psd", "one": "P3-trace"}
+
+
 def test_formulas_are_mathml_in_the_page(out: Path) -> None:
     tags = [tag for tag, _ in parsed(out).tags]
     assert tags.count("math") == sum(bool(e["formula"]) for e in LEDGER) == 2

@@ -183,6 +183,10 @@ def test_figures_strips_and_formulas_can_be_seen(opened: "Chrome") -> None:
     figures = opened.execute_script(SIZES, ".evidence .scroll svg")
     assert len(figures) == 2
     assert all(width > 300 and height > 150 for width, height in figures)
+    letters = opened.execute_script(SIZES, ".evidence use[href^='#g']")
+    assert len(letters) > 60
+    assert all(width > 0 and height > 0 for width, height in letters)
+    assert sum(height > 6 for _, height in letters) > len(letters) / 2  # the others are points and strokes
     points = opened.execute_script(SIZES, ".claim .strip .measured circle, .claim .strip .measured path")
     assert len(points) > 30
     assert all(width + height > 4 for width, height in points)
