@@ -168,7 +168,7 @@ CLAIMS = [
     _claim(
         "X1",
         OWN,
-        "spec(H_Drift) = {±s·σ_i(G_l), each r times} and zeros.",
+        "The eigenvalues of H_Drift are ±s·σ_i(G_l), each r times, and zeros.",
         r"\operatorname{spec}(H_{\mathrm{Drift}}) = \{\pm s\,\sigma_i(G_l)\}^{\times r} \cup \{0\}",
         "g ≠ 0",
     ),

@@ -19,8 +19,9 @@ def reason(findings: Sequence[Finding], decided: Decided) -> str:
     if decided.verdict == "refuted":
         others = decided.each.count("refuted") - 1
         return f"{begun(measured)}{f', and {others} more of {len(findings)} quantities fail' if others else ''}."
-    open_ = decided.each.count("inconclusive")
-    return f"{begun(measured)}: undecided{f', as are {open_ - 1} more of {len(findings)} quantities' if open_ > 1 else ''}."
+    others = decided.each.count("inconclusive") - 1
+    also = f", as are {others} more of {len(findings)} quantities" if others else ""
+    return f"{begun(measured)}: undecided{also}."
 
 
 def begun(words: str) -> str:
