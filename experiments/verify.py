@@ -25,6 +25,7 @@ from experiments.lab.runner import measured, run, stored
 from experiments.ledger import ledger
 from experiments.ledger.claim import Claim
 from experiments.ledger.pages import Page, counts, unsound, write_pages
+from experiments.ledger.sentences import begun
 from experiments.ledger.table import Entries, Entry
 from experiments.problems import PROBLEMS
 
@@ -176,7 +177,8 @@ def _told(entry: Entry, source: str, plan: Plan, problem: Problem) -> Entry:
     (claim,) = _chosen([entry["id"]])
     evidence = ledger.evidence_on(claim, problem)
     reason = plan.left_out.get(evidence.plain.experiment.name) if evidence else None
-    return told | {"reason": reason} if reason and entry["verdict"] == "not run" else told
+    missing = reason and entry["verdict"] == "not run"
+    return told | {"reason": reason, "sentence": f"{begun(reason)}."} if missing else told
 
 
 def _commanded(item: Any, line: str) -> Any:

@@ -275,5 +275,6 @@ EXPERIMENT = Experiment(
     report=report,
     tiny={"seeds": 2, "steps": 30},
     refuses=refuses,
+    stages=(1, 2),
     captions=CAPTIONS,
 )

@@ -170,5 +170,6 @@ EXPERIMENT = Experiment(
     measure=measure,
     report=report,
     tiny={"seeds": 2, "steps": 30},
+    stages=(1, 4, 12),
     captions=CAPTIONS,
 )

@@ -141,8 +141,8 @@ def test_paths(ratio: float, wanted: str) -> None:
 
 
 def test_a_path_that_starts_past_the_best_alpha_is_not_tested() -> None:
-    """C = 2: at r = 1 the best α is 2, past which α₀ = 16 lies and α₀ = 1.6 does not."""
-    data = swept(C=2.0)
+    """C = 1.9: the best α is 1.9 at r = 1 and 15.2 at r = 64; α₀ = 16 lies past both and α₀ = 1.6 does not."""
+    data = swept(C=1.9)
     assert tuning.ranks_with_room(SWEEPS, data, 16.0) == []
     assert tuning.ranks_with_room(SWEEPS, data, 1.6) == [1, 64]
     assert "α₀ = 16 is past the best α" in tuning.paths_apply(SWEEPS, data, literal=True, rank=1)

@@ -87,7 +87,7 @@ def test_figure_of_other_numbers_or_of_a_broken_file_is_drawn_again(out: Path, t
 def test_report_shows_every_figure_that_a_claim_names(out: Path) -> None:
     text = (out / "report.md").read_text(encoding="utf-8")
     entries = json.loads((out / "ledger.json").read_text(encoding="utf-8"))
-    for name in {name for entry in entries for name in entry["figures"]}:
+    for name in {entry["figure"]["name"] for entry in entries if entry["figure"]}:
         assert f"(figures/{name}.png)" in text
         assert (out / "figures" / f"{name}.png").exists()
 
