@@ -177,8 +177,9 @@ def _told(entry: Entry, source: str, plan: Plan, problem: Problem) -> Entry:
     (claim,) = _chosen([entry["id"]])
     evidence = ledger.evidence_on(claim, problem)
     reason = plan.left_out.get(evidence.plain.experiment.name) if evidence else None
-    missing = reason and entry["verdict"] == "not run"
-    return told | {"reason": reason, "sentence": f"{begun(reason)}."} if missing else told
+    if not reason or entry["verdict"] != "not run":
+        return told
+    return told | {"reason": reason, "sentence": f"{begun(reason)}."}
 
 
 def _commanded(item: Any, line: str) -> Any:

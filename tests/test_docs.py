@@ -153,7 +153,7 @@ def test_statements_are_indexed_with_their_equations_and_experiments() -> None:
     assert [row[0] for row in index] == [claim.id for claim in CLAIMS]
     order = [experiment.name for experiment in EXPERIMENTS]
     for (_, equation, _, asked, _), claim in zip(index, CLAIMS, strict=True):
-        pairs = [reading for evidence in claim.evidence for reading in evidence]
+        pairs = [reading for evidence in claim.evidence for reading in evidence if reading]
         names = {reading.experiment.name for reading in (*pairs, *claim.readings)}
         assert (equation, asked) == (claim.source, ", ".join(f"`{n}`" for n in sorted(names, key=order.index)))
 

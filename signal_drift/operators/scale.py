@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +12,17 @@ from jaxtyping import Array
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import LinearMap, Point, SymmetricOperator
 
-T = TypeVar("T", float, np.ndarray)
-
 
 def exponent_of(x: Array | np.ndarray) -> int:
     """Return e with ½ ≤ 2^e·max|x| < 1, at most 1000 (2^e is a number); 0 where max|x| is 0 or not finite."""
     return min(1000, -int(np.frexp(_extreme(x))[1]))
 
 
-def restored(x: T, exponent: int, size: float) -> T:
+@overload
+def restored(x: float, exponent: int, size: float) -> float: ...
+@overload
+def restored(x: np.ndarray, exponent: int, size: float) -> np.ndarray: ...
+def restored(x: float | np.ndarray, exponent: int, size: float) -> float | np.ndarray:
     """Return 2^−e·x, what was computed of 2^e·H with ‖H‖ about 2^−e·`size`.
 
     Raises `InputError` where that leaves the range of float64, in which a certificate has no meaning.

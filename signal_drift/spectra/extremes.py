@@ -150,10 +150,10 @@ class _Search:
         residuals = np.linalg.norm(np.stack([self.matvec(y) for y in Y]) - theta[:, None] * Y, axis=1)
         rounding = self.matvec.rounding * self.scale
         converged = done and bool(np.all(residuals <= self.tolerance * self.scale))
-        bounds = residuals + rounding + self.matvec.floor
-        numbers = np.concatenate([theta, bounds, [self.missed]])
+        numbers = np.concatenate([theta, residuals + rounding + self.matvec.floor, [self.missed]])
         there = restored(numbers, self.matvec.exponent, self.scale)
-        return ExtremeEigenvalues(*np.split(there[:-1], 2), converged, float(there[-1]), self.matvec.count)
+        values, bounds = np.split(there[:-1], 2)
+        return ExtremeEigenvalues(values, bounds, converged, float(there[-1]), self.matvec.count)
 
 
 def capacity(n: int) -> int:

@@ -57,7 +57,8 @@ class Planted(Instance):
 
     def rescaled(self, scaling: Mapping[str, float]) -> Instance:
         kept = (object.__getattribute__(self, name) for name in ("delta", "weights_of"))
-        return Planted(self.loss, self.base, self.adapters, scaling, *kept, self.place, self.read)
+        delta, weights_of = kept
+        return Planted(self.loss, self.base, self.adapters, scaling, delta, weights_of, self.place, self.read)
 
     @cached_property
     def dense(self) -> Mapping[str, np.ndarray]:

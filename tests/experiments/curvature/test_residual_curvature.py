@@ -11,5 +11,5 @@ def test_negative_share_weighs_absolute_values():
     dims = ("state", "seed", "task_index")
     data = xr.Dataset({"spectrum": (dims, [[[-1.0, 0.0, 1.0, 2.0]] * 2, [[0.0, 0.0, 1.0, 2.0]] * 2])})
     data = data.assign_coords(state=["initial", "trained"])
-    assert residual_curvature.negative_share(data, "initial").mean == pytest.approx(0.25)
-    assert residual_curvature.negative_share(data, "trained").mean == 0
+    assert residual_curvature.negative_share(data, "initial").value == pytest.approx(0.25)
+    assert residual_curvature.negative_share(data, "trained").value == 0

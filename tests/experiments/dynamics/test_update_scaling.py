@@ -55,7 +55,7 @@ def test_elsewhere_the_exponents_of_adam_are_those_stated_and_those_of_gradient_
 
     def furthest(optimizer):
         powers = [(part, family, e[i]) for part, e in FORGETFUL.items() for i, family in enumerate(FAMILIES)]
-        return max(abs(fitted(data, optimizer, "generic", part, family).mean - e) for part, family, e in powers)
+        return max(abs(fitted(data, optimizer, "generic", part, family).value - e) for part, family, e in powers)
 
     assert furthest("Adam") < 1e-9
     assert furthest("GD") > 0.9

@@ -183,7 +183,8 @@ def test_verdict_is_that_of_all_homes_together(values: Values, wanted: str) -> N
 def test_levels_are_shared_over_the_findings_of_all_homes() -> None:
     """A mean below 0 at p = 0.047 refutes "at least 0" where it is the only finding, and not where it is one of two."""
     below = -np.array([0.0, 0.5, 1.0, 1.5, 2.0])
-    assert 0.025 < scipy.stats.ttest_1samp(below, 0.0).pvalue < 0.05
+    t = below.mean() / (below.std(ddof=1) / np.sqrt(len(below)))
+    assert 0.025 < 2 * scipy.stats.t.cdf(t, len(below) - 1) < 0.05
     claim, read = _claim({"mlp": 1.0, "digits": 1.0}, ("mlp", "digits"))
     samples = {"mlp": below, "digits": -below}
 
