@@ -15,17 +15,18 @@ from experiments.lab.figure_files import Drawing
 from experiments.lab.problem import Problem
 from experiments.lab.runner import draw_figures, from_store, last_stage
 from experiments.ledger.claim import GROUPS
+from experiments.ledger.pages import MARKS
 from experiments.ledger.table import Entry
 from signal_drift import plotting
 
-MARKS = {
-    "supported": ("✔", "lora"),
-    "refuted": ("✘", "drift"),
-    "inconclusive": ("◇", "band"),
-    "not testable here": ("–", "task"),
-    "not run": ("·", "task"),
+COLORS = {
+    "supported": "lora",
+    "refuted": "drift",
+    "inconclusive": "band",
+    "not testable here": "task",
+    "not run": "task",
 }
-"""How a verdict is drawn: a mark and a colour."""
+"""The colour of a verdict, beside the mark that it has in the report."""
 COLUMNS = 2
 
 
@@ -73,6 +74,6 @@ def _draw_verdicts(panel: plotting.Axes, verdicts: Sequence[tuple[str, str, str]
 
 
 def _rows(group: str, verdicts: Sequence[tuple[str, str, str]]) -> list[list[tuple[str, str, str]]]:
-    cells = [(f"{MARKS[verdict][0]} {claim}", MARKS[verdict][1], "normal") for _, claim, verdict in verdicts]
+    cells = [(f"{MARKS[verdict]} {claim}", COLORS[verdict], "normal") for _, claim, verdict in verdicts]
     lines = [cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)]
     return [[(group, "task", "bold")], *lines] if lines else []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-GENERATED = {"report.md"}
+GENERATED = {"report.md", "error_rates.md"}
 README = ROOT / "README.md"
 GUIDES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in GENERATED)
 PAGES = [README, *GUIDES]
