@@ -35,8 +35,8 @@ HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
 """Attributes of a record that say nothing about where and with what it was computed."""
 TINY_SIZE = {"size": "tiny (--quick): shows that everything runs, and is evidence of nothing"}
 NOTHING = "nothing was measured there that could decide it"
-SOUND = {"refuted", "not run", "not testable here"}
-"""Verdicts that a control may have."""
+FALLEN = {"refuted", "not run", "not testable here"}
+"""Verdicts of a control that leave a supported statement standing."""
 
 
 def ledger(claims: Sequence[Claim], problems: Problems, out: Path, quick: bool = False) -> Entries:
@@ -153,7 +153,7 @@ def cell(claim: Claim, problem: Problem, read: Store, quick: bool) -> Entry:
         "command": command(experiment, problem),
         **_told(judged),
         "findings": [x | {"power": p} for x, p in zip(_findings(judged), powers, strict=True)],
-        "control": _reading(evidence.control, problem, read)
+        "control": _control(evidence.control, problem, read, judged.verdict)
         if evidence.control and judged.verdict not in ("not run", "not testable here")
         else None,
         "power": min(powers, default=None),
@@ -247,8 +247,18 @@ def _controls(controls: Sequence[Entry]) -> Entry | None:
     """The control over all homes: as it stands where it stands worst, for it must be refuted on each of them."""
     if not controls:
         return None
-    worst = next((x for x in controls if x["verdict"] not in SOUND), controls[0])
+    worst = min(controls, key=lambda x: (x["sound"], x["verdict"] in FALLEN))
     return {**worst, "findings": [finding for control in controls for finding in control["findings"]]}
+
+
+def _control(reading: Reading, problem: Problem, read: Store, verdict: Verdict) -> Entry:
+    """A control, sound unless it is supported, or is not refuted beside a statement that is supported.
+
+    Where the statement itself is undecided there may be too few seeds to refute what is a little off it.
+    """
+    control = _reading(reading, problem, read)
+    fallen = control["verdict"] in FALLEN
+    return control | {"sound": fallen or (control["verdict"] != "supported" and verdict != "supported")}
 
 
 def _figure(claim: Claim, experiment: Experiment[Any], problem: Problem) -> Entry | None:
@@ -320,9 +330,11 @@ def write(entries: Entries, out: Path) -> None:
 
 
 def check_controls(entries: Sequence[Entry], quick: bool) -> None:
-    """Raise `ControlError` for a control that is not refuted; at the tiny size, for one that is supported."""
-    found = [(e["id"], e["control"]["verdict"]) for e in entries if e["control"]]
-    broken = [f"{name} ({v})" for name, v in found if (v == "supported" if quick else v not in SOUND)]
+    """Raise `ControlError` for a control that is not sound; at the tiny size, for one that is supported."""
+    found = [(e["id"], e["control"]) for e in entries if e["control"]]
+    broken = [
+        f"{name} ({c['verdict']})" for name, c in found if (c["verdict"] == "supported" if quick else not c["sound"])
+    ]
     if broken:
         raise ControlError(f"ledger: a control that must be refuted is not: {', '.join(broken)}")
 

@@ -31,7 +31,7 @@ def begun(words: str) -> str:
 
 
 def _all(count: int) -> str:
-    return "" if count == 1 else f"All {count} quantities lie within their bands; the first: "
+    return "" if count == 1 else f"All {count} quantities lie within their bands; of them "
 
 
 def shown(finding: Finding, confidence: float) -> str:
@@ -39,7 +39,7 @@ def shown(finding: Finding, confidence: float) -> str:
     value, low, high = finding.estimate.at(confidence)
     if not np.isfinite(value):
         return "not finite" if np.isinf(value) else "not known"
-    if low == high:
+    if f"{low:.4g}" == f"{high:.4g}":
         return f"{value:.4g}"
     left = f"[{low:.4g}" if np.isfinite(low) else "(unbounded"
     return f"{value:.4g} {left}, {f'{high:.4g}]' if np.isfinite(high) else 'unbounded)'}"
