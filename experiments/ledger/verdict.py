@@ -183,7 +183,7 @@ def _refuted(findings: Sequence[Finding], level: float) -> set[int]:
 
 
 def deciding(findings: Sequence[Finding], decided: Decided) -> int:
-    """Return the place of the finding that the verdict rests on: the first that has it, of those with sampling error."""
+    """Return the place of the finding that the verdict rests on: the first that has it, if possible a sampled one."""
     have = [i for i, v in enumerate(decided.each) if v == decided.verdict]
     return next((i for i in have if findings[i].estimate.n), have[0])
 
