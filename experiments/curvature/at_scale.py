@@ -275,7 +275,7 @@ def smoothed(data: xr.Dataset, operator: str, grid: np.ndarray, width: float) ->
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Both ends of every spectrum over α, the whole of each at one α, and how indefinite each is in both states."""
     sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seed{'s' * (config.seeds > 1)}"
-    figure, (left, middle, right, last) = plotting.panels(4, f"Spectra at scale: {sizes}", height=5)
+    figure, (left, middle, right, last) = plotting.panels(4, f"Spectra at scale: {sizes}", height=5.0)
     start = data.sel(state="initial")
     for panel, end, sign in ((left, "max", 1), (middle, "min", -1)):
         for operator in OPERATORS:

@@ -245,7 +245,7 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
 def _edge_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Draw how near every run is to Adam's edge, at every step looked at."""
     sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
-    figure, (panel,) = plotting.panels(1, f"Adam's edge of stability: {sizes}", height=5, width=9)
+    figure, (panel,) = plotting.panels(1, f"Adam's edge of stability: {sizes}", height=5.0, width=9.0)
     for run, style in _styles(config).items():
         y = over_edge(data).sel(run=run).transpose("step", "seed")
         panel.fill_between(data.step, y.min("seed"), y.max("seed"), color=style["color"], alpha=0.2, lw=0)

@@ -73,14 +73,14 @@ def styles_of(config: Families) -> dict[str, dict[str, Any]]:
 
 
 def trajectories_figure(config: Families, data: xr.Dataset) -> plotting.Figure:
-    figure, (panel,) = plotting.panels(1, f"F2a  η against α: {sizes(config)}", height=5, width=9)
+    figure, (panel,) = plotting.panels(1, f"F2a  η against α: {sizes(config)}", height=5.0, width=9.0)
     draw_trajectories(panel, config, data)
     return figure
 
 
 def drift_noise_figure(config: Families, data: xr.Dataset) -> plotting.Figure:
     """Draw the norm of the drift along training, and how far each run is from smooth."""
-    figure, (left, right) = plotting.panels(2, f"F2b  Noise of the drift: {sizes(config)}", height=4.8, width=6)
+    figure, (left, right) = plotting.panels(2, f"F2b  Noise of the drift: {sizes(config)}", height=4.8, width=6.0)
     draw_runs(left, config, data.drift.isel(step=slice(1, None)))
     left.set(xlabel="step", ylabel=r"$\|\Delta w_{Drift}\|$", yscale="log", title="(a) along training")
     rough = per_run(jitter, data.drift.drop_sel(run="FFT", errors="ignore"))
@@ -101,7 +101,7 @@ def drift_noise_figure(config: Families, data: xr.Dataset) -> plotting.Figure:
 
 def purity_figure(config: Families, data: xr.Dataset) -> plotting.Figure:
     """Draw signal over drift along training, with 2(t − 1), to which X14 says it tends whatever η and α."""
-    figure, (panel,) = plotting.panels(1, f"F2c  Signal to drift: {sizes(config)}", height=5, width=9)
+    figure, (panel,) = plotting.panels(1, f"F2c  Signal to drift: {sizes(config)}", height=5.0, width=9.0)
     values = ratio(data)
     draw_runs(panel, config, values)
     panel.plot(values.step, 2 * (values.step - 1), "-.", lw=3, color=PREDICTION, label="2(t − 1), X14")
@@ -113,7 +113,7 @@ def purity_figure(config: Families, data: xr.Dataset) -> plotting.Figure:
 
 def exponents_figure(config: Families, data: xr.Dataset) -> plotting.Figure:
     """Draw the exponent of η and of α in signal over drift at every step, with what P4-update states of each."""
-    figure, (panel,) = plotting.panels(1, f"P4  Signal to drift by step: {sizes(config)}", height=4.6, width=9)
+    figure, (panel,) = plotting.panels(1, f"P4  Signal to drift by step: {sizes(config)}", height=4.6, width=9.0)
     found = exponent_by_step(config, data)
     for family, color, style, stated in zip(FAMILIES, ("drift", "signal"), ("-", "--"), (-1, 0), strict=True):
         y = found.sel(family=family).transpose("step", "seed")

@@ -264,7 +264,8 @@ def _control(reading: Reading, problem: Problem, read: Store, verdict: Verdict) 
 def _figure(claim: Claim, experiment: Experiment[Any], problem: Problem) -> Entry | None:
     if not claim.figure:
         return None
-    every = {name: caption for x in claim.evidence for name, caption in x.plain.experiment.captions.items()}
+    readings = [*(x.plain for x in claim.evidence), *claim.readings]
+    every = {name: caption for reading in readings for name, caption in reading.experiment.captions.items()}
     return {
         "name": figure_name(claim.figure, problem),
         "caption": (every | dict(experiment.captions)).get(claim.figure, ""),

@@ -519,8 +519,8 @@ def test_every_claim_says_what_it_is(claim: Claim) -> None:
     assert claim.group == "fixed weights"
     assert claim.formula
     assert claim.measurement
-    drawn = {name for x in claim.evidence for name in x.plain.experiment.captions} or {claim.figure}
-    assert claim.figure in drawn
+    readings = [*(x.plain for x in claim.evidence), *claim.readings]
+    assert claim.figure in {name for reading in readings for name in reading.experiment.captions}
 
 
 def test_claims_on_the_same_draws_say_so() -> None:

@@ -138,7 +138,8 @@ def test_report_recovers_a_planted_law() -> None:
     )
     assert float(row(rows, "F1a  exponent of η*").measured) == pytest.approx(-0.5, abs=1e-6)
     falls = [float(r.measured) for r in rows if r.quantity.startswith("F1a  change")]
-    np.testing.assert_allclose(falls, -0.2 * np.log(4.0), rtol=1e-3)
+    off_grid = 0.1 * (np.log(10.0) / 4) ** 2  # the lowest loss measured is half a step of √10 from the valley, at most
+    np.testing.assert_allclose(falls, -0.2 * np.log(4.0), atol=off_grid)
     assert len(falls) == len(FULL.grid_alphas) - 1
     assert float(row(rows, "F1a  η*/η_FFT at α = 1.6 ").measured) == pytest.approx(10.0, rel=1e-3)
     pure = [float(r.measured) for r in rows if r.quantity.startswith("F2c") and "from α₀ = 16 " in r.quantity]
