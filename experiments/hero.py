@@ -64,8 +64,10 @@ def _figure(
 def _draw_verdicts(panel: plotting.Axes, verdicts: Sequence[tuple[str, str, str]]) -> None:
     """Write the id of every claim with the mark and the colour of its verdict, group by group."""
     panel.set_axis_off()
-    panel.set_title("(c) every statement: ✔ holds, ✘ refuted, ◇ undecided, – not testable here")
+    panel.set_title("(c) every statement")
     rows = [row for group in GROUPS for row in _rows(group, [x for x in verdicts if x[0] == group])]
+    key = [(f"{MARKS[verdict]} {verdict}", color, "normal") for verdict, color in COLORS.items() if MARKS[verdict]]
+    rows += [[], *(key[i : i + COLUMNS] for i in range(0, len(key), COLUMNS))]
     for y, row in enumerate(rows):
         for x, (text, color, weight) in enumerate(row):
             place = (0.02 + x / COLUMNS, 1 - (y + 0.5) / len(rows))
