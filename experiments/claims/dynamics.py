@@ -1,5 +1,6 @@
 """Judge the claims on training trajectories: F2a, F2b and F2c."""
 
+from dataclasses import replace
 from functools import partial
 
 import xarray as xr
@@ -61,7 +62,7 @@ def deeper(config: Families, data: xr.Dataset) -> Finding:
 def calm(config: Families, data: xr.Dataset, word: str = "stable") -> list[Finding]:
     """Judge the α-scaled runs of which App. E speaks."""
     runs = [run for run, stated in STATED.items() if stated == "stable" and run in data.run.values]
-    return [does(data, run, word) for run in runs]
+    return [replace(does(data, run, word), words="") for run in runs]
 
 
 def under(rule: str, variant: str, config: readings.Config, data: xr.Dataset) -> list[Finding]:
