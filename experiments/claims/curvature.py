@@ -87,7 +87,7 @@ def dense(spectrum: xr.DataArray) -> Bounds:
 
 def searched(data: xr.Dataset, operator: str, state: str, alpha: float) -> Bounds:
     """Bound λmin/λmax of an operator by its certified ends."""
-    here = data.sel(operator=operator, alpha=alpha, state=state).transpose("seed", "end")
+    here = data[["ends", "reach"]].sel(operator=operator, alpha=alpha, state=state).transpose("seed", "end")
     ends, reach = here.ends, here.reach
     return quotient(*(x.sel(end=end).values for x in (ends, reach) for end in ("min", "max")))
 
