@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.divergence import CRITERIA
-from experiments.analysis.intervals import certified_between, exactly_known, geometric_mean_of
+from experiments.analysis.intervals import exactly_known, geometric_mean_of
 from experiments.claims.dynamics import APP_E, TRAJECTORIES
 from experiments.dynamics import gauge_breaking, optimizer_gauge, signal_descent, stability, update_scaling
 from experiments.dynamics import trajectories as dynamics
@@ -14,7 +14,18 @@ from experiments.dynamics.eta_against_alpha import FAMILIES, Families, purity, r
 from experiments.dynamics.one_step import FORGETFUL, OPTIMIZERS, READ_OFF
 from experiments.dynamics.update_scaling import fitted
 from experiments.ledger.claim import OWN, Claim, Evidence, Reading
-from experiments.ledger.verdict import MAGNITUDE, Band, Finding, at_most, below, exactly, magnitude, near, power
+from experiments.ledger.verdict import (
+    MAGNITUDE,
+    Band,
+    Finding,
+    at_least,
+    at_most,
+    below,
+    exactly,
+    magnitude,
+    near,
+    power,
+)
 
 
 def scaling_of(
@@ -69,13 +80,22 @@ def ascends_never(config: signal_descent.Config, data: xr.Dataset, momentum: int
 def critical_on_quadratic(config: stability.Config, data: xr.Dataset, factor: float = 1.0) -> list[Finding]:
     """Judge whether critical η · λmax/2 on ½wᵀHw is, at every seed, between 1 and what the number of steps resolves."""
     low, high = config.bracket
-    resolution = np.log(high / low) / 2**stability.QUADRATIC_HALVINGS
-    largest = float(data.quadratic_bound.max())
-    why = f"1, below it the bisection's {resolution:.1g}, above it what {config.quadratic_steps} steps resolve (proved)"
-    band = Band(factor * (1 - resolution), factor * largest, why)
-    found = data.quadratic.values
-    seen = certified_between(float(found.mean()), float(found.min()), float(found.max()), "range over seeds")
-    return [Finding("critical η · λmax/2 on a quadratic", band, seen)]
+    resolution = float(np.log(high / low) / 2**stability.QUADRATIC_HALVINGS)
+    why, margin = "up to what the bisection resolves", 0.005
+    least, most = data.quadratic - factor, data.quadratic - factor * data.quadratic_bound
+    steps = f"what {config.quadratic_steps} steps resolve (proved)"
+    return [
+        Finding(
+            "critical η · λmax/2 on a quadratic less 1, the smallest over seeds",
+            at_least(-resolution, why, margin),
+            exactly_known(float(least.min())),
+        ),
+        Finding(
+            f"critical η · λmax/2 on a quadratic less {steps}, the largest over seeds",
+            at_most(resolution, why, margin),
+            exactly_known(float(most.max())),
+        ),
+    ]
 
 
 def critical_at_start(config: stability.Config, data: xr.Dataset, band: Band) -> list[Finding]:
@@ -142,12 +162,15 @@ def first_drift(state: str, config: update_scaling.Config, data: xr.Dataset) -> 
     ]
 
 
-def tends_to_two_steps(config: Families, data: xr.Dataset, factor: float = 1.0) -> list[Finding]:
+def tends_to_two_steps(
+    config: Families, data: xr.Dataset, factor: float = 1.0, runs: tuple[str, ...] = ()
+) -> list[Finding]:
     """Judge signal to drift over 2(t − 1), the geometric mean over the steps past σ_A/(3η), run by run (X14)."""
     band = Band(0.8 * factor, 1.25 * factor, "a limit, seen after finitely many steps: to 25%")
     return [
         Finding(f"signal/drift over 2(t − 1), {run}", band, geometric_mean_of(values))
         for run, values in ratio_over_x14(config, data).items()
+        if not runs or run in runs
     ]
 
 
@@ -344,6 +367,15 @@ CLAIMS = [
                 Reading(
                     "control", "It tends to 3(t − 1).", DYNAMICS, partial(tends_to_two_steps, factor=1.5), persists
                 ),
+            ),
+        ),
+        (
+            Reading(
+                "at the largest rates",
+                "At 64·η₀ and 128·η₀ ‖Δw_Signal‖/‖Δw_Drift‖ at step t tends to 2(t − 1).",
+                DYNAMICS,
+                partial(tends_to_two_steps, runs=("64·η₀", "128·η₀")),
+                persists,
             ),
         ),
         figure="purity",
