@@ -140,7 +140,7 @@ def _definite() -> Band:
 
 
 def _sign(quantity: str, slack: float, estimate: Estimate, what: str = "n·ε of rounding") -> Finding:
-    words = f"{quantity} is at most {estimate.ends(1.0)[1]:.3g} at one of the draws, and at least 0 is stated"
+    words = f"{quantity} is at most {estimate.ends(1.0)[1]:.3g} at one of the draws, where the paper states at least 0"
     return Finding(f"{quantity}, {estimate.method}", at_least(-slack, f"0, less {what}"), estimate, words)
 
 

@@ -162,12 +162,15 @@ def coefficient_of_root(config: Config, data: xr.Dataset, band: Band, unit: floa
 
 
 def square_root(config: Config, data: xr.Dataset) -> list[Finding]:
-    """Take the exponent and the size of C together."""
-    large = at_least(10.0, "≫ 1: an order of magnitude", margin=10.0 - 10.0**0.5)
-    return [*root_of_rank(config, data, power(0.5)), *coefficient_of_root(config, data, large)]
+    """Take the exponent and the size of C together; the size only where V2 itself, C = 1/σ_A, has it ≫ 1."""
+    large = at_least(LARGE, "≫ 1: an order of magnitude", margin=LARGE - LARGE**0.5)
+    sized = coefficient_of_root(config, data, large) if 1 / config.problem.typical_sigma() >= LARGE else []
+    return [*root_of_rank(config, data, power(0.5)), *sized]
 
 
 RANKS = rank_law.EXPERIMENT
+LARGE = 10.0
+"""What "≫ 1" asks of C; on Llama 1/σ_A is 78 and more, and C 256 and more."""
 TRAINED = ("Adam at a constant rate", "the loss after the last step, on what was trained on")
 """Assumptions under which the findings of Sec. 2 and 4 are stated here."""
 ON_LLAMA = "Llama-3 1B and 8B on Tulu-3 and OpenThoughts, AdamW, one epoch in batches of 32"

@@ -66,7 +66,7 @@ def laws(ledger: Sequence[Entry]) -> Line | None:
     trace = next((e for e in asked if e["id"] == "P3-trace"), asked[0])
     quoted = _quoted(trace["findings"], trace["verdict"])
     measured = f"; {quoted}" if quoted else ""
-    return Line(mark, title, f"{_of(asked)} statements hold{measured}{_others(asked)}", _ids(asked, mark))
+    return Line(mark, title, f"{_of(asked)} laws hold{measured}{_others(asked)}", _ids(asked, mark))
 
 
 def premise(ledger: Sequence[Entry]) -> Line | None:
@@ -166,7 +166,7 @@ def _quoted(findings: Sequence[Entry] | None, verdict: str) -> str:
 def _measured(finding: Entry) -> str:
     around = interval(finding["interval"])
     value = f"{finding['quantity']}: {number(finding['measured'])}{f' {around}' if around else ''}"
-    return short(value + (f" over {finding['seeds']} seeds" if finding["seeds"] else ""))
+    return short(value + (f" over {finding['seeds']} samples" if finding["seeds"] else ""))
 
 
 def _seen(finding: Entry) -> str:

@@ -226,7 +226,7 @@ def _together(judged: Sequence[Judged]) -> Judged:
     """The verdict of all findings together; those of a problem on which it is not testable do not count."""
     asked = [x for x in judged if x.verdict != "not testable here"]
     if not asked:
-        return judged[0]
+        return Judged("not testable here", reason="; ".join(dict.fromkeys(x.reason for x in judged)))
     missing = next((x for x in asked if x.verdict == "not run"), None)
     if missing:
         return missing

@@ -18,7 +18,8 @@ def reason(findings: Sequence[Finding], decided: Decided) -> str:
         return f"{_all(len(findings))}{begun(measured) if len(findings) == 1 else measured}."
     if decided.verdict == "refuted":
         others = decided.each.count("refuted") - 1
-        return f"{begun(measured)}{f', and {others} more of {len(findings)} quantities fail' if others else ''}."
+        fail = "fails" if others == 1 else "fail"
+        return f"{begun(measured)}{f', and {others} more of {len(findings)} quantities {fail}' if others else ''}."
     others = decided.each.count("inconclusive") - 1
     also = f", as are {others} more of {len(findings)} quantities" if others else ""
     return f"{begun(measured)}: undecided{also}."

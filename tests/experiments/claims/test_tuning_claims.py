@@ -72,8 +72,11 @@ def test_square_root(slope: float, wanted: str) -> None:
 
 
 @pytest.mark.parametrize(("C", "wanted"), [(40.0, "supported"), (5.0, "refuted")])
-def test_size_of_the_coefficient(C: float, wanted: str) -> None:
-    assert verdict(tuning.square_root(SWEEPS, swept(C=C))) == wanted
+def test_size_of_the_coefficient_where_v2_has_it_large(C: float, wanted: str) -> None:
+    """1/σ_A is 16 at d = 256, and 8 at d = 64, where nothing large is to be expected."""
+    wide = replace(SWEEPS, problem=PROBLEMS["teacher256"])
+    assert verdict(tuning.square_root(wide, swept(C=C))) == wanted
+    assert len(tuning.square_root(wide, swept(C=C))) == 1 + len(tuning.square_root(SWEEPS, swept(C=C)))
 
 
 def test_rules_for_alpha() -> None:

@@ -36,11 +36,9 @@ def test_six_lines_with_the_numbers_of_the_entries() -> None:
     ]
     words = [line.words for line in lines()]
     assert words[0] == "All 3 statements hold, 2 of them the paper’s and 1 our own"
-    assert words[1].startswith(
-        "2 of 3 statements hold; Tr H_Signal / prediction, r = 1: 1.004 [0.97, 1.03] over 5 seeds"
-    )
+    assert words[1].startswith("2 of 3 laws hold; Tr H_Signal / prediction, r = 1: 1.004 [0.97, 1.03] over 5 samples")
     assert words[1].endswith("; inconclusive: P4-landscape")
-    assert words[2].startswith("λ_min[H_ℓ] / λ_max[H_ℓ]: −0.2288 [−0.3215, −0.136] over 5 seeds; refuted on 1 of 2 ")
+    assert words[2].startswith("λ_min[H_ℓ] / λ_max[H_ℓ]: −0.2288 [−0.3215, −0.136] over 5 samples; refuted on 1 of 2 ")
     assert words[3] == (
         "It diverged at 0 of 5 seeds, a share within [0, 0.4345], and under 0 of 18 other readings of the setting"
     )
