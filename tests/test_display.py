@@ -40,7 +40,7 @@ def everything() -> dict[str, Any]:
     parts = sd.decompose(loss, base, adapters, 2.0)
     criterion = sd.composite(lambda weights: weights["out"] @ weights["in"], lambda y: jnp.sum(y**2))
     trained = jax.tree.map(lambda x: x + 0.1, adapters)
-    instance = Instance(loss, base, trained, 2.0, adapters)
+    instance = Instance(loss, base, trained, 2.0, trained)  # a step that moves B too: the drift is not 0
     module = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
     lora = nnx.LoRALinear(3, 4, lora_rank=2, rngs=nnx.Rngs(0))
     return {

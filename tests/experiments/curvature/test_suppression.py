@@ -53,7 +53,7 @@ def test_where_no_ratio_can_decide_the_reason_is_said(transformer):
     """A law near 0 leaves none; the same draws about one that stands out leave that of all ranks and of each."""
     config, data = transformer
     assert "cannot be held" in claims.stands_out(suppression.traces, config, data.assign(predicted=0 * data.predicted))
-    far = data.assign(deviation=data.deviation * 0 + 1e-9)
+    far = data.assign(deviation=data.deviation * 0 + 1e-9, predicted=data.predicted * 0 + 1.0)
     assert claims.stands_out(suppression.traces, config, far) == ""
     assert len(claims.trace_law(config, far)) == 2 + len(config.ranks)
 
