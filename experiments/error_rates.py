@@ -203,7 +203,7 @@ def _certified(rng: np.random.Generator, noise: Noise, truth: float, n: int) -> 
 
 
 def _certified_rarely(rng: np.random.Generator, noise: Noise, truth: float, n: int) -> list[Estimate]:
-    """The same where the truth that is given holds at a share of the seeds and the others lie well within the band."""
+    """Draw bounds that hold the given truth at a share of the seeds, and elsewhere a value well within the band."""
     rare = rng.random(n) < DIVERGE
     return [certified_between(x, x - ROUNDING, x + ROUNDING) for x in np.where(rare, truth, -1.0)]
 

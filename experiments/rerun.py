@@ -1,5 +1,7 @@
 """Look at the ledger, or measure one claim again: `python -m experiments ledger --list`, `… ledger P3-trace`."""
 
+import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,13 @@ import tyro
 from experiments.claims import CLAIMS
 from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.errors import OptionError
+from experiments.lab.experiment import Experiment
+from experiments.lab.problem import Problem
+from experiments.lab.runner import last_stage, results
 from experiments.ledger.claim import Claim
-from experiments.ledger.ledger import ledger, rerun
+from experiments.ledger.ledger import Problems, evidence_on, ledger, readings_on
+from experiments.ledger.stages import Question, add_seeds
+from experiments.ledger.table import Entries, Entry
 from experiments.problems import PROBLEMS
 
 
@@ -51,6 +58,38 @@ def find(name: str) -> Claim:
     if name not in known:
         raise OptionError(f"claim: unknown {name!r}; the claims are {', '.join(known)}")
     return known[name]
+
+
+def rerun(claim: Claim, problems: Problems, out: Path, quick: bool) -> Entry:
+    """Measure what the claim needs on its homes anew, adding seeds until it is decided or there are no more.
+
+    The records lie in a folder of their own, which an interrupted rerun finds again and a finished one removes.
+    """
+    homes = {name: problems[name] for name in claim.homes}
+    folder = out / "rerun" / claim.id
+    asked = [Question(experiment, problem) for problem in homes.values() for experiment in _needed(claim, problem)]
+    for experiment, problem in asked:
+        results(experiment, last_stage(experiment, experiment.at(problem, quick), folder), folder)
+
+    def answer(question: Question, config: Any) -> Entries:
+        results(question.experiment, config, folder)
+        return ledger([claim], homes, folder)
+
+    entries = ledger([claim], homes, folder, quick)
+    if not quick:
+        entries = add_seeds([claim], entries, asked, folder, math.inf, answer)
+    shutil.rmtree(folder)
+    return entries[0]
+
+
+def _needed(claim: Claim, problem: Problem) -> list[Experiment[Any]]:
+    """The experiments of all that is said of the claim on this problem, each once."""
+    evidence = evidence_on(claim, problem)
+    if evidence is None:
+        return []
+    controls = [evidence.control] if evidence.control else []
+    every = [evidence.plain, *controls, *readings_on(claim, evidence, problem)]
+    return list({reading.experiment.name: reading.experiment for reading in every}.values())
 
 
 def as_text(e: Mapping[str, Any]) -> str:

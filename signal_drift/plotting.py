@@ -69,14 +69,6 @@ def draw_sorted(axes: Axes, spectrum: Float[np.ndarray, "n"], **style) -> None:
     axes.plot(position, np.sort(spectrum)[::-1], **style)
 
 
-def draw_quadrature(
-    axes: Axes, nodes: Float[np.ndarray, "probes steps"], weights: Float[np.ndarray, "probes steps"], **style
-) -> None:
-    """Draw a spectrum known by its quadrature like `draw_sorted`: descending nodes against their summed weights."""
-    order = np.argsort(nodes.ravel())[::-1]
-    axes.plot(np.cumsum(weights.ravel()[order]) / len(nodes), nodes.ravel()[order], **style)
-
-
 def draw_density(axes: Axes, spectrum: Float[np.ndarray, "n"], threshold: float, **style) -> None:
     """Draw the density of eigenvalues (share per unit of λ) for a symlog axis: counts over the bin width in λ.
 

@@ -61,12 +61,6 @@ def test_sorted_spectrum_descends_over_the_middle_of_each_share(panel):
     assert panel.lines[0].get_color() == "k"
 
 
-def test_quadrature_descends_over_the_weight_above(panel):
-    nodes, weights = np.array([[1.0, 3.0], [2.0, -1.0]]), np.array([[0.75, 0.25], [0.5, 0.5]])
-    plotting.draw_quadrature(panel, nodes, weights)
-    assert drawn(panel).tolist() == [[0.125, 3.0], [0.375, 2.0], [0.75, 1.0], [1.0, -1.0]]
-
-
 def test_density_has_the_share_of_every_bin_as_its_area(panel):
     spectrum = np.concatenate([np.linspace(-2, 3, 200), np.zeros(50)])
     plotting.draw_density(panel, spectrum, 1e-3)

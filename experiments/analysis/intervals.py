@@ -56,9 +56,9 @@ class Estimate:
     method: str
     n: int
     ends: Callable[[float], tuple[float, float]]
-    """From a confidence to both ends of the interval."""
+    """Gives both ends of the interval at a confidence."""
     again: Callable[[float, np.random.Generator], "Estimate"]
-    """What another experiment of this size and spread might estimate if the truth were the number given."""
+    """Draws what another experiment of this size and spread might estimate if the truth were the number given."""
 
     def at(self, confidence: float = CONFIDENCE) -> Interval:
         """Return the value with its interval at a confidence."""
@@ -124,7 +124,7 @@ def geometric_mean_of(samples: Float[np.ndarray, "n"]) -> Estimate:
 
 
 def _unknown(method: str, n: int) -> Estimate:
-    """What says nothing: it has neither value nor bounds."""
+    """Return an estimate that says nothing: it has neither value nor bounds."""
     return Estimate(np.nan, method, n, lambda confidence: (-np.inf, np.inf), lambda truth, rng: _unknown(method, n))
 
 

@@ -8,7 +8,7 @@ They stand in the order of the theory, then of the experiments.
 
 from dataclasses import replace
 
-from experiments.claims import algebra, curvature, dynamics, protocol, steps, traces, tuning
+from experiments.claims import algebra, compression, dynamics, powers, premise, protocol, spectra, steps, traces, tuning
 from experiments.ledger.claim import Claim
 
 ORDER = (
@@ -22,11 +22,11 @@ ORDER = (
 DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4")
 """Claims on expectations and trajectories that the checks of `signal_drift.propositions` hold on drawn problems too."""
 
-MODULES = (algebra, traces, curvature, steps, dynamics, tuning, protocol)
+MODULES = (algebra, premise, traces, compression, spectra, powers, steps, dynamics, tuning, protocol)
 
 
 def _extended(claim: Claim) -> Claim:
-    """With the reading on drawn problems, where there is a check of the statement."""
+    """Add the reading on drawn problems, where there is a check of the statement."""
     if claim.id not in DRAWN:
         return claim
     drawn = algebra.on_drawn_problems(claim.id, f"On problems drawn at random: {claim.statement}")

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import Estimate, exactly_known
-from experiments.claims.curvature import GAUSS_NEWTON, POWERS_OF_ALPHA, asymmetric, definite, ends_named, positive
+from experiments.claims.powers import POWERS_OF_ALPHA, asymmetric, positive
+from experiments.claims.premise import GAUSS_NEWTON, definite, ends_named
 from experiments.claims.steps import ascends_never
 from experiments.curvature import algebra, asymmetric_scaling, residual_curvature
 from experiments.dynamics import signal_descent

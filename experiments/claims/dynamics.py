@@ -156,13 +156,13 @@ CLAIMS = [
         (
             *(
                 Reading(
-                    f"{rule}, {variant}",
-                    f"64·η₀ oscillates, 128·η₀ diverges, 256·α₀ is stable and ends below it, with {rule}, {variant}.",
+                    f"{rule}, {words}",
+                    f"64·η₀ oscillates, 128·η₀ diverges, 256·α₀ is stable and ends below it, with {rule}, {words}.",
                     READINGS,
                     partial(under, rule, variant),
                 )
                 for rule in readings.RULES
-                for variant in readings.VARIANTS
+                for variant, words in readings.WORDS.items()
             ),
             Reading(
                 "what holds of it",

@@ -209,8 +209,10 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 
 
 CAPTIONS = {
-    "algebra": "Every statement's largest error lies left of its tolerance, and every control, the same with a part "
-    "changed, lies right of it (left is exact; a control that were left would prove nothing)."
+    "algebra": (
+        "The largest error of every statement and the smallest of every control, a statement two tolerances off, "
+        "in units of the tolerance: what is exact lies left of the line, and a control has to lie right of it."
+    ),
 }
 
 

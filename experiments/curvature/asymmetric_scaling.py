@@ -164,9 +164,11 @@ def _draw_powers(panel: plotting.Axes, data: xr.Dataset) -> None:
 
 
 CAPTIONS = {
-    "asymmetric_scaling": "The largest eigenvalue of H_Signal goes with α², the most negative of H_Drift with α: at "
-    "B = 0 by algebra (a), after training as measured (b); so λmax of H_LoRA nears that of H_Signal (c; nearer to 1 is "
-    "less drift in it)."
+    "asymmetric_scaling": (
+        "The largest eigenvalue of H_Signal and the most negative of H_Drift over α, with the powers 2 and 1 that "
+        "the paper states, at B = 0 (a) and after training (b); λmax of H_LoRA over that of H_Signal, which the "
+        "paper expects to near 1 (c; nearer to 1 is less drift in it)."
+    ),
 }
 
 

@@ -327,9 +327,11 @@ def _draw_densities(panel: plotting.Axes, config: Config, data: xr.Dataset) -> N
 
 
 CAPTIONS = {
-    "spectra_at_scale": "The ends of the four spectra at B = 0 grow with the stated powers of α (a, b), what lies "
-    "between is known from random vectors, with the error shown (c), and λmin of H_ℓ and H_Signal lies below 0, where "
-    "the paper has none (d; up is less indefinite)."
+    "spectra_at_scale": (
+        "The ends of the four spectra at B = 0 over α, with the stated powers (a, b); densities from random "
+        "vectors, with their error and the zeros that are known (c); λmin over λmax of H_ℓ and H_Signal, which "
+        "the paper expects not below 0 (d; up is less indefinite)."
+    ),
 }
 
 

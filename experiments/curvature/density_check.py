@@ -110,9 +110,10 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 
 
 CAPTIONS = {
-    "density_check": "A density of eigenvalues estimated from a few random vectors lies within two of its standard "
-    "errors of that of all eigenvalues, where these are known; to that error it can be relied on at larger sizes "
-    "(nearer to the wide line is better)."
+    "density_check": (
+        "A density of eigenvalues estimated from a few random vectors with two of its standard errors, beside "
+        "that of all eigenvalues, where these are known (nearer to the wide line is better)."
+    ),
 }
 
 

@@ -331,11 +331,15 @@ def _name_layers(panel: plotting.Axes, names: list[str], first: bool) -> None:
 
 
 CAPTIONS = {
-    "layers": "In every layer the trace of H_Signal is that of P3 within chance (a; inside the band is as stated), and "
-    "its largest eigenvalue is near the paper's factor times that of H_ℓ at B = 0 (b, c; a filled mark at the bar is "
-    "as stated).",
-    "layer_shares": "Which layers carry the squared norm of H_ℓ and of H_Signal, before and after training; what is "
-    "missing from 1 lies between layers (right is a larger share).",
+    "layers": (
+        "The trace of H_Signal layer by layer, in standard errors from what P3 says (a; inside the band is as "
+        "stated), and its largest eigenvalue over the paper's factor times that of H_ℓ (b, c; a filled mark at "
+        "the bar is as stated)."
+    ),
+    "layer_shares": (
+        "Which layers carry the squared norm of H_ℓ and of H_Signal, before and after training; what is missing "
+        "from 1 lies between layers (right is a larger share)."
+    ),
 }
 
 

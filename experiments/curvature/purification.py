@@ -219,7 +219,7 @@ def _figure(config: Config, data: xr.Dataset, distance: xr.Dataset) -> plotting.
     sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
     figure, (left, middle, right) = plotting.panels(3, f"F8c  Spectral purification: {sizes}", height=4.8)
     draw_spectra(left, config, data)
-    left.set_title(r"(a) $H_{LoRA}$ nears $H_{Signal}$, seed 0")
+    left.set_title(r"(a) spectra of $H_{LoRA}$ and $H_{Signal}$, seed 0")
     _draw_signs(middle, data)
     _draw_distances(right, data, distance)
     return figure
@@ -247,7 +247,7 @@ def draw_spectra(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None
 
 
 def _draw_signs(panel: plotting.Axes, data: xr.Dataset) -> None:
-    """How far below 0 each spectrum reaches, at every seed and in the mean."""
+    """Draw how far below 0 each spectrum reaches, at every seed and in the mean."""
     for name, ends, color, mark in (
         (r"$H_{LoRA}$", _ends(data.lora), "lora", "o"),
         (r"$H_{Signal}$", _ends(data.signal), "signal", "s"),
@@ -285,7 +285,7 @@ def _draw_distances(panel: plotting.Axes, data: xr.Dataset, distance: xr.Dataset
         label=r"Weyl's bound over $\lambda_{max}$: $\alpha^{-1}$",
     )
     plotting.log_axis(panel, "α", f"mean distance, over that at α = {alpha[0]:g}", log_x=4)
-    panel.set_title("(c) nearer by ratio, farther by difference")
+    panel.set_title("(c) distance, by ratio and by difference")
     _legend_below(panel, 1)
 
 
@@ -294,10 +294,12 @@ def _legend_below(panel: plotting.Axes, columns: int) -> None:
 
 
 CAPTIONS = {
-    "purification": "As α grows the spectrum of H_LoRA, over λmax of H_Signal, approaches that of H_Signal (a; up is "
-    "positive curvature), as the paper says; but half of H_LoRA's eigenvalues stay negative, H_Signal itself reaches "
-    "below 0 where H_ℓ does (b; up is less indefinite), and by difference, not ratio, the two move apart (c; down is "
-    "nearer)."
+    "purification": (
+        "The spectrum of H_LoRA over λmax of H_Signal for several α, beside that of H_Signal, which the paper "
+        "expects it to near as α grows (a; up is positive curvature). How far below 0 each spectrum reaches, "
+        "where the paper expects H_ℓ and H_Signal not to (b; up is less indefinite). The mean distance of the "
+        "two, by ratio and by difference, X13 expecting the second to grow (c; down is nearer)."
+    ),
 }
 
 

@@ -132,9 +132,11 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 
 
 CAPTIONS = {
-    "residual_curvature": "H_ℓ has eigenvalues below 0 before and after training (a: all of them, none by sampling), "
-    "against the premise of P2; they come from the residual term R, while the Gauss–Newton matrix G has none (b; up is "
-    "less negative curvature, 0 is none)."
+    "residual_curvature": (
+        "All eigenvalues of H_ℓ before and after training, none of which the premise of P2 allows below 0 (a). "
+        "The most negative eigenvalue of H_ℓ, of the Gauss–Newton matrix G, which X6 expects at 0, and of the "
+        "residual term R = H_ℓ − G (b; up is less negative curvature)."
+    ),
 }
 
 

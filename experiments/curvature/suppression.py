@@ -101,12 +101,6 @@ def aligned_traces(data: xr.Dataset) -> Traces:
     return Traces(data.aligned.values, _task_traces(data), data.aligned_deviation.values)
 
 
-def traces_at_rank(config: Config, data: xr.Dataset) -> Traces:
-    """Compare Tr H_Signal at α = r with Tr H_ℓ, from the draws at the stored α: at fixed weights it goes with α²."""
-    scale = np.array([r / config.alpha for r in config.ranks]) ** 2
-    return Traces(data.draws.values * scale[:, None], _task_traces(data), data.deviation.values * scale)
-
-
 def _task_traces(data: xr.Dataset) -> np.ndarray:
     return np.repeat(data.task.values.sum(1)[:, None], data.sizes["rank"], axis=1)
 
@@ -226,11 +220,15 @@ def _traces(config: Config, data: xr.Dataset) -> plotting.Figure:
 
 
 CAPTIONS = {
-    "spectral_suppression": "The spectrum of H_Signal is that of H_ℓ made smaller (a, b; half of it is exactly 0, the "
-    "A-block), its trace by the factor α²σ_A²/r within the scatter of one draw of A, its ends only by the order of it "
-    "(c; nearer to 1 is nearer to the paper's factor).",
-    "trace_by_rank": "Over draws of A the mean of Tr H_Signal is α²(σ_A²/r) Tr H_ℓ at every rank (a), within the "
-    "standard errors that X2 allows (b; inside the band is as stated).",
+    "spectral_suppression": (
+        "The spectra of H_ℓ and of H_Signal, half of which is 0 at B = 0, the A-block (a, b), and the trace and "
+        "the largest eigenvalue over the paper's factor α²σ_A²/r (c; nearer to 1 is nearer to the paper's "
+        "factor)."
+    ),
+    "trace_by_rank": (
+        "The mean of Tr H_Signal over draws of A beside α²(σ_A²/r) Tr H_ℓ at every rank (a), and its distance in "
+        "standard errors by X2 (b; inside the band is as stated)."
+    ),
 }
 
 

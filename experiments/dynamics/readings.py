@@ -102,7 +102,7 @@ WORDS = {
     "W0-and-A-std-1_d": "W₀ and A ~ N(0, 1/d²)",
     "float64": "in float64",
 }
-"""The same for a figure."""
+"""The same for a reader."""
 
 
 def refuses(problem: Problem) -> str:
@@ -184,7 +184,10 @@ def nearest(names: xr.DataArray) -> tuple[int, list[str]]:
     count = (agreement(names) > 0.5).sum("run")
     most = int(count.max())
     return most, [
-        f"{rule}, {variant}" for rule in RULES for variant in VARIANTS if count.sel(rule=rule, variant=variant) == most
+        f"{rule}, {words}"
+        for rule in RULES
+        for variant, words in WORDS.items()
+        if count.sel(rule=rule, variant=variant) == most
     ]
 
 
@@ -200,7 +203,7 @@ def _row(data: xr.Dataset, names: xr.DataArray, rule: str, variant: str) -> Row:
     level = final(data.loss).sel(here)
     ratio = geometric_mean_of((level.sel(run="256·α₀") / level.sel(run="128·η₀")).values)
     found = "; ".join(counted(names.sel(here).sel(run=run)) for run in RUNS)
-    quantity = f"F2a  {rule}, {variant}: {', '.join(RUNS)}; final loss of the last over the second"
+    quantity = f"F2a  {rule}, {WORDS[variant]}: {', '.join(RUNS)}; final loss of the last over the second"
     value, interval = ratio.cells("not finite")
     return Row(quantity, f"{'; '.join(STATED[run] for run in RUNS)}; < 1", f"{found}; {value}", interval)
 
@@ -220,7 +223,8 @@ def _sentences(data: xr.Dataset, names: xr.DataArray) -> list[str]:
     ]
     same = abs(level.sel(variant="float64") / level.sel(variant="plain") - 1).max(["run", "seed"])
     changes = ", ".join(f"{float(same.sel(rule=rule)):.1e} with {rule}" for rule in RULES)
-    return [*sentences, f"Float64 instead of float32 changes the final loss of the plain reading by at most {changes}."]
+    change = f"Float64 instead of float32 changes the final loss by at most {changes}, all else as the paper says."
+    return [*sentences, change]
 
 
 def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> plotting.Figure:

@@ -42,9 +42,9 @@ class Config(Setting):
     learning_rate: float = 1e-4
     """η₀ of Adam."""
     eta_multipliers: tuple[float, ...] = (128.0,)
-    """η/η₀ of the trajectories at α = 1; by default those of which App. E speaks."""
+    """η/η₀ of the trajectories at α = 1; by default the largest of F2."""
     alpha_multipliers: tuple[float, ...] = (256.0,)
-    """α of the trajectories at η₀; by default those of which App. E speaks."""
+    """α of the trajectories at η₀; by default the largest of F2."""
     steps: int = 100
     """Training steps."""
     every: int = 2

@@ -269,7 +269,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 CAPTIONS = {
     "stability": (
         "The learning rate at which gradient descent from B = 0 turns unstable, by three meanings of the word: L1 "
-        "expects 2/λmax, the line at 1 in the middle; higher tolerates more. H_LoRA is not ⪰ 0 here (X13), so "
+        "expects 2/λmax, the line at 1 in the middle; higher tolerates more. H_LoRA at B = 0 is never ⪰ 0 (X13), so "
         "only the part of L1 on λmax is at stake."
     ),
 }

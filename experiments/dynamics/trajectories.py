@@ -156,8 +156,8 @@ CAPTIONS = {
         "throughout, X14 expects every run to tend to 2(t − 1); higher is purer."
     ),
     "purity_exponents": (
-        "The exponents of η and α in signal over drift at every step: P4 states −1 and 0, which holds at the "
-        "second step, and X14 expects both to go to 0."
+        "The exponents of η and α in signal over drift at every step: P4 states −1 and 0, "
+        "and X14 expects both to go to 0."
     ),
 }
 """What to see in each figure, what is expected, and which side is better."""

@@ -121,7 +121,7 @@ def exponents_figure(config: Families, data: xr.Dataset) -> plotting.Figure:
         panel.plot(y.step, y.median("seed"), style, color=plotting.COLOR[color], label=f"exponent of {family}")
         panel.axhline(stated, ls=":", color=plotting.COLOR[color], label=f"P4 states {stated} for {family}")
     panel.set(xlabel="step t", ylabel="exponent in signal / drift", xscale="log")
-    panel.set_title("Θ(1/η) holds of the first steps; by X14 the exponent then goes to 0")
+    panel.set_title("paper: −1 for η and 0 for α throughout; X14: both go to 0")
     panel.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure
 

@@ -67,7 +67,7 @@ def _first_rows(data: xr.Dataset) -> list[Row]:
 
 
 def _sentences(data: xr.Dataset) -> list[str]:
-    """Where the fitted exponents leave the derived ones, and what becomes of α under gradient descent."""
+    """Say where the fitted exponents leave the derived ones, and what becomes of α under gradient descent."""
     off = {
         f"{name}, {READ_OFF[state][1]}": exponent_error(data, name, state) for state in READ_OFF for name in OPTIMIZERS
     }

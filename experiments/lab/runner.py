@@ -48,7 +48,7 @@ class Stored(NamedTuple):
     seconds: float | None
     reason: str
     digest: str = ""
-    """Of the bytes of all its files, in the order of the points."""
+    """Digest of the bytes of all its files, in the order of the points."""
 
 
 def from_store(experiment: Experiment[C], config: C, out: Path) -> Stored:

@@ -48,12 +48,6 @@ GLOSSARY = {
     "first": ("unstable: the first step raises the loss", r"^first$|, first$"),
     "climbs": ("unstable: some step raises the loss", r"^climbs$|, climbs$"),
     "exceeds": ("unstable: the loss passes its first value", r"^exceeds$|, exceeds$"),
-    "activated": ("an activation after the last layer too", r", activated$"),
-    "minibatch": ("a tenth of the inputs at every step", r", minibatch$"),
-    "targets-x10, targets-x0.1": ("all targets ten times, or a tenth, as large", r", targets-x"),
-    "summed": ("the loss is a sum where it else is a mean", r", summed$"),
-    "A-std-1_d, W0-and-A-std-1_d": ("A, or W₀ and A, of standard deviation 1/d where it else is 1/√d", r"std-1_d$"),
-    "float64": ("trained in float64 where it else is float32", r", float64$"),
 }
 """By the symbol or word what it means, and where a text has it."""
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ from experiments.lab.errors import ControlError
 from experiments.lab.experiment import Experiment
 from experiments.lab.files import replacing
 from experiments.lab.problem import Problem
-from experiments.lab.runner import Stored, from_store, last_stage, results
+from experiments.lab.runner import Stored, from_store, last_stage
 from experiments.lab.store import MARK, figure_name
 from experiments.ledger import sentences
 from experiments.ledger.claim import Claim, Evidence, Reading
@@ -96,9 +95,7 @@ def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) ->
         (name, judge(evidence.plain, problems[name], read)) for name, evidence in _at_home(claim, problems, homes)
     ]
     together = (
-        _together([x for _, x in judged])
-        if judged
-        else Judged("not testable here", reason=_refusal(claim, problems[homes[0]]))
+        _together(dict(judged)) if judged else Judged("not testable here", reason=_refusal(claim, problems[homes[0]]))
     )
     readings = [reading | {"problem": name} for name in homes for reading in cells[name]["readings"]]
     narrower = _supported_everywhere(readings)
@@ -222,16 +219,23 @@ def _told(judged: Judged) -> Entry:
     }
 
 
-def _together(judged: Sequence[Judged]) -> Judged:
+def _together(judged: Mapping[str, Judged]) -> Judged:
     """The verdict of all findings together; those of a problem on which it is not testable do not count."""
-    asked = [x for x in judged if x.verdict != "not testable here"]
+    asked = [x for x in judged.values() if x.verdict != "not testable here"]
     if not asked:
-        return Judged("not testable here", reason="; ".join(dict.fromkeys(x.reason for x in judged)))
+        return Judged("not testable here", reason=_reasons({name: x.reason for name, x in judged.items()}))
     missing = next((x for x in asked if x.verdict == "not run"), None)
     if missing:
         return missing
     findings, looks = [finding for x in asked for finding in x.findings], max(x.looks for x in asked)
     return Judged(decide(findings, looks).verdict, findings, looks=looks)
+
+
+def _reasons(by_problem: Mapping[str, str]) -> str:
+    """The reason of all problems, or where they differ each with the names of those that it holds of."""
+    distinct = dict.fromkeys(by_problem.values())
+    named = {reason: ", ".join(name for name, x in by_problem.items() if x == reason) for reason in distinct}
+    return next(iter(distinct)) if len(distinct) == 1 else "; ".join(f"on {n}: {reason}" for reason, n in named.items())
 
 
 def _supported_everywhere(readings: Sequence[Entry]) -> list[str]:
@@ -286,7 +290,7 @@ def _reading(reading: Reading, problem: Problem, read: Store) -> Entry:
 
 
 def _powers(judged: Judged) -> list[float]:
-    """How often each finding would have noticed a truth two margins off."""
+    """Say how often each finding would have noticed a truth two margins off."""
     trials = sum(x.estimate.n > 0 for x in judged.findings)
     return [round(power_of(x, trials, judged.looks), 3) for x in judged.findings]
 
@@ -344,22 +348,3 @@ def by_verdict(entries: Sequence[Entry]) -> str:
     """List the ids of the claims under each verdict, as a Markdown table."""
     rows = [(v, ", ".join(e["id"] for e in entries if e["verdict"] == v)) for v in VERDICTS]
     return "\n".join(["| verdict | claims |", "|---|---|", *(f"| {v} | {ids} |" for v, ids in rows if ids)])
-
-
-def rerun(claim: Claim, problems: Problems, out: Path, quick: bool) -> Entry:
-    """Measure what the claim needs on its homes anew, in a folder that an interrupted rerun finds again.
-
-    At the first stage: what more seeds change is seen in a reproduction.
-    """
-    homes = {name: problems[name] for name in claim.homes}
-    folder = out / "rerun" / claim.id
-    for problem in homes.values():
-        evidence = evidence_on(claim, problem)
-        if evidence is not None:
-            controls = [evidence.control] if evidence.control else []
-            every = [evidence.plain, *controls, *readings_on(claim, evidence, problem)]
-            for experiment in {reading.experiment.name: reading.experiment for reading in every}.values():
-                results(experiment, experiment.at(problem, quick), folder)
-    measured = entry(claim, homes, store(folder, quick), quick)
-    shutil.rmtree(folder)
-    return measured

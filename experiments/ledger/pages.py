@@ -20,7 +20,7 @@ from experiments.ledger.strips import WIDTH, strip
 from experiments.ledger.svg import inline, sharing_letters
 from experiments.ledger.table import Entry, problems
 from experiments.ledger.text import allowed, duration, interval, mathematics, method, number, plain, short, subscripts
-from experiments.ledger.verdict import VERDICTS
+from experiments.ledger.verdict import ERROR, VERDICTS
 
 TITLE = "Does LoRA’s α theory hold?"
 MARKS = {"supported": "✔", "refuted": "✘", "inconclusive": "◇", "not testable here": "–", "not run": "", "new": "★"}
@@ -84,6 +84,7 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
         "problems": problems(ledger),
         "marks": MARKS,
         "counts": counts(ledger),
+        "confidence": 1 - ERROR,
         "measurements": len({entry["measurement"] or entry["id"] for entry in ledger}),
         "same": shared_measurements(ledger),
         "unsound": unsound(ledger),

@@ -12,6 +12,8 @@ BETTER = ("F2a-trajectories", "F2b-drift-noise", "F2c-purity", "F1b-paths", "V-p
 RULE = ("K1-alignment", "P3-trace", "X8", "V2", "V-protocol")
 """Statements on V2: what it is derived from, then how it does."""
 EXAMPLE = "P3-trace"
+DECIDED = ("supported", "refuted", "inconclusive")
+"""Verdicts of what was measured."""
 
 
 class Answer(NamedTuple):
@@ -56,16 +58,17 @@ def rule(ledger: Sequence[Entry]) -> Answer:
     found = _named(ledger, RULE)
     tuned = next((e for e in found if e["id"] == "V2"), None)
     known = {
-        "supported": "Here the best α lay where V2 puts it.",
-        "refuted": "Here the best α did not lie where V2 puts it.",
-        "inconclusive": "Whether the best α lies where V2 puts it is undecided here.",
-        "not testable here": "Whether the best α lies where V2 puts it could not be tested at this size.",
-        "not run": "Whether the best α lies where V2 puts it was not run.",
+        "supported": "Here the best α lay where V2 puts it",
+        "refuted": "Here the best α did not lie where V2 puts it",
+        "inconclusive": "Whether the best α lies where V2 puts it is undecided here",
+        "not testable here": "Whether the best α lies where V2 puts it could not be tested at this size",
+        "not run": "Whether the best α lies where V2 puts it was not run",
     }
+    here = f"{known[tuned['verdict']]}{_by_problem(tuned)}. " if tuned else ""
     words = (
         "V2 sets α = √r/σ_A in each layer; for A drawn as PyTorch and PEFT draw it, that is √(3·d_in·r), with d_in the "
-        f"inputs of the layer. {known[tuned['verdict']] if tuned else ''} Take it for a start of a sweep, not for its "
-        "end, and hold it against your own model:"
+        f"inputs of the layer. {here}Take it for a start of a sweep, not for its end, and hold it against your own "
+        "model:"
     )
     command = "python -m experiments verify path/to/file.py:problem"
     return Answer("Can I use V2 on my model?", words, command, found)
@@ -77,7 +80,7 @@ def untested(ledger: Sequence[Entry]) -> Answer:
     asked = problems(ledger)
     cells = [cell["verdict"] for e in ledger for name, cell in e["problems"].items() if name in asked]
     blank, dashed = cells.count("not run"), cells.count("not testable here")
-    never = sorted({name for e in ledger for name in e["problems"]} - asked.keys())
+    never = sorted({f"{x['label']} ({name})" for e in ledger for name, x in e["problems"].items() if name not in asked})
     unrun = f" Nothing was run on {', '.join(never)}." if never else ""
     words = (
         f"{len(found)} of {len(ledger)} statements. Of {len(cells)} cells of the matrix {blank} are blank, not run, "
@@ -97,6 +100,13 @@ def again(ledger: Sequence[Entry]) -> Answer:
 def _named(ledger: Sequence[Entry], ids: Sequence[str]) -> list[Entry]:
     found = {e["id"]: e for e in ledger}
     return [found[name] for name in ids if name in found]
+
+
+def _by_problem(entry: Entry) -> str:
+    """Name under each verdict the problems that have it, where there are several and one of them was asked."""
+    found = {v: [name for name, cell in entry["problems"].items() if cell["verdict"] == v] for v in VERDICTS}
+    told = [f"{v} on {', '.join(found[v])}" for v in DECIDED if found[v]]
+    return f" ({'; '.join(told)})" if len(entry["problems"]) > 1 and told else ""
 
 
 def _tally(entries: Sequence[Entry]) -> str:

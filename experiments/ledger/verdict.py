@@ -155,7 +155,7 @@ class Decided(NamedTuple):
     verdict: Verdict
     each: tuple[Verdict, ...]
     confidence: float
-    """Of the interval by which a single finding is decided."""
+    """Confidence of the interval by which a single finding is decided."""
 
 
 def decide(findings: Sequence[Finding], looks: int = 1) -> Decided:

@@ -186,22 +186,35 @@ def failures(checks: Iterable[Check]) -> list[str]:
 
     Each statement that fails, and each that holds without power: its control, two tolerances off, passes as well.
     """
-    met = [check for check in checks if check.applicable]
-    failed = [str(check) for check in met if not check.holds]
-    blind = [f"{x}; has no power: its control passes: {x.control}" for x in met if x.holds and not x.refutes_control]
-    return failed + blind
+    found = list(checks)
+    return [
+        *(str(check) for check in _failed(found)),
+        *(f"{check}; has no power: its control passes: {check.control}" for check in _blind(found)),
+    ]
+
+
+def _failed(checks: Iterable[Check]) -> list[Check]:
+    return [check for check in checks if check.applicable and not check.holds]
+
+
+def _blind(checks: Iterable[Check]) -> list[Check]:
+    """Those that hold and would have held whatever is true."""
+    return [check for check in checks if check.applicable and check.holds and not check.refutes_control]
 
 
 def _table(checks: Checks) -> Table:
     rows = [(c.claim, c.statement, _outcome(c), number(c.ratio), number(c.control_ratio)) for c in checks]
-    failed = len(failures(checks))
-    title = f"{len(checks)} checks, {f'{failed} FAIL' if failed else 'none fails'} where the assumptions are met"
+    failed, blind = len(_failed(checks)), len(_blind(checks))
+    outcome = f"{f'{failed} FAIL' if failed else 'none fails'}{f', {blind} without power' if blind else ''}"
+    title = f"{len(checks)} checks, {outcome} where the assumptions are met"
     return Table(title, ("claim", "statement", "", "error/tolerance", "of the control"), rows)
 
 
 def _outcome(check: Check) -> str:
     unmet = ", ".join(name for name, met in check.assumptions.items() if not met)
-    return f"not met: {unmet}" if unmet else "holds" if check.holds else "FAILS"
+    if unmet:
+        return f"not met: {unmet}"
+    return "FAILS" if not check.holds else "holds" if check.refutes_control else "holds, without power"
 
 
 displayed_as(_table)(Checks)

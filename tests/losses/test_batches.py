@@ -71,7 +71,7 @@ def test_batches_of_unequal_sizes_are_weighted():
 
 @pytest.mark.parametrize("place", ["device", "host"])
 def test_memory_of_a_product_does_not_grow_with_the_number_of_batches(place):
-    """By the compiler's own account of temporary memory; the control is the loss on all samples at once."""
+    """The compiler's own account of temporary memory decides; the control is the loss on all samples at once."""
     base, theta, _ = problem()
 
     def temporary(loss):

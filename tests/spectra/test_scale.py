@@ -35,7 +35,7 @@ def operator(part, c):
 
 @cache
 def spectrum(part):
-    """All of it, from the dense matrix at c = 1 by NumPy."""
+    """Return all eigenvalues of the part at c = 1, of its dense matrix by NumPy."""
     P = problem(POINTS[part])
     H = np.asarray(getattr(sd.decompose(P.loss, P.base, P.adapters, P.scaling), part).dense())
     return np.linalg.eigvalsh((H + H.T) / 2)

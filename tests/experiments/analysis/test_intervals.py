@@ -40,7 +40,7 @@ Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, ...]]
 
 
 def covered(make: Make, draw: Draw, truth: float, n: int, repeats: int = REPEATS) -> dict[float, int]:
-    """How many of so many intervals hold the truth, at each level."""
+    """Count the intervals that hold the truth, at each level."""
     rng = np.random.default_rng(n)
     counts = dict.fromkeys(LEVELS, 0)
     for _ in range(repeats):
@@ -191,7 +191,7 @@ SHORTFALLS = [
 def test_shortfalls_are_what_is_stated(
     name: str, make: Make, draw: Draw, truth: float, stated: dict[int, float]
 ) -> None:
-    """What Student's t covers of means of what is not normal where 95% is claimed, from 100,000 simulated intervals.
+    """Student's t covers this share of means of skewed samples where 95% is claimed, by 100,000 simulated intervals.
 
     Right skew costs up to 11 points and 40 samples do not mend it; a share belongs to `share_of`, never to t.
     """
@@ -337,7 +337,7 @@ OTHERS = np.random.default_rng(4).normal(2.0, 0.5, 12)
 
 
 def _spread_of_medians(x: np.ndarray) -> float:
-    """Of the median of n draws, n odd, from n values: x₍ⱼ₎ with the probability that binomial sums give."""
+    """Return the deviation of the median of n draws from n values, n odd: x₍ⱼ₎ by binomial sums."""
     n = len(x)
     at_most = scipy.stats.binom.sf(n // 2, n, np.arange(n + 1) / n)
     weights = np.diff(at_most)

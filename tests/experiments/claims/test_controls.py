@@ -15,7 +15,7 @@ def finding(name: str, *samples: float) -> Finding:
 
 
 def test_apartness_is_the_level_of_a_t_test():
-    """Of samples 1, 2, 3 the mean is 2 = √12 standard errors; for 2 degrees of freedom p = 1 − t/√(t² + 2)."""
+    """The mean of the samples 1, 2, 3 is 2 = √12 standard errors; for 2 degrees of freedom p = 1 − t/√(t² + 2)."""
     p = 1 - np.sqrt(12 / 14)
     assert apartness(finding("", 1.0, 2.0, 3.0)) == pytest.approx(-np.log10(p), abs=1e-4)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.claims import curvature as hessians
-from experiments.claims import traces
+from experiments.claims import compression, powers, premise, spectra, traces
 from experiments.curvature import asymmetric_scaling, at_scale, layers, purification, residual_curvature, suppression
 from experiments.ledger.claim import Claim
 from experiments.ledger.verdict import Finding, Verdict, decide
 from experiments.problems import PROBLEMS
 
+AT_FIXED_WEIGHTS = [c for module in (traces, compression, premise, spectra, powers) for c in module.CLAIMS]
 SEEDS = range(5)
 MLP = PROBLEMS["mlp"]
 
@@ -49,7 +49,7 @@ def _powers(signal: float, drift: float, limit: float, noise: float) -> xr.Datas
     ],
 )
 def test_asymmetry(truth: tuple[float, ...], wanted: str) -> None:
-    assert verdict(hessians.asymmetric(asymmetric_scaling.Config(MLP), _powers(*truth))) == wanted
+    assert verdict(powers.asymmetric(asymmetric_scaling.Config(MLP), _powers(*truth))) == wanted
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,17 @@ def test_asymmetry(truth: tuple[float, ...], wanted: str) -> None:
 )
 def test_control_of_the_asymmetry_falls_only_in_both_exponents(signal: float, drift: float, wanted: str) -> None:
     """The control says 1.8 and 1.2, each two margins off: where one of them is so, the other alone is not enough."""
-    found = hessians.asymmetric_control(asymmetric_scaling.Config(MLP), _powers(signal, drift, 1.0, 0.01))
+    found = powers.asymmetric_control(asymmetric_scaling.Config(MLP), _powers(signal, drift, 1.0, 0.01))
     assert len(found) == 1
     assert verdict(found) == wanted
 
 
 def test_an_eigenvalue_of_the_other_sign_has_no_power_of_alpha() -> None:
     config, data = asymmetric_scaling.Config(MLP), _powers(2.0, 1.0, 1.0, 0.01)
-    assert hessians.positive(config, data) == ""
-    reason = hessians.positive(config, data.assign(lora_max=-data.lora_max))
+    assert powers.positive(config, data) == ""
+    reason = powers.positive(config, data.assign(lora_max=-data.lora_max))
     assert reason.startswith("λmax[H_LoRA] is not known to be above 0")
-    assert "λmax[H_Signal]" in hessians.positive(config, data.assign(signal_max=data.signal_max * np.nan))
+    assert "λmax[H_Signal]" in powers.positive(config, data.assign(signal_max=data.signal_max * np.nan))
 
 
 def _draws(config: suppression.Config, law: np.ndarray, bias: float, deviation: np.ndarray) -> xr.Dataset:
@@ -127,7 +127,7 @@ def test_control_of_the_trace_law_is_what_holds_at_a_tenth_more() -> None:
 
 @pytest.mark.parametrize("rank", [0, 3, 6])
 def test_control_of_the_trace_law_falls_only_at_every_rank(rank: int) -> None:
-    """Where one rank alone has the trace of the wrong law, the control is not refuted, and the law is."""
+    """The control is not refuted, and the law is, where one rank alone has the trace of the wrong law."""
     config = suppression.Config(MLP)
     law = _law(config)
     data = _draws(config, law * np.where(np.arange(len(config.ranks)) == rank, 1.1, 1.0), 1.0, 0.1 * law)
@@ -213,16 +213,16 @@ def _compressed(top: float, trace: float) -> xr.Dataset:
 def test_suppression(top: float, trace: float, wanted: str) -> None:
     """λmax in order of magnitude, the trace more tightly; the trace is asked only if away from 0."""
     config, data = suppression.Config(MLP), _compressed(top, trace)
-    assert verdict(traces.suppressed(config, data)) == wanted
+    assert verdict(compression.suppressed(config, data)) == wanted
     noisy = data.assign(own_deviation=2 * data.own_deviation)
-    assert [finding.quantity[:4] for finding in traces.suppressed(config, noisy)] == ["λmax"]
+    assert [finding.quantity[:4] for finding in compression.suppressed(config, noisy)] == ["λmax"]
 
 
 @pytest.mark.parametrize(
     ("top", "trace", "wanted"), [(1.2, 1.02, "refuted"), (10.0, 10.0, "supported"), (1.2, 10.0, "supported")]
 )
 def test_control_of_suppression_falls_only_in_both_ratios(top: float, trace: float, wanted: str) -> None:
-    assert verdict(traces.suppressed_control(suppression.Config(MLP), _compressed(top, trace))) == wanted
+    assert verdict(compression.suppressed_control(suppression.Config(MLP), _compressed(top, trace))) == wanted
 
 
 def _samples(bias: float, noise: float) -> xr.Dataset:
@@ -274,13 +274,13 @@ def _blocks(*ratios: float) -> tuple[layers.Config, xr.Dataset]:
 )
 def test_suppression_by_layer(ratios: tuple[float, ...], plain: str, control: str) -> None:
     config, data = _blocks(*ratios)
-    assert verdict(traces.suppressed_by_layer(config, data)) == plain
-    assert verdict(traces.suppressed_by_layer_control(config, data)) == control
-    assert traces.layers_certified(config, data) == ""
+    assert verdict(compression.suppressed_by_layer(config, data)) == plain
+    assert verdict(compression.suppressed_by_layer_control(config, data)) == control
+    assert compression.layers_certified(config, data) == ""
 
 
 def test_a_layer_without_a_certificate_is_named() -> None:
-    assert traces.layers_certified(*_blocks(1.0, np.nan)).endswith("in layer 1")
+    assert compression.layers_certified(*_blocks(1.0, np.nan)).endswith("in layer 1")
 
 
 def _spectra(lowest: float, approach: float, absolute: float = 0.0) -> tuple[purification.Config, xr.Dataset]:
@@ -301,35 +301,39 @@ def _spectra(lowest: float, approach: float, absolute: float = 0.0) -> tuple[pur
 )
 def test_purification(lowest: float, approach: float, wanted: str) -> None:
     config, data = _spectra(lowest, approach)
-    assert verdict(hessians.purified(config, data)) == wanted
-    assert verdict(hessians.leaves(config, data)) == ("refuted" if approach < 0 else "supported")
+    assert verdict(spectra.purified(config, data)) == wanted
+    assert verdict(spectra.leaves(config, data)) == ("refuted" if approach < 0 else "supported")
 
 
 def test_purification_is_relative_to_the_largest_eigenvalue() -> None:
     """The distance over λmax ∝ α² falls as 1/α, and so the distance itself grows as α."""
     config, data = _spectra(0.0, -1.0, 2.0)
-    assert verdict(hessians.relative_distance(config, data)) == "supported"
-    (found,) = hessians.absolute_distance(config, data)
+    assert verdict(spectra.relative_distance(config, data)) == "supported"
+    (found,) = spectra.absolute_distance(config, data)
     assert found.estimate.value == pytest.approx(1.0, abs=1e-9)
     assert verdict([found]) == "refuted"
 
 
 def test_one_draw_that_is_definite_refutes_that_H_LoRA_is_indefinite() -> None:
     config, data = _spectra(-0.1, -1.0)
-    assert verdict(hessians.indefinite(config, data)) == "supported"
+    assert verdict(spectra.indefinite(config, data)) == "supported"
     one = data.lora.copy()
     one[2, -1] = abs(one[2, -1])
-    assert verdict(hessians.indefinite(config, data.assign(lora=one))) == "refuted"
+    assert verdict(spectra.indefinite(config, data.assign(lora=one))) == "refuted"
 
 
-def _counted(negative: Sequence[int], zero: float = 0.5) -> tuple[purification.Config, xr.Dataset]:
+def _counted(negative: Sequence[int], zero: float = 0.5, pairs: int = 6) -> tuple[purification.Config, xr.Dataset]:
     """Spectra of ten eigenvalues ±1, so many of them negative at each seed, and ±`zero`."""
     config = purification.Config(MLP, seeds=len(negative))
     lora = np.array([[-1.0] * n + [-zero, zero] + [1.0] * (10 - n) for n in negative])
     alphas = np.array(config.alphas)
     dims = ("seed", "alpha", "theta_index")
     data = xr.Dataset(
-        {"lora": (dims, lora[:, None] * alphas[:, None])}, {"alpha": alphas, "seed": range(len(negative))}
+        {
+            "lora": (dims, lora[:, None] * alphas[:, None]),
+            "pairs": (dims[:2], np.full((len(negative), len(alphas)), pairs)),
+        },
+        {"alpha": alphas, "seed": range(len(negative))},
     )
     return config, data
 
@@ -343,27 +347,27 @@ def _counted(negative: Sequence[int], zero: float = 0.5) -> tuple[purification.C
     ],
 )
 def test_X13_counts_both_signs_at_every_draw(negative: tuple[int, ...], plain: str, control: str) -> None:
-    """With r·Σ rank G = 6 five and one of each sign are just enough; one more of either is one less of the other."""
+    """Five of one sign and one of the other are just enough where r·Σ rank G = 6; six and none are not."""
     config, data = _counted(negative)
-    assert verdict(hessians.both_signs(config, data, ranks=lambda problem, seed: 6)) == plain
-    assert verdict(hessians.both_signs_control(config, data, ranks=lambda problem, seed: 6)) == control
+    assert verdict(spectra.both_signs(config, data)) == plain
+    assert verdict(spectra.both_signs_control(config, data)) == control
 
 
 def test_X13_control_is_supported_where_there_is_one_more_of_each_sign() -> None:
-    config, data = _counted((5, 5))
-    assert verdict(hessians.both_signs_control(config, data, ranks=lambda problem, seed: 5)) == "supported"
+    config, data = _counted((5, 5), pairs=5)
+    assert verdict(spectra.both_signs_control(config, data)) == "supported"
 
 
 def test_X13_leaves_open_what_rounding_blurs() -> None:
-    config, data = _counted((5, 5), zero=1e-16)
-    assert verdict(hessians.both_signs(config, data, ranks=lambda problem, seed: 6)) == "inconclusive"
-    assert verdict(hessians.both_signs(config, data, ranks=lambda problem, seed: 5)) == "supported"
+    assert verdict(spectra.both_signs(*_counted((5, 5), zero=1e-16, pairs=6))) == "inconclusive"
+    assert verdict(spectra.both_signs(*_counted((5, 5), zero=1e-16, pairs=5))) == "supported"
 
 
 def test_X13_needs_the_rank_of_every_gradient() -> None:
     """The MLP's gradients are of full rank, with more inputs than d: r·Σ_l rank G_l = 16·5·4 at d = 4."""
     small = MLP.resized(4)
-    assert hessians.coupled(small, 0) == small.rank * 5 * 4
+    stored = purification.measure(purification.Config(small, seeds=1), 0, 1.0)
+    assert int(stored.pairs) == small.rank * 5 * 4
 
 
 def _blocks_of(signal: float, drift: float, lora: float) -> tuple[purification.Config, xr.Dataset]:
@@ -387,8 +391,8 @@ def _blocks_of(signal: float, drift: float, lora: float) -> tuple[purification.C
 def test_X16_brackets_the_largest_eigenvalue(lora: float, plain: str, control: str) -> None:
     """s·σ₁ = 1 and λmax[H_Signal] = 2 leave 1 to 3; the control says 2."""
     config, data = _blocks_of(2.0, 1.0, lora)
-    assert verdict(hessians.bracketed(config, data)) == plain
-    assert verdict(hessians.not_added(config, data)) == control
+    assert verdict(spectra.bracketed(config, data)) == plain
+    assert verdict(spectra.not_added(config, data)) == control
 
 
 def _task(*ratios: float) -> tuple[purification.Config, xr.Dataset]:
@@ -418,28 +422,28 @@ def test_premise_falls_by_one_draw_and_its_control_has_to_fall_at_every_one(
 ) -> None:
     """A λmin of 0 that is known to 10⁻¹³ only is not known to be above −n·ε = −2·10⁻¹⁵."""
     config, data = _task(*ratios)
-    assert verdict(hessians.premise(config, data)) == plain
-    assert verdict(hessians.premise_control(config, data)) == control
+    assert verdict(premise.premise(config, data)) == plain
+    assert verdict(premise.premise_control(config, data)) == control
 
 
 def test_a_search_without_a_certificate_is_said_and_not_judged() -> None:
     config, data = _task(0.1, np.nan, np.nan)
-    assert hessians.task_ends(*_task(0.1, 0.2)) == ""
-    assert hessians.task_ends(config, data) == "the search for the ends of H_ℓ ended without a certificate at 2 draws"
+    assert premise.task_ends(*_task(0.1, 0.2)) == ""
+    assert premise.task_ends(config, data) == "the search for the ends of H_ℓ ended without a certificate at 2 draws"
 
 
 @pytest.mark.parametrize(
     ("ratios", "wanted"), [((0.0, -2e-16), "supported"), ((0.0, -1e-5), "refuted"), ((0.0, -1.5e-6), "inconclusive")]
 )
 def test_gauss_newton_to_the_tolerance_of_the_search(ratios: tuple[float, ...], wanted: str) -> None:
-    """What is found of λmin is an upper bound and may be 10⁻⁶ too high."""
+    """A λmin that was found is an upper bound and may be 10⁻⁶ too high."""
     ends = np.stack([np.array(ratios), np.ones(len(ratios))], 1)[:, None]
     coords = {"end": ["min", "max"], "state": ["initial"]}
     data = xr.Dataset({"G": (("seed", "state", "end"), ends)}, coords)
     config = residual_curvature.Config(MLP)
-    assert verdict(hessians.definite(config, data, ("G",), "initial")) == wanted
-    assert hessians.ends_named(("G",), "initial", config, data) == ""
-    assert "ends of G ended" in hessians.ends_named(("G",), "initial", config, data * np.nan)
+    assert verdict(premise.definite(config, data, ("G",), "initial")) == wanted
+    assert premise.ends_named(("G",), "initial", config, data) == ""
+    assert "ends of G ended" in premise.ends_named(("G",), "initial", config, data * np.nan)
 
 
 def _ends(lowest: Sequence[float], near: float, error: float = 0.0) -> tuple[at_scale.Config, xr.Dataset]:
@@ -463,44 +467,48 @@ def _ends(lowest: Sequence[float], near: float, error: float = 0.0) -> tuple[at_
 
 def test_ends_of_a_problem_without_matrices() -> None:
     config, data = _ends((0.0, 0.0), 0.01)
-    assert verdict(hessians.premise_by_ends(config, data)) == "supported"
-    assert verdict(hessians.premise_by_ends_control(config, data)) == "refuted"
-    assert verdict(hessians.ends_purified(config, data)) == "supported"
-    assert verdict(hessians.ends_leave(config, data)) == "refuted"
-    assert verdict(hessians.ends_asymmetric(config, data)) == "supported"
-    assert verdict(hessians.ends_asymmetric_control(config, data)) == "refuted"
+    assert verdict(premise.premise_by_ends(config, data)) == "supported"
+    assert verdict(premise.premise_by_ends_control(config, data)) == "refuted"
+    assert verdict(spectra.ends_purified(config, data)) == "supported"
+    assert verdict(spectra.ends_leave(config, data)) == "refuted"
+    assert verdict(powers.ends_asymmetric(config, data)) == "supported"
+    assert verdict(powers.ends_asymmetric_control(config, data)) == "refuted"
 
 
 def test_one_draw_decides_at_scale() -> None:
     config, data = _ends((0.2, -0.001), 0.01)
-    assert verdict(hessians.premise_by_ends(config, data)) == "refuted"
-    assert verdict(hessians.premise_by_ends_control(config, data)) == "supported"
-    assert verdict(hessians.ends_purified(config, data)) == "refuted"
+    assert verdict(premise.premise_by_ends(config, data)) == "refuted"
+    assert verdict(premise.premise_by_ends_control(config, data)) == "supported"
+    assert verdict(spectra.ends_purified(config, data)) == "refuted"
 
 
 def test_ends_that_move_away() -> None:
     config, data = _ends((0.0, 0.0), 0.7)
-    assert verdict(hessians.ends_converge(config, data)) == "refuted"
-    assert verdict(hessians.ends_leave(config, data)) == "supported"
+    assert verdict(spectra.ends_converge(config, data)) == "refuted"
+    assert verdict(spectra.ends_leave(config, data)) == "supported"
 
 
 def test_a_loose_certificate_decides_nothing() -> None:
     config, data = _ends((-0.1, -0.1), 0.4, error=0.5)
-    assert verdict(hessians.ends_converge(config, data)) == "inconclusive"
-    assert verdict(hessians.ends_asymmetric(config, data)) == "inconclusive"
+    assert verdict(spectra.ends_converge(config, data)) == "inconclusive"
+    assert verdict(powers.ends_asymmetric(config, data)) == "inconclusive"
 
 
 def test_an_end_without_a_certificate_is_named_with_its_state() -> None:
     config, data = _ends((0.0, 0.0), 0.01)
-    assert hessians.TASK_ENDS(config, data) == hessians.SIGNAL_ENDS(config, data) == ""
+    assert premise.TASK_ENDS(config, data) == spectra.SIGNAL_ENDS(config, data) == ""
     trained = data.ends.where((data.state == "initial") | (data.operator != "task"))
-    assert hessians.TASK_ENDS(config, data.assign(ends=trained)) == (
+    assert premise.TASK_ENDS(config, data.assign(ends=trained)) == (
         "the search for the ends of H_ℓ, trained, ended without a certificate at 2 draws"
     )
-    assert hessians.SIGNAL_ENDS(config, data.assign(ends=trained)) == ""
+    assert spectra.SIGNAL_ENDS(config, data.assign(ends=trained)) == ""
 
 
-@pytest.mark.parametrize("claim", [*traces.CLAIMS, *hessians.CLAIMS], ids=lambda claim: claim.id)
+@pytest.mark.parametrize(
+    "claim",
+    AT_FIXED_WEIGHTS,
+    ids=lambda claim: claim.id,
+)
 def test_a_problem_without_matrices_is_decided_by_its_own_evidence(claim: Claim) -> None:
     """P3, F8a, F8c, F8d and the premise of P2 are; the others need the matrices."""
 
@@ -514,7 +522,11 @@ def test_a_problem_without_matrices_is_decided_by_its_own_evidence(claim: Claim)
     assert decided_by("mlp") == decided_by("transformer") == claim.evidence[0].plain.experiment.name
 
 
-@pytest.mark.parametrize("claim", [*traces.CLAIMS, *hessians.CLAIMS], ids=lambda claim: claim.id)
+@pytest.mark.parametrize(
+    "claim",
+    AT_FIXED_WEIGHTS,
+    ids=lambda claim: claim.id,
+)
 def test_every_claim_says_what_it_is(claim: Claim) -> None:
     assert claim.group == "fixed weights"
     assert claim.formula

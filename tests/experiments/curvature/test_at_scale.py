@@ -8,7 +8,7 @@ import xarray as xr
 
 import signal_drift as sd
 from experiments.analysis.ends import OPERATORS, STATES
-from experiments.claims import curvature as claims
+from experiments.claims import powers, premise, spectra
 from experiments.curvature import at_scale
 from experiments.curvature.states import adapters_at
 from experiments.ledger.verdict import decide
@@ -23,7 +23,7 @@ def encoder(tiny):
 
 @pytest.mark.parametrize("state", STATES)
 def test_ends_are_those_of_the_dense_matrices(encoder, state):
-    """All four operators over α at B = 0 and at the α of the training after it, to the tolerance of the search."""
+    """The ends of all four operators agree to the tolerance of the search, at B = 0 and after training."""
     config, data = encoder
     problem, drawn = config.problem, config.problem.draw(0)
     theta = adapters_at(state, problem, 0, config.alpha, config.learning_rate, config.steps)
@@ -56,7 +56,7 @@ def _wide(values: dict[str, list[float]], reach: float) -> xr.Dataset:
 
 
 def test_intervals_hold_what_the_searches_leave_open():
-    """By hand: λmin within [−1.1, −1] and λmax within [2, 2.1]; and |4 − 2| over 2, ± the two reaches."""
+    """The quotients are those by hand: λmin in [−1.1, −1] and λmax in [2, 2.1]; |4 − 2| over 2, ± the two reaches."""
     data = _wide({"signal": [-1, 2, -1, 2], "lora": [-1, 4, -1, 2]}, 0.1)
     assert at_scale.lowest(data, "signal", 1.0) == pytest.approx((-0.5, -0.55, -1 / 2.1))
     assert at_scale.end_distance(data, "max", 1.0) == pytest.approx((1.0, 0.9, 1.1))
@@ -84,17 +84,17 @@ def test_claims_judge_what_was_stored(encoder):
     def judged(claim, data: xr.Dataset = data) -> str:
         return decide(claim(config, data)).verdict
 
-    assert [judged(x) for x in (claims.ends_asymmetric, claims.ends_converge)] == ["supported"] * 2
-    assert [judged(x) for x in (claims.ends_asymmetric_control, claims.ends_leave)] == ["refuted"] * 2
-    assert [judged(x) for x in (claims.premise_by_ends, claims.ends_purified)] == ["refuted"] * 2
-    assert judged(claims.premise_by_ends_control) == "refuted"
+    assert [judged(x) for x in (powers.ends_asymmetric, spectra.ends_converge)] == ["supported"] * 2
+    assert [judged(x) for x in (powers.ends_asymmetric_control, spectra.ends_leave)] == ["refuted"] * 2
+    assert [judged(x) for x in (premise.premise_by_ends, spectra.ends_purified)] == ["refuted"] * 2
+    assert judged(premise.premise_by_ends_control) == "refuted"
     moved = data.assign(ends=data.ends * xr.where(data.operator == "lora", data.alpha, 1.0))
-    assert [judged(x, moved) for x in (claims.ends_asymmetric, claims.ends_converge)] == ["refuted"] * 2
+    assert [judged(x, moved) for x in (powers.ends_asymmetric, spectra.ends_converge)] == ["refuted"] * 2
 
 
 @pytest.mark.parametrize("name", ["minilm", "mlp"])
 def test_both_states_start_from_the_same_adapters(name):
-    """With no step worth the name, θ after training is θ before it."""
+    """Training by no step worth the name leaves θ where it was."""
     problem = PROBLEMS[name].tiny()
     before, after = (adapters_at(state, problem, 0, 16.0, 1e-30, 3) for state in STATES)
     for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):

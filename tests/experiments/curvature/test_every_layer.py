@@ -61,7 +61,7 @@ def test_table_is_stored(tiny):
 
 
 def test_samples_have_the_exact_traces_as_their_means(point):
-    """By layer, H_ℓ dense: of 12 z-scores none exceeds 4.5 (chance 10⁻⁴); without the rank the largest does."""
+    """None of 12 z-scores, H_ℓ dense, exceeds 4.5 (chance 10⁻⁴); without the rank the largest does."""
     config, drawn, theta = point
     s, rank, sigma = config.problem.scaling(config.alpha), config.problem.rank, config.problem.sigma_a()
     task, start, exact = sd.decompose(drawn.loss, drawn.base, theta, 1.0).task.dense(), 0, []

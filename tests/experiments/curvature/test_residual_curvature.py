@@ -7,7 +7,7 @@ from experiments.curvature import residual_curvature
 
 
 def test_negative_share_weighs_absolute_values():
-    """Of −1, 0, 1 and 2 a quarter, and none of the same without the first."""
+    """A quarter of −1, 0, 1 and 2 is negative, and nothing of the same with 0 for −1."""
     dims = ("state", "seed", "task_index")
     data = xr.Dataset({"spectrum": (dims, [[[-1.0, 0.0, 1.0, 2.0]] * 2, [[0.0, 0.0, 1.0, 2.0]] * 2])})
     data = data.assign_coords(state=["initial", "trained"])

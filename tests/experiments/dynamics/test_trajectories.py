@@ -112,4 +112,4 @@ def test_readings_are_judged_by_all_three_runs(stored):
     for name, word in STATED.items():
         if name in readings.RUNS:
             names.loc[{"rule": "s = α", "variant": "summed", "run": name}] = word
-    assert readings.nearest(names) == (3, ["s = α, summed"])
+    assert readings.nearest(names) == (3, ["s = α, squared error summed"])

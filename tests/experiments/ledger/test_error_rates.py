@@ -79,7 +79,7 @@ def test_without_holm_too_many_true_statements_are_refuted() -> None:
 
 
 def test_a_skewed_mean_is_wrong_too_often_and_a_median_is_not() -> None:
-    """What the page says of lognormal noise, at ten seeds."""
+    """The page warns of means of lognormal noise and not of medians, here at ten seeds."""
     lognormal = NOISES[1]
     assert rates_of(lognormal, by_name("paired difference > 0, mean"), 10, LEDGERS).refuted_though_true > TOO_MANY
     assert rates_of(lognormal, by_name("paired difference > 0, median"), 10, LEDGERS).refuted_though_true <= TOO_MANY
@@ -99,7 +99,7 @@ def test_rare_counterexamples_are_missed_as_often_as_chance_has_it(n: int) -> No
     ids=lambda x: x.name if isinstance(x, Noise) else "",
 )
 def test_noise_is_a_law_of_scipy_brought_to_mean_0_and_deviation_1(noise: Noise, law: Any) -> None:
-    """Of 200,000 draws the share below a quantile lies within 4.5 standard errors."""
+    """The share of 200,000 draws that is below a quantile lies within 4.5 standard errors."""
     x = noise.draw(np.random.default_rng(0), (200_000,))
     for share in (0.1, 4 / 9, 0.9):
         assert noise.quantile(share) == pytest.approx((law.ppf(share) - law.mean()) / law.std(), rel=1e-9)

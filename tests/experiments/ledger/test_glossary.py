@@ -28,11 +28,6 @@ def test_what_the_entry_says_comes_first_and_once() -> None:
     assert "A, B" not in told
 
 
-def test_names_of_readings_are_explained() -> None:
-    found = symbols(named("F2a-trajectories"))
-    assert {"activated", "minibatch", "summed", "float64", "A-std-1_d, W0-and-A-std-1_d"} <= found.keys()
-
-
 def test_nothing_is_explained_by_a_symbol_that_is_not() -> None:
     for e in LEDGER:
         assert symbols(e).keys() <= GLOSSARY.keys() | e.get("symbols", {}).keys()

@@ -43,7 +43,7 @@ def test_published_ledger_has_a_digest_for_every_record_that_decided() -> None:
 
 
 def test_no_claim_on_the_mlp_is_open_that_more_seeds_would_decide() -> None:
-    """What is inconclusive there had all its stages, or says that no number of seeds would help."""
+    """A claim that is inconclusive there had all its stages, or says that no number of seeds would help."""
     entries = json.loads((DOCS / "ledger.json").read_text(encoding="utf-8"))
     claims = {claim.id: claim for claim in CLAIMS}
     for entry in entries:

@@ -17,6 +17,7 @@ from experiments.ledger.stages import Question, add_seeds, added_seconds
 from experiments.ledger.table import Entries
 from experiments.ledger.verdict import Finding, above
 from experiments.problems import PROBLEMS
+from experiments.rerun import rerun
 
 MLP = {"mlp": PROBLEMS["mlp"]}
 
@@ -82,6 +83,15 @@ def test_stages_end(tmp_path: Path) -> None:
 
 def test_a_stage_that_the_budget_does_not_leave_is_not_run(tmp_path: Path) -> None:
     assert stages_run(0.0, 0.0, tmp_path) == ([], "inconclusive")
+
+
+def test_a_claim_measured_again_gets_the_same_seeds(tmp_path: Path) -> None:
+    for mean in (9.0, 0.8, 0.0):
+        ran, verdict = stages_run(mean, 1e9, tmp_path / f"{mean}")
+        _, (claim,) = trial(mean)
+        again = rerun(claim, MLP, tmp_path / "again", quick=False)
+        assert (again["problems"]["mlp"]["seeds"], again["verdict"]) == ([5, *ran][-1], verdict)
+    assert not list((tmp_path / "again" / "rerun").iterdir())
 
 
 def test_cost_of_a_stage_is_that_of_its_seeds_at_the_pace_of_the_first(tmp_path: Path) -> None:

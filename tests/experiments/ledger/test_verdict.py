@@ -264,7 +264,7 @@ def test_power_of_a_share_is_a_sum_of_binomial_weights() -> None:
 
 
 def test_a_spread_beyond_floating_point_has_hardly_any_power_and_no_warning() -> None:
-    """What lies apart does so by chance: 2.5% of 200, and 4.5 standard errors of it."""
+    """Estimates lie apart by chance alone: 2.5% of 200, and 4.5 standard errors of it."""
     estimate = geometric_mean_of(np.array([1.0, 1.1, 1e300]))
     for band in (at_least(0.05, ""), at_most(0.95, "", margin=0.1), equal(1.0), magnitude(1.0)):
         assert power_of(Finding("", band, estimate)) < 0.075
