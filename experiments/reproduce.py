@@ -92,17 +92,17 @@ def _answer(question: Question, options: Options, out: Path) -> Report:
 
 
 def questions(options: Options, out: Path) -> list[Question]:
-    """List what is to be run: at the tiny size everything, else what is not costly, or named, or there already."""
+    """List what is to be run: what is not costly, or named, or there already."""
     chosen = PROBLEMS if options.problem is None else {options.problem: find(options.problem)}
     every = [Question(*pair) for pair in reproduced(chosen.values())]
-    if options.quick or options.problem:
+    if options.problem:
         return every
-    return [q for q in every if not q.problem.costly or _is_stored(q, out)]
+    return [q for q in every if not q.problem.costly or _is_stored(q, options.quick, out)]
 
 
-def _is_stored(question: Question, out: Path) -> bool:
+def _is_stored(question: Question, quick: bool, out: Path) -> bool:
     experiment, problem = question
-    return from_store(experiment, experiment.at(problem), out).data is not None
+    return from_store(experiment, experiment.at(problem, quick), out).data is not None
 
 
 def costs(out: Path, quick: bool) -> dict[str, dict[str, float]]:

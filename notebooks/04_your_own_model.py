@@ -198,7 +198,7 @@ for name, run in found.items():
 # deliberately wrong control that must fail. Where a statement assumes something that your model does not have, it says so.
 
 # %%
-delta = jax.tree.map(lambda x: 0.1 * jnp.ones_like(x), adapters)
+delta = optax.tree.scale(0.1, optax.tree.random_like(jax.random.key(1), adapters))
 theta = jax.tree.map(jnp.add, adapters, delta)  # B ≠ 0
 checks = check_all(Instance(loss, base, theta, s, delta))
 assert not failures(checks)  # one line for each statement that should hold and does not

@@ -181,7 +181,7 @@ for name, run in runs.items():
 # The statements that need no matrix run on the whole encoder, through the same functions as on the MLP.
 
 # %%
-delta = jax.tree.map(lambda x: 1e-3 * jnp.ones_like(x), adapters)
+delta = optax.tree.scale(1e-3, optax.tree.random_like(jax.random.key(1), adapters))
 theta = jax.tree.map(jnp.add, adapters, delta)  # B ≠ 0
 checks = Checks(statement(Instance(loss, encoder.base, theta, s, delta)) for statement in MATRIX_FREE)
 assert not failures(checks)

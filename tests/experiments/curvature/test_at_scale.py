@@ -16,15 +16,15 @@ from experiments.problems import PROBLEMS
 from experiments.problems.mlp import MLP
 
 
-@pytest.fixture(scope="module")
-def encoder(tiny):
-    return tiny(at_scale.EXPERIMENT, "minilm")
+@pytest.fixture(scope="module", params=["mlp", pytest.param("minilm", marks=pytest.mark.slow)])
+def searched(tiny, request):
+    return tiny(at_scale.EXPERIMENT, request.param)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_ends_are_those_of_the_dense_matrices(encoder, state):
+def test_ends_are_those_of_the_dense_matrices(searched, state):
     """The ends of all four operators agree to the tolerance of the search, at B = 0 and after training."""
-    config, data = encoder
+    config, data = searched
     problem, drawn = config.problem, config.problem.draw(0)
     theta = adapters_at(state, problem, 0, config.alpha, config.learning_rate, config.steps)
     for alpha in config.alphas if state == "initial" else (config.alpha,):
@@ -39,8 +39,8 @@ def test_ends_are_those_of_the_dense_matrices(encoder, state):
             assert bound.low - 1e-12 <= dense[0] / dense[-1] <= bound.high + 1e-12
 
 
-def test_after_training_there_is_one_alpha(encoder):
-    config, data = encoder
+def test_after_training_there_is_one_alpha(searched):
+    config, data = searched
     measured = data.ends.sel(state="trained").notnull().all(["operator", "end", "seed"])
     assert [float(alpha) for alpha in data.alpha[measured]] == [config.alpha]
     assert bool(data.ends.sel(state="initial").notnull().all())
@@ -77,9 +77,9 @@ def test_negative_share_weighs_squares():
     assert at_scale.negative_square_share(data, "initial") == pytest.approx((0.2, 0.2, 0.2))
 
 
-def test_claims_judge_what_was_stored(encoder):
-    """Those that hold of any encoder are supported, the controls refuted, and so are ends that were moved."""
-    config, data = encoder
+def test_claims_judge_what_was_stored(searched):
+    """Those that hold of any network are supported, the controls refuted, and so are ends that were moved."""
+    config, data = searched
 
     def judged(claim, data: xr.Dataset = data) -> str:
         return decide(claim(config, data)).verdict

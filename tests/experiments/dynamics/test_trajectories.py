@@ -63,7 +63,7 @@ def test_drift_is_absent_from_full_fine_tuning_and_from_the_first_step_only(data
     assert float(data.drift.drop_sel(run="FFT").isel(step=1).min()) > 0
 
 
-@pytest.mark.parametrize("name", ["mlp", "transformer", "minilm"])
+@pytest.mark.parametrize("name", ["mlp", "transformer", pytest.param("minilm", marks=pytest.mark.slow)])
 def test_at_the_second_step_the_ratio_falls_with_eta_and_not_with_alpha(name, stored):
     """P4: exponents −1 and 0. Each prediction must refute the other family's measurement; the report has every pair."""
     config = dynamics.EXPERIMENT.at(PROBLEMS[name], quick=True)

@@ -48,7 +48,7 @@ def test_the_first_step_from_zero_has_no_drift(data):
     assert float(first.sel(state="generic").min()) > 0
 
 
-@pytest.mark.parametrize("name", ["transformer", "minilm"])
+@pytest.mark.parametrize("name", ["transformer", pytest.param("minilm", marks=pytest.mark.slow)])
 def test_elsewhere_the_exponents_of_adam_are_those_stated_and_those_of_gradient_descent_are_not(name, stored):
     experiment = update_scaling.EXPERIMENT
     data = results(experiment, experiment.at(PROBLEMS[name], quick=True), stored)
