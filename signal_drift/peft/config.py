@@ -40,7 +40,7 @@ class Blocks(NamedTuple):
 class LoraConfig:
     """Holds PEFT's `LoraConfig` as far as it decides the map θ ↦ w and the draw of A; the names are PEFT's.
 
-    `qalora_group_size` is 1 and `blocks` is None where A and B are plain. `notes` say what other fields do, and
+    `qalora_group_size` and `blocks` are None where A and B are plain. `notes` say what other fields do, and
     `stored` is the whole object as the file has it.
     """
 
@@ -52,7 +52,7 @@ class LoraConfig:
     init_lora_weights: bool | str
     fan_in_fan_out: bool
     use_dora: bool
-    qalora_group_size: int
+    qalora_group_size: int | None
     blocks: Blocks | None
     target_parameters: tuple[str, ...]
     notes: tuple[str, ...]
@@ -107,17 +107,17 @@ def peft_lora(found: Any) -> LoraConfig:
 
 def lora_config(stored: Mapping[str, Any]) -> LoraConfig:
     """Check the fields of an object as `adapter_config.json` holds it; those that are missing are PEFT's defaults."""
-    qalora = _value(stored, "use_qalora", bool, False)
+    qalora = field(stored, "use_qalora", bool, False)
     config = LoraConfig(
-        r=_value(stored, "r", int, 8),
-        lora_alpha=_value(stored, "lora_alpha", float, 8.0),
-        use_rslora=_value(stored, "use_rslora", bool, False),
+        r=field(stored, "r", int, 8),
+        lora_alpha=field(stored, "lora_alpha", float, 8.0),
+        use_rslora=field(stored, "use_rslora", bool, False),
         rank_pattern=_pattern(stored, "rank_pattern", int),
         alpha_pattern=_pattern(stored, "alpha_pattern", float),
         init_lora_weights=_initialiser(stored),
-        fan_in_fan_out=_value(stored, "fan_in_fan_out", bool, False),
-        use_dora=_value(stored, "use_dora", bool, False),
-        qalora_group_size=_value(stored, "qalora_group_size", int, 16) if qalora else 1,
+        fan_in_fan_out=field(stored, "fan_in_fan_out", bool, False),
+        use_dora=field(stored, "use_dora", bool, False),
+        qalora_group_size=field(stored, "qalora_group_size", int, 16) if qalora else None,
         blocks=_blocks(stored.get("use_bdlora")),
         target_parameters=_names(stored, "target_parameters"),
         notes=setting_notes(stored),
@@ -127,8 +127,8 @@ def lora_config(stored: Mapping[str, Any]) -> LoraConfig:
     return config
 
 
-def _value(found: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
-    """The value of a field, or PEFT's default; numbers must be positive, and finite as JSON's are."""
+def field(found: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    """Return the value of a field, or its default; numbers must be positive, and finite as JSON's are."""
     value = found.get(name, default)
     if value is None and default is not None:
         return default
@@ -146,7 +146,7 @@ def _pattern(found: Mapping[str, Any], name: str, kind: type) -> dict[str, Any]:
         raise InputError(f"{CONFIG}: {name} must be an object, got {shown(pattern)}")
     check_patterns(name, list(pattern))
     return {
-        key: _value({f"{name}[{shown(key)}]": value}, f"{name}[{shown(key)}]", kind, None)
+        key: field({f"{name}[{shown(key)}]": value}, f"{name}[{shown(key)}]", kind, None)
         for key, value in pattern.items()
     }
 
@@ -164,7 +164,7 @@ def _blocks(found: Any) -> Blocks | None:
     if not isinstance(found, dict):
         raise InputError(f"{CONFIG}: use_bdlora must be an object, got {shown(found)}")
     names = (_names(found, f"target_modules_bd_{x}") for x in "ab")
-    return Blocks(_value(found, "nblocks", int, 1), *names)
+    return Blocks(field(found, "nblocks", int, 1), *names)
 
 
 def _names(found: Mapping[str, Any], name: str) -> tuple[str, ...]:

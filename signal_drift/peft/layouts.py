@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from signal_drift.display import printable, shown
 from signal_drift.errors import InputError
-from signal_drift.peft.config import LoraConfig, lora_config, peft_lora
+from signal_drift.peft.config import LoraConfig, field, lora_config, peft_lora
 from signal_drift.peft.maps import Place
 from signal_drift.peft.settings import CONFIG, some
-from signal_drift.peft.tensors import Stored, file_in, list_sharded, list_tensors, read_json, read_tensor
+from signal_drift.peft.tensors import NUMBERS, Stored, file_in, list_sharded, list_tensors, read_json, read_tensor
 
 WEIGHTS = "adapter_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -45,7 +45,7 @@ SINGLE_KEY = re.compile(
     re.DOTALL,
 )
 FACTOR = {"A": "A", "a": "A", "down": "A", "B": "B", "b": "B", "up": "B"}
-OTHER_METHODS = re.compile(r".*\.(hada_w\d|lokr_w\d|lora_mid|oft_blocks|glora|lora_E)\b.*", re.DOTALL)
+OTHER_METHODS = re.compile(r"\.(hada_|lokr_|lora_mid\b|oft_|glora|lora_E\b)")
 """Keys of methods whose update is another: LoHa, LoKr, Tucker, OFT, AdaLoRA."""
 
 
@@ -89,7 +89,7 @@ def _peft_tensors(folder: Path) -> tuple[dict[str, Stored], str]:
     if index is not None:
         found = read_json(index)
         return list_sharded(index, found.get("weight_map") if isinstance(found, dict) else found), INDEX
-    raise _unreadable(folder) or InputError(f"folder: {shown(str(folder))} has no {WEIGHTS}")
+    raise _unreadable(_names(folder)) or InputError(f"folder: {shown(str(folder))} has no {WEIGHTS}")
 
 
 def _mlx(folder: Path, stored: dict[str, Any]) -> Layout:
@@ -104,13 +104,11 @@ def _mlx(folder: Path, stored: dict[str, Any]) -> Layout:
             f"{CONFIG}: lora_parameters has alpha, {shown(settings['alpha'])}: by the version of mlx-lm s is "
             "scale·alpha/rank or scale; write s as scale, and leave alpha out"
         )
-    # lora_alpha = s with r = 1 checks the scale, before the rank is known
-    scale = lora_config({"lora_alpha": settings.get("scale", 20.0), "r": 1}).lora_alpha
-    rank = lora_config({"r": settings.get("rank", 8)}).r
+    scale, rank = field(settings, "scale", float, 20.0), field(settings, "rank", int, 8)
     config = lora_config({"r": rank, "lora_alpha": scale * rank, "use_dora": kind == "dora"})
     path = file_in(folder, MLX_WEIGHTS)
     if path is None:
-        raise _unreadable(folder) or InputError(f"folder: {shown(str(folder))} has no {MLX_WEIGHTS}")
+        raise _unreadable(_names(folder)) or InputError(f"folder: {shown(str(folder))} has no {MLX_WEIGHTS}")
     tensors, _ = list_tensors(path)
     pairs, beside = _pairs(MLX_WEIGHTS, tensors, MLX_KEY)
     places = [Place(MLX_WEIGHTS, k, x.A, x.B, rank, scale, config) for k, x in pairs]
@@ -119,18 +117,21 @@ def _mlx(folder: Path, stored: dict[str, Any]) -> Layout:
 
 def _single_file(folder: Path) -> Layout:
     """diffusers, kohya and what follows them: r is the shape's, s = α/r, of a tensor `.alpha` or of the metadata."""
-    names = sorted(p.name for p in folder.iterdir() if p.suffix == ".safetensors") if folder.is_dir() else []
-    if not names or names == [WEIGHTS]:
-        raise InputError(f"folder: {shown(str(folder))} is no PEFT adapter, it has no {CONFIG}")
-    if len(names) > 1:
-        raise InputError(f"folder: {shown(str(folder))} has no {CONFIG}, and {len(names)} safetensors files: keep one")
-    path = file_in(folder, names[0])
-    assert path is not None
+    names = _names(folder)
+    files = [name for name in names if name.endswith(".safetensors")]
+    no_config = f"folder: {shown(str(folder))} is no PEFT adapter, it has no {CONFIG}"
+    if not files or files == [WEIGHTS]:
+        raise _unreadable(names) or InputError(no_config)
+    path = file_in(folder, files[0])
+    if len(files) > 1 or path is None:
+        raise InputError(f"{no_config}, nor one safetensors file alone, but {some(files)}")
     label = printable(path.name)
     tensors, said = list_tensors(path)
     pairs, beside = _pairs(label, tensors, SINGLE_KEY)
     alphas = {f"{k}.alpha" for k, _ in pairs} & tensors.keys()
     described = _described(label, said)
+    if not (alphas or described) and any(k.startswith("base_model.model.") for k, _ in pairs):
+        raise InputError(f"{no_config}, which has the α of {label}")
     config = lora_config(
         {
             "init_lora_weights": True if said.get("ss_network_module") == "networks.lora" else "not stored",
@@ -139,7 +140,7 @@ def _single_file(folder: Path) -> Layout:
     )
     places = []
     for layer, (A, B, _) in pairs:
-        r = tensors[A].shape[0] if tensors[A].shape else 1
+        r = max(1, *tensors[A].shape[:1])
         component, _, inner = layer.partition(".")
         if f"{layer}.alpha" in alphas:
             s = _alpha(f"{layer}.alpha", tensors, r) / r
@@ -157,13 +158,13 @@ def _single_file(folder: Path) -> Layout:
 
 def _alpha(key: str, tensors: Mapping[str, Stored], r: int) -> float:
     """α of a layer; kohya takes 0 as α = r."""
-    if math.prod(tensors[key].shape) != 1:
-        raise InputError(
-            f"{printable(tensors[key].path.name)}: {shown(key)} must be one number, got {tensors[key].shape}"
-        )
-    alpha = float(read_tensor(key, tensors[key]).reshape(())) or float(r)
+    stored = tensors[key]
+    where = f"{printable(stored.path.name)}: {shown(key)}"
+    if math.prod(stored.shape) != 1:
+        raise InputError(f"{where} must be one number, its shape is {stored.shape}")
+    alpha = float(read_tensor(key, stored, NUMBERS).reshape(())) or float(r)
     if not 0 < alpha < math.inf:
-        raise InputError(f"{printable(tensors[key].path.name)}: {shown(key)} must be positive, got {alpha!r}")
+        raise InputError(f"{where} must be positive, got {alpha!r}")
     return alpha
 
 
@@ -203,7 +204,7 @@ def _pairs(
             raise InputError(f"{label}: {shown(layer)} has lora_{factor} twice, {shown(other)} and {shown(name)}")
         if match.groupdict().get("embedding"):
             embeddings.add(layer)
-    foreign = [name for name in beside if OTHER_METHODS.fullmatch(name)]
+    foreign = [name for name in beside if OTHER_METHODS.search(name)]
     if foreign:
         raise InputError(f"{label}: {shown(foreign[0])} is of another method than LoRA, whose update is not s·BA")
     for layer, keys in found.items():
@@ -218,10 +219,14 @@ def _beside_notes(beside: list[str]) -> tuple[str, ...]:
     return (f"stored beside A and B, and no part of s·BA: {some(beside)}",) if beside else ()
 
 
-def _unreadable(folder: Path) -> InputError | None:
-    """What else is in the folder, and which tool converts it."""
-    for name in sorted(p.name for p in folder.iterdir()):
+def _unreadable(names: list[str]) -> InputError | None:
+    """What is in the folder instead, and which tool converts it."""
+    for name in names:
         kind = UNREADABLE.get(Path(name).suffix)
         if kind is not None:
             return InputError(f"folder: {shown(name)} is {kind}")
     return None
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

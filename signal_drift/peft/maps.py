@@ -64,7 +64,7 @@ def factors(place: Place, A: np.ndarray, B: np.ndarray) -> Iterator[StoredLayer]
         if not np.isfinite(x).all():
             odd = float(x[~np.isfinite(x)][0])
             raise InputError(f"{place.file}: lora_{name} of {shown(place.layer)} must be finite, got {odd}")
-    if place.config.qalora_group_size > 1:
+    if place.config.qalora_group_size is not None:
         yield _qalora(place, A, B)
     elif place.config.blocks is not None:
         yield _block_diagonal(place, A, B)
@@ -87,6 +87,7 @@ def _layer(place: Place, A: np.ndarray, B: np.ndarray, why: str = "") -> StoredL
 
 def _qalora(place: Place, A: np.ndarray, B: np.ndarray) -> StoredLayer:
     g = place.config.qalora_group_size
+    assert g is not None
     _small_enough(place, "qalora_group_size", A.size * g)
     plain = _layer(place, A, B)
     note = f"QALoRA: A acts on means over {g} inputs, as for a quantised layer; V2 is not derived for it"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from signal_drift.errors import InputError
 
 LARGEST_TEXT = 100_000_000
 """Bytes of JSON that are read at most, as many as safetensors allows a header."""
-DTYPES: dict[str, Any] = {
+FLOATS: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
@@ -22,7 +23,8 @@ DTYPES: dict[str, Any] = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E5M2": ml_dtypes.float8_e5m2,
 }
-"""What safetensors calls its floating-point numbers."""
+NUMBERS = FLOATS | {"I64": np.int64, "I32": np.int32}
+"""What safetensors calls floating-point numbers, and what a single number may be besides."""
 
 
 class Stored(NamedTuple):
@@ -125,19 +127,16 @@ def _shard(path: Path, name: str) -> dict[str, Stored]:
     return list_tensors(found)[0]
 
 
-def read_tensor(key: str, stored: Stored) -> np.ndarray:
-    """Read one tensor, in float32; raise `InputError` for one that is empty, or of no floating-point number."""
-    if stored.dtype not in DTYPES:
-        raise InputError(
-            f"{printable(stored.path.name)}: {shown(key)} is of dtype {stored.dtype}, no floating-point number"
-        )
+def read_tensor(key: str, stored: Stored, dtypes: Mapping[str, Any] = FLOATS) -> np.ndarray:
+    """Read one tensor, in float32; raise `InputError` for one that is empty, or of none of these dtypes."""
+    where = f"{printable(stored.path.name)}: {shown(key)}"
+    if stored.dtype not in dtypes:
+        raise InputError(f"{where} is of dtype {stored.dtype}, which is not read; read are {', '.join(dtypes)}")
     if 0 in stored.shape:
         raise InputError(
-            f"{printable(stored.path.name)}: {shown(key)} has no entries, its shape is {stored.shape}: ZeRO-3 and FSDP "
-            "leave that where the parameters are not gathered before they are saved"
+            f"{where} has no entries, its shape is {stored.shape}: ZeRO-3 and FSDP leave that where the parameters are "
+            "not gathered before they are saved"
         )
     with np.errstate(over="ignore", invalid="ignore"):
-        found = np.fromfile(stored.path, DTYPES[stored.dtype], math.prod(stored.shape), offset=stored.start).astype(
-            np.float32
-        )
-    return found.reshape(stored.shape)
+        found = np.fromfile(stored.path, dtypes[stored.dtype], math.prod(stored.shape), offset=stored.start)
+        return found.astype(np.float32).reshape(stored.shape)
