@@ -178,7 +178,10 @@ def _described(label: str, said: Mapping[str, str]) -> dict[str, LoraConfig]:
     for key, value in found.items() if isinstance(found, dict) else ():
         component, _, field = key.partition(".")
         fields.setdefault(component, {})[field] = value
-    return {component: lora_config(stored) for component, stored in fields.items()}
+    try:
+        return {component: lora_config(stored) for component, stored in fields.items()}
+    except InputError as error:
+        raise InputError(f"{label}: lora_adapter_metadata: {str(error).removeprefix(f'{CONFIG}: ')}") from None
 
 
 class _Pair(NamedTuple):

@@ -69,19 +69,14 @@ SETTINGS = {
 """Every field of PEFT 0.21, with those of its base classes."""
 
 
-def unset(name: str, value: Any) -> bool:
-    """Tell whether a field has the value that it has when nobody sets it."""
-    return not value or (name in SETTINGS and value == SETTINGS[name].unset)
-
-
 def setting_notes(stored: Mapping[str, Any]) -> tuple[str, ...]:
     """Say what the fields that are set do, and which are not in the table; raise `InputError` for one refused."""
-    chosen = {name: SETTINGS[name] for name, value in stored.items() if name in SETTINGS and not unset(name, value)}
+    chosen = {name: x for name, x in SETTINGS.items() if stored.get(name) and stored[name] != x.unset}
     for name, setting in chosen.items():
         if setting.treatment == "refused":
             raise InputError(f"{CONFIG}: {name} is set, which has no formula here: {setting.reason}")
     notes = [f"{name}: {setting.reason}" for name, setting in chosen.items() if setting.treatment == "noted"]
-    unknown = [name for name, value in stored.items() if name not in SETTINGS and not unset(name, value)]
+    unknown = [name for name, value in stored.items() if value and name not in SETTINGS]
     if unknown:
         version = stored.get("peft_version")
         by = f" (written by PEFT {shown(version)})" if version else ""
