@@ -24,10 +24,10 @@ def audit_command(
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     figure: Path | None = None,
 ) -> None:
-    """Print rank, scaling, σ_A, V1, V2 and the spectrum of s·BA for every layer of a PEFT adapter.
+    """Print rank, scaling, σ_A, V1, V2 and the spectrum of s·BA for every layer of an adapter.
 
     Args:
-        folder: Where adapter_config.json and adapter_model.safetensors are.
+        folder: Where the adapter is, as PEFT or mlx stores it, or alone as one safetensors file of diffusers or kohya.
         json: Print everything, the singular values too, as JSON.
         figure: Draw α beside V1 and V2, and the singular values, into this file: as .png, .svg and .pdf.
 

@@ -29,9 +29,9 @@ NOT_DRAWN = {
 
 
 class Blocks(NamedTuple):
-    """Holds BD-LoRA's settings: layers whose name contains one of these have A, or B, of `count` diagonal blocks."""
+    """Holds BD-LoRA's settings: layers whose name contains one of these have A, or B, of n diagonal blocks."""
 
-    count: int
+    n: int
     of_a: tuple[str, ...]
     of_b: tuple[str, ...]
 
@@ -129,7 +129,7 @@ def lora_config(stored: Mapping[str, Any]) -> LoraConfig:
 
 def field(found: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
     """Return the value of a field, or its default; numbers must be positive, and finite as JSON's are."""
-    value = found.get(name, default)
+    value: Any = found.get(name, default)
     if value is None and default is not None:
         return default
     accepted = (int, float) if kind is float else kind

@@ -107,13 +107,13 @@ def _block_diagonal(place: Place, A: np.ndarray, B: np.ndarray) -> StoredLayer:
     if not (in_A or in_B):
         return _layer(place, A, B, ", and use_bdlora names it in no list")
     blocked = A if in_A else B
-    if blocked.ndim != 2 or len(blocked) % blocks.count:
+    if blocked.ndim != 2 or len(blocked) % blocks.n:
         raise InputError(
-            f"{place.file}: use_bdlora says {blocks.count} blocks in lora_{'A' if in_A else 'B'} of "
+            f"{place.file}: use_bdlora says {blocks.n} blocks in lora_{'A' if in_A else 'B'} of "
             f"{shown(place.layer)}, whose shape is {blocked.shape}"
         )
-    _small_enough(place, "use_bdlora", blocked.size * blocks.count)
-    whole = _on_diagonal(blocked, blocks.count)
+    _small_enough(place, "use_bdlora", blocked.size * blocks.n)
+    whole = _on_diagonal(blocked, blocks.n)
     plain = _layer(place, *((whole, B) if in_A else (A, whole)))
     note = "BD-LoRA: A or B is block-diagonal, V2 is derived for full ones"
     return plain._replace(sigma_set=math.nan, sigma_measured=_rms(A), stored=A.size, notes=(*plain.notes, note))

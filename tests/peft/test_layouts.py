@@ -61,7 +61,10 @@ RENAMED = {
 @pytest.mark.parametrize("rename", RENAMED.values(), ids=RENAMED)
 def test_names_of_peft_old_and_new_are_one_layer(tmp_path: Path, rename: Any) -> None:
     """Patterns are looked up by the same names, and the factors are the same."""
-    config = {"rank_pattern": {"^model.layers.0.q_proj": 4}, "alpha_pattern": {"^model.layers.0.q_proj": 2}}
+    config: dict[str, Any] = {
+        "rank_pattern": {"^model.layers.0.q_proj": 4},
+        "alpha_pattern": {"^model.layers.0.q_proj": 2},
+    }
     plain = audit_adapter(adapter(tmp_path / "a", **config))
     found = audit_adapter(adapter(tmp_path / "b", {rename(k): x for k, x in factors().items()}, **config))
     assert [x.layer for x in found] == [x.layer for x in plain] == sorted(SHAPES)

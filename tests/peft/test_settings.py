@@ -40,8 +40,14 @@ def test_the_table_has_every_field_of_the_installed_peft() -> None:
     assert setting_notes({name: default for name, default in kinds.items() if default is not dataclasses.MISSING}) == ()
 
 
-UNSET = {name: value for name in SETTINGS for value in (None,)} | {"bias": "none", "megatron_core": "megatron.core"}
-PEFT_DEFAULTS = {"r": 4, "lora_alpha": 8, "qalora_group_size": 16, "init_lora_weights": True, "peft_type": "LORA"}
+UNSET: dict[str, Any] = dict.fromkeys(SETTINGS) | {"bias": "none", "megatron_core": "megatron.core"}
+PEFT_DEFAULTS: dict[str, Any] = {
+    "r": 4,
+    "lora_alpha": 8,
+    "qalora_group_size": 16,
+    "init_lora_weights": True,
+    "peft_type": "LORA",
+}
 
 
 def test_a_configuration_as_peft_writes_it_says_nothing(tmp_path: Path) -> None:
@@ -94,7 +100,8 @@ def test_a_field_that_is_not_known_is_said_with_the_version(tmp_path: Path) -> N
     found = audit_adapter(adapter(tmp_path / "a", use_magic={"a": 1}, other=None, more=[], peft_version="0.99.0"))
     said = "'use_magic' of adapter_config.json: not known here (written by PEFT '0.99.0'); s·BA may not be the whole "
     assert found.notes()[f"{said}update"] == 3
-    many = audit_adapter(adapter(tmp_path / "a", **{f"x{i:02}": 1 for i in range(100)})).notes()
+    fields: dict[str, Any] = {f"x{i:02}": 1 for i in range(100)}
+    many = audit_adapter(adapter(tmp_path / "a", **fields)).notes()
     assert "'x00', 'x01', 'x02' and 97 more of adapter_config.json: not known here; s·BA may not be" in " ".join(many)
 
 
