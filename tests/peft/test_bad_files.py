@@ -337,6 +337,18 @@ def test_mutated_folders_end_in_an_audit_or_in_one_line(tmp_path: Path, opened: 
     assert CASES / 2 < len(refused) < CASES - 20
 
 
+@pytest.mark.parametrize("name", [SETTINGS, WEIGHTS])
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, name: str) -> None:
+    """Readers differ in which of the two they take."""
+    found, data = header(ORIGINAL[WEIGHTS])
+    key, entry = next(iter(found.items()))
+    twice = with_header(f"{json.dumps(found)[:-1]}, {json.dumps(key)}: {json.dumps(entry)}}}", data)
+    bad = {SETTINGS: ORIGINAL[SETTINGS][:-1] + b', "r": 4}', WEIGHTS: twice}
+    write(tmp_path / "a", ORIGINAL | {name: bad[name]})
+    with rejects(f"{name}: has the key", "'r' twice" if name == SETTINGS else f"{key!r} twice"):
+        open_adapter(tmp_path / "a")
+
+
 def test_a_header_that_claims_a_terabyte_costs_no_memory(tmp_path: Path) -> None:
     found, data = header(ORIGINAL[WEIGHTS])
     end = len(data)
@@ -355,8 +367,8 @@ def test_a_header_that_claims_a_terabyte_costs_no_memory(tmp_path: Path) -> None
 
 
 def test_a_wide_rank_costs_no_more_than_its_factors(tmp_path: Path) -> None:
-    """r = 20,000 beside 2 inputs and 3 outputs: r² numbers would be 3 GB."""
-    draws, r = np.random.default_rng(0), 20_000
+    """r = 2,000 beside 2 inputs and 3 outputs: r² numbers would be 32 MB."""
+    draws, r = np.random.default_rng(0), 2_000
     A, B = (draws.standard_normal(shape).astype(np.float32) for shape in ((r, 2), (3, r)))
     names = ("base_model.model.x.lora_A.weight", "base_model.model.x.lora_B.weight")
     text = json.dumps(CONFIG | {"r": r}).encode()

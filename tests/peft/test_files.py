@@ -62,7 +62,7 @@ def test_embeddings_are_known_as_such(tmp_path: Path) -> None:
     assert (x.layer, x.embedding, x.A.shape) == ("wte", True, (4, 9))
 
 
-PATTERNS = {"layers.0.q_proj": 2, "q_proj": 3, "layers\\.\\d\\.o_proj": 5}
+PATTERNS = {"layers.0.q_proj": 2, "q_proj": 3, "layers\\.\\d\\.o_proj": 5, "a+b": 7}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,8 @@ PATTERNS = {"layers.0.q_proj": 2, "q_proj": 3, "layers\\.\\d\\.o_proj": 5}
         ("model.layers.10.o_proj", 1),  # \d is one digit
         ("model.layers.1.xq_proj", 1),  # a pattern begins after a dot
         ("model.q_proj.inner", 1),  # and goes to the end
+        ("a+b", 7),  # a name that is no expression of itself
+        ("x.a+b", 1),
     ],
 )
 def test_patterns_are_looked_up_as_by_peft(tmp_path: Path, layer: str, value: int) -> None:
