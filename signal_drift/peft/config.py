@@ -129,9 +129,7 @@ def lora_config(stored: Mapping[str, Any]) -> LoraConfig:
 
 def field(found: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
     """Return the value of a field, or its default; numbers must be positive, and finite as JSON's are."""
-    value: Any = found.get(name, default)
-    if value is None and default is not None:
-        return default
+    value = default if found.get(name) is None else found[name]
     accepted = (int, float) if kind is float else kind
     wrong = not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool))
     if wrong or (kind is not bool and not 0 < value <= sys.float_info.max):

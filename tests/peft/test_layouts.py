@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from problems import rejects
@@ -108,7 +108,7 @@ def test_an_embedding_as_peft_saves_it_is_audited_beside_its_table(tmp_path: Pat
     assert np.isnan(found.v2)
 
 
-@pytest.mark.parametrize("dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
+@pytest.mark.parametrize("dtype", [jnp.dtype(jnp.float8_e4m3fn), jnp.dtype(jnp.float8_e5m2)])
 def test_float8_is_read_as_any_float(tmp_path: Path, dtype: Any) -> None:
     for x in audit_adapter(adapter(tmp_path / "a", dtype=dtype)):
         A, B = (factors()[f"{P}{x.layer}.lora_{k}.weight"].astype(dtype).astype(np.float32) for k in "AB")
