@@ -6,6 +6,7 @@ It is run as `python -m signal_drift audit DIR` and `python -m signal_drift conf
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,10 +24,10 @@ def audit_command(
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     figure: Path | None = None,
 ) -> None:
-    """Print rank, scaling, σ_A, V1, V2 and the spectrum of s·BA for every layer of a PEFT adapter.
+    """Print rank, scaling, σ_A, V1, V2 and the spectrum of s·BA for every layer of an adapter.
 
     Args:
-        folder: Where adapter_config.json and adapter_model.safetensors are.
+        folder: Where the adapter is, as PEFT or mlx stores it, or alone as one safetensors file of diffusers or kohya.
         json: Print everything, the singular values too, as JSON.
         figure: Draw α beside V1 and V2, and the singular values, into this file: as .png, .svg and .pdf.
 
@@ -79,8 +80,9 @@ def as_table(found: Audit) -> str:
 
 
 def as_json(found: Audit) -> str:
-    """Write every layer as an object; a number that does not exist is null."""
-    return json.dumps([_entry(layer) for layer in found], indent=1, ensure_ascii=False, allow_nan=False)
+    """Write every layer as an object; a number that does not exist is null, what commands a terminal is escaped."""
+    text = json.dumps([_entry(layer) for layer in found], indent=1, ensure_ascii=False, allow_nan=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _entry(layer: LayerAudit) -> dict[str, Any]:
@@ -89,13 +91,17 @@ def _entry(layer: LayerAudit) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; a wrong argument or file ends in one line and exit status 2."""
+    """Run a command; a wrong argument or file ends in one line and exit status 2, a reader that leaves ends it."""
     commands = {"audit": audit_command, "config": config_command}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m signal_drift", args=arguments)
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the exit
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@
 >>> rule_alpha("V1", rank=16, sigma_a=1 / 12)
 1024.0
 
-`audit_adapter(folder)` reads a folder that PEFT wrote; `signal_drift.peft.figure` draws what it found.
+`audit_adapter(folder)` reads a folder that PEFT, mlx, diffusers or kohya wrote; `signal_drift.peft.figure` draws
+what it found.
 """
 
 from signal_drift.peft.audit import Audit, LayerAudit, audit_adapter, singular_values
@@ -24,7 +25,8 @@ from signal_drift.peft.export import (
     qwix_rules,
     rule_alpha,
 )
-from signal_drift.peft.files import AdapterFiles, StoredLayer, open_adapter
+from signal_drift.peft.files import AdapterFiles, open_adapter
+from signal_drift.peft.maps import StoredLayer
 
 __all__ = [
     "AdapterFiles",

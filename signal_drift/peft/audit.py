@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from signal_drift.display import Table, displayed_as, number
+from signal_drift.display import Table, displayed_as, number, printable
 from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base
-from signal_drift.peft.config import LoraConfig, initial_sigma, not_drawn
-from signal_drift.peft.files import StoredLayer, open_adapter
+from signal_drift.peft.config import not_drawn
+from signal_drift.peft.files import open_adapter
+from signal_drift.peft.maps import StoredLayer
 
 FAR = 5.0
 """Standard errors of a root mean square beyond which A is said not to be as it was drawn."""
@@ -61,17 +62,16 @@ class Audit(tuple[LayerAudit, ...]):
 
 
 def audit_adapter(folder: str | Path) -> Audit:
-    """Compute s, σ_A, V1 = 256√r, V2 = √r/σ_A and the spectrum of s·BA for every layer of a PEFT adapter.
+    """Compute s, σ_A, V1 = 256√r, V2 = √r/σ_A and the spectrum of s·BA for every layer of an adapter.
 
     It takes the memory of the largest layer. Raises `InputError` where `open_adapter` does.
     """
     files = open_adapter(folder)
-    return Audit(_layer(stored, files.config) for stored in files.layers())
+    return Audit(_layer(stored, files.notes) for stored in files.layers())
 
 
-def _layer(stored: StoredLayer, config: LoraConfig) -> LayerAudit:
-    (r, d_in), s = stored.A.shape, config.scaling(stored.layer)
-    drawn = math.nan if stored.embedding else initial_sigma(config.init_lora_weights, d_in, r)
+def _layer(stored: StoredLayer, beside: tuple[str, ...]) -> LayerAudit:
+    (r, d_in), s, drawn = stored.A.shape, stored.scaling, stored.sigma_set
     v2 = math.nan if math.isnan(drawn) else alpha_base(r, drawn)
     return LayerAudit(
         layer=stored.layer,
@@ -80,12 +80,12 @@ def _layer(stored: StoredLayer, config: LoraConfig) -> LayerAudit:
         scaling=s,
         alpha=s * r,
         sigma_set=drawn,
-        sigma_measured=_rms(stored.A),
+        sigma_measured=stored.sigma_measured,
         v1=empirical_alpha_base(r),
         v2=v2,
         under_scaled=v2 / (s * r),
         singular_values=singular_values(stored.A, stored.B, s),
-        notes=_notes(stored, config, drawn),
+        notes=(*_notes(stored), *stored.notes, *beside),
     )
 
 
@@ -96,35 +96,30 @@ def singular_values(
 
     Gram matrices in float64 give them to √ε = 1.5e-8 of the largest: below the rounding of float32 factors.
     """
-    R_A, R_B = (_root(x.T @ x) for x in (A.T.astype(float), B.astype(float)))
+    R_A, R_B = (_root(x) for x in (A.T.astype(float), B.astype(float)))
     return abs(s) * np.linalg.svd(R_B @ R_A.T, compute_uv=False)[: min(*A.shape, len(B))]
 
 
-def _root(G: Float[np.ndarray, "r r"]) -> Float[np.ndarray, "r r"]:
-    """R with RᵀR = G, of a positive semi-definite G."""
-    values, V = np.linalg.eigh(G)
+def _root(x: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "_k r"]:
+    """R with RᵀR = xᵀx and min(d, r) rows."""
+    if len(x) < x.shape[1]:
+        return x
+    values, V = np.linalg.eigh(x.T @ x)
     return np.sqrt(np.maximum(values, 0))[:, None] * V.T
 
 
-def _rms(x: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(x, dtype=float))))
-
-
-def _notes(stored: StoredLayer, config: LoraConfig, drawn: float) -> tuple[str, ...]:
+def _notes(stored: StoredLayer) -> tuple[str, ...]:
     """Where a formula does not apply, or what the table does not show."""
-    trained = bool(stored.B.any())
+    trained, drawn, init = bool(stored.B.any()), stored.sigma_set, stored.config.init_lora_weights
     # the scatter of a root mean square is at most 1/√(2n) of it, for normal entries; less for uniform ones
-    moved = abs(_rms(stored.A) / drawn - 1) > FAR / math.sqrt(2 * stored.A.size) if drawn > 0 else False
+    moved = drawn > 0 and abs(stored.sigma_measured / drawn - 1) > FAR / math.sqrt(2 * stored.stored)
     notes = {
         "an embedding starts at A = 0 with B random: σ_A and V2 do not apply": stored.embedding,
-        f"{not_drawn(config.init_lora_weights)}: σ_A and V2 do not apply": not stored.embedding
-        and bool(not_drawn(config.init_lora_weights)),
-        "B was random too: V2 is derived for B = 0 at the start": config.init_lora_weights is False,
+        f"{not_drawn(init)}: σ_A and V2 do not apply": not stored.embedding and bool(not_drawn(init)),
+        "B was random too: V2 is derived for B = 0 at the start": init is False,
         "B ≠ 0: the adapter is trained, and A is no longer as it was drawn": trained and not math.isnan(drawn),
         "B = 0: the adapter is as it was made": not trained,
         "σ_A as stored differs from the initialiser's by more than chance": moved,
-        "fan_in_fan_out: W₀ is stored transposed, A and B are not": config.fan_in_fan_out,
-        "DoRA rescales the rows of W₀ + s·BA: s·BA is not the whole update": config.use_dora,
     }
     return tuple(note for note, true in notes.items() if true)
 
@@ -145,7 +140,7 @@ def _table(layers: Audit) -> Table:
         "stable rank",
     )
     rows = [
-        (x.layer, "×".join(map(str, x.shape)), str(x.rank), *map(number, _numbers(x)), number(x.stable_rank))
+        (printable(x.layer), "×".join(map(str, x.shape)), str(x.rank), *map(number, _numbers(x)), number(x.stable_rank))
         for x in layers
     ]
     return Table(f"{len(rows)} layers", header, rows)

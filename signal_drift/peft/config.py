@@ -1,17 +1,19 @@
 """Reads PEFT's `adapter_config.json`: the rank and the scaling of each layer, and how A was drawn."""
 
-import json
 import math
-import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
+from signal_drift.display import printable, shown
 from signal_drift.errors import InputError
 from signal_drift.lora.scaling_rules import kaiming_sigma
+from signal_drift.peft.patterns import check_patterns, of_layer
+from signal_drift.peft.settings import CONFIG, setting_notes
+from signal_drift.peft.tensors import file_in, read_json
 
-CONFIG = "adapter_config.json"
 NOT_DRAWN = {
     "pissa": "A from the singular vectors of W₀",
     "olora": "A from the QR decomposition of W₀",
@@ -21,15 +23,26 @@ NOT_DRAWN = {
     "lora_ga": "A from the gradient at W₀",
     "mica": "A = 0 at the start, B from W₀",
     "orthogonal": "A and B drawn together, so that BA = 0 with B ≠ 0",
+    "not stored": "how A was drawn is not stored",
 }
 """Initialisers whose σ_A no formula gives, by how their names begin; V2 is derived for random A and B = 0."""
 
-V = TypeVar("V", int, float)
+
+class Blocks(NamedTuple):
+    """Holds BD-LoRA's settings: layers whose name contains one of these have A, or B, of n diagonal blocks."""
+
+    n: int
+    of_a: tuple[str, ...]
+    of_b: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Holds PEFT's `LoraConfig` as far as it decides the map θ ↦ w and the draw of A; the names are PEFT's."""
+    """Holds PEFT's `LoraConfig` as far as it decides the map θ ↦ w and the draw of A; the names are PEFT's.
+
+    `qalora_group_size` and `blocks` are None where A and B are plain. `notes` say what other fields do, and
+    `stored` is the whole object as the file has it.
+    """
 
     r: int
     lora_alpha: float
@@ -39,16 +52,20 @@ class LoraConfig:
     init_lora_weights: bool | str
     fan_in_fan_out: bool
     use_dora: bool
-    modules_to_save: tuple[str, ...]
+    qalora_group_size: int | None
+    blocks: Blocks | None
+    target_parameters: tuple[str, ...]
+    notes: tuple[str, ...]
+    stored: Mapping[str, Any]
 
     def rank(self, layer: str) -> int:
         """Return r of a layer."""
-        return _of_layer(self.rank_pattern, layer, self.r)
+        return of_layer(self.rank_pattern, layer, self.r)
 
     def scaling(self, layer: str) -> float:
         """Return the multiplier s = lora_alpha/r, or lora_alpha/√r with `use_rslora`."""
         r = self.rank(layer)
-        return _of_layer(self.alpha_pattern, layer, self.lora_alpha) / (math.sqrt(r) if self.use_rslora else r)
+        return of_layer(self.alpha_pattern, layer, self.lora_alpha) / (math.sqrt(r) if self.use_rslora else r)
 
 
 def initial_sigma(init_lora_weights: bool | str, d_in: int, rank: int) -> float:
@@ -60,7 +77,7 @@ def initial_sigma(init_lora_weights: bool | str, d_in: int, rank: int) -> float:
     if not_drawn(init_lora_weights):
         return math.nan
     known = ["true", "false", "gaussian", *NOT_DRAWN]
-    raise InputError(f"init_lora_weights: unknown {init_lora_weights!r}; known are {', '.join(known)}")
+    raise InputError(f"init_lora_weights: unknown {shown(init_lora_weights)}; known are {', '.join(known)}")
 
 
 def not_drawn(init_lora_weights: bool | str) -> str:
@@ -74,62 +91,82 @@ def read_config(folder: Path) -> LoraConfig:
 
     Raises `InputError` for a folder without one, for text that is none, and for values that make no sense.
     """
-    path = folder / CONFIG
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"folder: {str(folder)!r} is no PEFT adapter, it has no {CONFIG}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{CONFIG}: cannot be read ({type(error).__name__})") from None
+    path = file_in(folder, CONFIG)
+    if path is None:
+        raise InputError(f"folder: {shown(str(folder))} is no PEFT adapter, it has no {CONFIG}")
+    return peft_lora(read_json(path))
+
+
+def peft_lora(found: Any) -> LoraConfig:
+    """Check what `adapter_config.json` holds, which must be LoRA's settings as PEFT stores them."""
     if not isinstance(found, dict) or found.get("peft_type") != "LORA":
         kind = found.get("peft_type") if isinstance(found, dict) else type(found).__name__
-        raise InputError(f"{CONFIG}: peft_type must be 'LORA', got {kind!r}")
+        raise InputError(f"{CONFIG}: peft_type must be 'LORA', got {shown(kind)}")
+    return lora_config(found)
+
+
+def lora_config(stored: Mapping[str, Any]) -> LoraConfig:
+    """Check the fields of an object as `adapter_config.json` holds it; those that are missing are PEFT's defaults."""
+    qalora = field(stored, "use_qalora", bool, False)
     config = LoraConfig(
-        r=_value(found, "r", int, 8),
-        lora_alpha=_value(found, "lora_alpha", float, 8.0),
-        use_rslora=_value(found, "use_rslora", bool, False),
-        rank_pattern=_pattern(found, "rank_pattern", int),
-        alpha_pattern=_pattern(found, "alpha_pattern", float),
-        init_lora_weights=_initialiser(found),
-        fan_in_fan_out=_value(found, "fan_in_fan_out", bool, False),
-        use_dora=_value(found, "use_dora", bool, False),
-        modules_to_save=tuple(found.get("modules_to_save") or ()),
+        r=field(stored, "r", int, 8),
+        lora_alpha=field(stored, "lora_alpha", float, 8.0),
+        use_rslora=field(stored, "use_rslora", bool, False),
+        rank_pattern=_pattern(stored, "rank_pattern", int),
+        alpha_pattern=_pattern(stored, "alpha_pattern", float),
+        init_lora_weights=_initialiser(stored),
+        fan_in_fan_out=field(stored, "fan_in_fan_out", bool, False),
+        use_dora=field(stored, "use_dora", bool, False),
+        qalora_group_size=field(stored, "qalora_group_size", int, 16) if qalora else None,
+        blocks=_blocks(stored.get("use_bdlora")),
+        target_parameters=_names(stored, "target_parameters"),
+        notes=setting_notes(stored),
+        stored=stored,
     )
     initial_sigma(config.init_lora_weights, 1, config.r)  # one it knows
     return config
 
 
-def _of_layer(pattern: Mapping[str, V], layer: str, default: V) -> V:
-    """Look a layer up as PEFT does: the first pattern that matches its whole name or the end of it after a dot."""
-    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", layer)), default)
-
-
-def _value(found: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
-    """The value of a field, or PEFT's default; numbers must be positive, and finite as JSON's are."""
-    value = found.get(name, default)
-    if value is None:
-        return default
+def field(found: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    """Return the value of a field, or its default; numbers must be positive, and finite as JSON's are."""
+    value = default if found.get(name) is None else found[name]
     accepted = (int, float) if kind is float else kind
     wrong = not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool))
-    if wrong or (kind is not bool and not 0 < value < math.inf):
-        raise InputError(f"{CONFIG}: {name} must be {'true or false' if kind is bool else 'positive'}, got {value!r}")
+    if wrong or (kind is not bool and not 0 < value <= sys.float_info.max):
+        must = "true or false" if kind is bool else "positive"
+        raise InputError(f"{CONFIG}: {printable(name)} must be {must}, got {shown(value)}")
     return kind(value)
 
 
 def _pattern(found: Mapping[str, Any], name: str, kind: type) -> dict[str, Any]:
     pattern = found.get(name) or {}
     if not isinstance(pattern, dict):
-        raise InputError(f"{CONFIG}: {name} must be an object, got {pattern!r}")
-    for key in pattern:
-        try:
-            re.compile(key)
-        except re.error as error:
-            raise InputError(f"{CONFIG}: {name} has the key {key!r}, no regular expression ({error})") from None
-    return {key: _value({f"{name}[{key!r}]": value}, f"{name}[{key!r}]", kind, None) for key, value in pattern.items()}
+        raise InputError(f"{CONFIG}: {name} must be an object, got {shown(pattern)}")
+    check_patterns(name, list(pattern))
+    return {
+        key: field({f"{name}[{shown(key)}]": value}, f"{name}[{shown(key)}]", kind, None)
+        for key, value in pattern.items()
+    }
 
 
 def _initialiser(found: Mapping[str, Any]) -> bool | str:
     value = found.get("init_lora_weights", True)
     if not isinstance(value, bool | str):
-        raise InputError(f"{CONFIG}: init_lora_weights must be true, false or a name, got {value!r}")
+        raise InputError(f"{CONFIG}: init_lora_weights must be true, false or a name, got {shown(value)}")
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _blocks(found: Any) -> Blocks | None:
+    if not found:
+        return None
+    if not isinstance(found, dict):
+        raise InputError(f"{CONFIG}: use_bdlora must be an object, got {shown(found)}")
+    names = (_names(found, f"target_modules_bd_{x}") for x in "ab")
+    return Blocks(field(found, "nblocks", int, 1), *names)
+
+
+def _names(found: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = found.get(name) or []
+    if not (isinstance(value, list) and all(isinstance(x, str) for x in value)):
+        raise InputError(f"{CONFIG}: {name} must be a list of names, got {shown(value)}")
+    return tuple(value)

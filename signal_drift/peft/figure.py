@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from signal_drift.display import printable
 from signal_drift.peft.audit import Audit
 from signal_drift.plotting import COLOR, panels
 
@@ -19,7 +20,9 @@ def draw_audit(found: Audit) -> Figure:
     left.semilogy(index, [x.alpha for x in found], "o", ms=4, color=COLOR["signal"], label="as stored")
     left.set(xlabel="layer", ylabel="α in W = W₀ + (α/r)·BA")
     if len(found) <= NAMED:
-        left.set_xticks(index, [x.layer for x in found], rotation=30, ha="right", fontsize=8)
+        left.set_xticks(
+            index, [printable(x.layer) for x in found], rotation=30, ha="right", fontsize=8, parse_math=False
+        )
     left.legend()
     updated = [x.singular_values for x in found if x.norm > 0]
     for values in updated:
