@@ -29,7 +29,10 @@ V = TypeVar("V", int, float)
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Holds PEFT's `LoraConfig` as far as it decides the map θ ↦ w and the draw of A; the names are PEFT's."""
+    """Holds PEFT's `LoraConfig` as far as it decides the map θ ↦ w and the draw of A; the names are PEFT's.
+
+    `stored` is the whole object as the file has it.
+    """
 
     r: int
     lora_alpha: float
@@ -40,6 +43,7 @@ class LoraConfig:
     fan_in_fan_out: bool
     use_dora: bool
     modules_to_save: tuple[str, ...]
+    stored: Mapping[str, Any]
 
     def rank(self, layer: str) -> int:
         """Return r of a layer."""
@@ -94,6 +98,7 @@ def read_config(folder: Path) -> LoraConfig:
         fan_in_fan_out=_value(found, "fan_in_fan_out", bool, False),
         use_dora=_value(found, "use_dora", bool, False),
         modules_to_save=tuple(found.get("modules_to_save") or ()),
+        stored=found,
     )
     initial_sigma(config.init_lora_weights, 1, config.r)  # one it knows
     return config
