@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -274,9 +275,8 @@ def test_command_writes_a_configuration_for_the_same_layers(tmp_path: Path, caps
 @pytest.mark.parametrize(("config", "layer", "selected"), SELECTIONS.values(), ids=SELECTIONS)
 def test_peft_selects_these_layers(config: dict[str, Any], layer: str, selected: bool) -> None:
     _, peft = peers()
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    assert bool(check_target_module_exists(peft.LoraConfig(**config), layer)) == selected
+    selected_by_peft = import_module("peft.tuners.tuners_utils").check_target_module_exists
+    assert bool(selected_by_peft(peft.LoraConfig(**config), layer)) == selected
 
 
 TRAINED: dict[str, dict[str, Any]] = {

@@ -55,7 +55,7 @@ def write(
 
 
 def _factors(layer: str, adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
-    if not isinstance(layer, str) or not NAME.fullmatch(layer):
+    if not isinstance(layer, str) or not NAME.fullmatch(layer) or not layer.isprintable():
         raise InputError(f"adapters: a layer must be named as a module of PyTorch, 'layers.0.q_proj', got {layer!r}")
     A, B = (_entries(f"adapters[{layer!r}]: {name}", factor) for name, factor in zip("AB", adapter, strict=True))
     if A.ndim != 2 or B.ndim != 2 or len(A) != B.shape[1] or not A.size or not B.size:
@@ -67,7 +67,7 @@ def _entries(name: str, factor: Any) -> np.ndarray:
     """The entries row by row, which is how safetensors takes them from memory."""
     if not isinstance(factor, jax.Array | np.ndarray):
         raise InputError(f"{name} must be an array, got {type(factor).__name__}")
-    if str(factor.dtype) not in DTYPES:
+    if factor.dtype.name not in DTYPES:
         raise InputError(f"{name} must be of a dtype {', '.join(DTYPES)}, got {factor.dtype}")
     entries = np.ascontiguousarray(factor)
     if not np.isfinite(entries).all():
