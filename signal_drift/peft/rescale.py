@@ -1,13 +1,12 @@
 """Rescales an adapter on disk: α by V1 or V2, or such that s or s·√r stays at another rank; the rest is as it was."""
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 from signal_drift.errors import InputError
-from signal_drift.peft.config import CONFIG, initial_sigma
+from signal_drift.peft.config import initial_sigma
 from signal_drift.peft.export import LayerScaling, ScalingRule, drawn_sigma, exactly, peft_scaling, rule_alpha
 from signal_drift.peft.files import AdapterFiles
 
@@ -82,10 +81,10 @@ def rescaled_config(
 ) -> dict[str, Any]:
     """Make the `peft.LoraConfig` of an adapter on disk anew: what its file has stays, but for the fields that scale.
 
-    `init_lora_weights` is another initialiser, which V2 is then for. `target_modules` stays where PEFT selects the
-    stored layers by it; else it names them. PEFT sets `inference_mode`, with which nothing is trained, in every file
-    that it writes; it becomes false. Raises `InputError` as `rescaled` and `peft_scaling` do, and under a rule for an
-    initialiser that does not draw A at random with B = 0.
+    `init_lora_weights` is another initialiser, which V2 is then for. `target_modules` stays where it is an expression
+    or lists the stored layers; else it becomes the expression for these. PEFT sets `inference_mode`, with which nothing
+    is trained, in every file that it writes; it becomes false. Raises `InputError` as `rescaled` and `peft_scaling` do,
+    and under a rule for an initialiser that does not draw A at random with B = 0.
     """
     stored, init = adapter.config.stored, init_lora_weights
     if init is not None:
@@ -93,6 +92,7 @@ def rescaled_config(
     drawn = partial(drawn_sigma, adapter.config.init_lora_weights if init is None else init)
     layers = rescaled(stored_scaling(adapter), by, drawn, rank)
     return {
+        "peft_type": "LORA",
         **stored,
         **peft_scaling(layers, use_rslora=use_rslora, integers=integers),
         **_selection(stored, layers),
@@ -102,44 +102,17 @@ def rescaled_config(
 
 
 def _selection(stored: Mapping[str, Any], layers: Iterable[str]) -> dict[str, Any]:
-    """What to change for PEFT to select the layers: nothing, where the adapter's own fields do."""
-    if stored.get("target_modules") == "all-linear" or all(selects(stored, layer) for layer in layers):
+    """What to change for PEFT to select these layers: nothing but where no list or expression names them.
+
+    An expression is of unknown origin, may take for ever, and is not evaluated.
+    """
+    targets = stored.get("target_modules")
+    if isinstance(targets, str) or (isinstance(targets, list) and all(_named(layer, targets) for layer in layers)):
         return {}
     others = {k: None for k in ("exclude_modules", "layers_to_transform", "layers_pattern") if k in stored}
     return {"target_modules": exactly(layers), **others}
 
 
-def selects(config: Mapping[str, Any], layer: str) -> bool:
-    """Say whether PEFT adapts a layer: `target_modules` and not `exclude_modules` name it, in a block it transforms."""
-    if _names(config, "exclude_modules", layer) or not _names(config, "target_modules", layer):
-        return False
-    blocks, targets = config.get("layers_to_transform"), config["target_modules"]
-    if isinstance(targets, str) or layer in targets or blocks is None or blocks == []:
-        return True
-    stacks = [rf"(?:^|.*?\.){stack}" for stack in _listed(config, "layers_pattern")] or [r".*?\.[^.]*"]
-    found = [_expression("layers_pattern", rf"{stack}\.(?P<idx>\d+)\.").match(layer) for stack in stacks]
-    block = next((int(match["idx"]) for match in found if match), None)
-    return block is not None and block in (blocks if isinstance(blocks, list) else [blocks])
-
-
-def _names(config: Mapping[str, Any], field: str, layer: str) -> bool:
-    """Whether an expression is for the whole name of a layer, or a list has it or its end after a dot."""
-    named = _listed(config, field)
-    if isinstance(config.get(field), str):
-        return bool(_expression(field, *named).fullmatch(layer))
-    return any(f".{layer}".endswith(f".{name}") for name in named)
-
-
-def _listed(config: Mapping[str, Any], field: str) -> list[str]:
-    value = config.get(field) or []
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{CONFIG}: {field} must be a regular expression or a list of names, got {value!r}")
-    return names
-
-
-def _expression(field: str, text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise InputError(f"{CONFIG}: {field} must be a regular expression, got {text!r} ({error})") from None
+def _named(layer: str, names: list[Any]) -> bool:
+    """Whether a list has the name of a layer, or its end after a dot."""
+    return any(f".{layer}".endswith(f".{name}") for name in names)
