@@ -22,7 +22,7 @@ from signal_drift.peft.files import open_adapter
 SHAPES = {"q": (8, 6), "block.q": (6, 10), "block.0.q": (4, 6), "block.x-q": (5, 7), "blockx0xq": (3, 9)}
 """Names that end in one another, and two that differ in what a dot matches."""
 RANKS = {"q": 2, "block.q": 2, "block.0.q": 3, "block.x-q": 2, "blockx0xq": 5}
-SCALING = {"q": 2.0, "block.q": 0.7, "block.0.q": 1e-3, "block.x-q": 2.0, "blockx0xq": 100.0}
+SCALING = {"q": 5.0, "block.q": 2.0, "block.0.q": 0.7, "block.x-q": 2.0, "blockx0xq": 100.0}
 EPS = float(np.finfo(np.float64).eps)
 
 
