@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 from signal_drift.errors import InputError
-from signal_drift.peft.config import initial_sigma
+from signal_drift.peft.config import CONFIG, initial_sigma
 from signal_drift.peft.export import LayerScaling, ScalingRule, drawn_sigma, exactly, peft_scaling, rule_alpha
 from signal_drift.peft.files import AdapterFiles
 
@@ -14,6 +14,8 @@ Keep = Literal["s", "s√r", "s-sqrt-r"]
 """What stays at another rank; the last two are one."""
 MOST = 2**31 - 1
 """The largest rank that is believed."""
+OTHER_MAPS = ("use_qalora", "use_bdlora", "target_parameters")
+"""Settings with which A or B is not full, or a layer has several of them."""
 
 
 class StoredScaling(NamedTuple):
@@ -26,7 +28,13 @@ class StoredScaling(NamedTuple):
 
 
 def stored_scaling(adapter: AdapterFiles) -> dict[str, StoredScaling]:
-    """Read the shape, r and s of every layer; it takes the memory of the largest."""
+    """Read the shape, r and s of every layer; it takes the memory of the largest.
+
+    Raises `InputError` for a setting with which no rule is derived and no pattern is for one pair (A, B).
+    """
+    for field in OTHER_MAPS:
+        if adapter.config.stored.get(field):
+            raise InputError(f"{CONFIG}: {field} is set, but α is here for one full A and B of each layer")
     return {
         x.layer: StoredScaling((len(x.B), x.A.shape[1]), len(x.A), adapter.config.scaling(x.layer), x.embedding)
         for x in adapter.layers()

@@ -147,6 +147,20 @@ def test_layers_that_the_adapter_has_and_does_not_name_are_named(tmp_path: Path,
     assert not any(new[field] for field in fields.keys() - {"target_modules"})
 
 
+@pytest.mark.parametrize("form", ["json", "qwix"])
+@pytest.mark.parametrize(
+    "setting",
+    [{"use_qalora": True}, {"use_bdlora": {"nblocks": 1}}, {"target_parameters": ["mlp.experts.up"]}],
+    ids=str,
+)
+def test_another_map_is_not_scaled(
+    tmp_path: Path, capsys: pytest.CaptureFixture, form: str, setting: dict[str, Any]
+) -> None:
+    (field,) = setting
+    line = refused(capsys, adapter(tmp_path / "a", **setting), "--form", form)
+    assert line == f"error: adapter_config.json: {field} is set, but α is here for one full A and B of each layer"
+
+
 def test_embeddings_alone_have_nothing_to_scale(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = adapter(tmp_path / "a", EMBEDDING)
     for options in ([], ["--form", "qwix"], ["--rule", "V1", "--rank", "2"], ["--form", "qwix", "--keep", "s"]):
