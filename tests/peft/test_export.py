@@ -17,7 +17,7 @@ from torch_models import peers, torch_model
 import signal_drift as sd
 from signal_drift.peft.audit import audit_adapter
 from signal_drift.peft.config import read_config
-from signal_drift.peft.export import as_python, fold, nnx_lora, peft_config, qwix_rules
+from signal_drift.peft.export import LayerScaling, as_python, fold, nnx_lora, peft_config, peft_scaling, qwix_rules
 
 SHAPES = {"q": (8, 6), "block.q": (6, 10), "block.deep.q": (4, 6), "block.x-q": (5, 7), "blockxdeepxq": (3, 9)}
 """Names that end in one another, and two that differ in what a dot matches."""
@@ -66,6 +66,12 @@ def test_integers_are_within_a_half() -> None:
     assert all(isinstance(value, int) for value in values.values())
     for layer, (_, d_in) in SHAPES.items():
         assert abs(values[layer] - math.sqrt(3 * d_in)) <= 0.5
+
+
+@pytest.mark.parametrize("alpha", [math.inf, math.nan, 0.0, -1.0])
+def test_an_alpha_that_is_no_positive_number_is_refused(alpha: float) -> None:
+    with rejects("scaling: must give 'x' a positive and finite lora_alpha", alpha):
+        peft_scaling({"x": LayerScaling(1, alpha)})
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora", False])
