@@ -1,4 +1,4 @@
-"""Runs the command line: audits a stored LoRA adapter, or writes a configuration that scales its layers by V1 or V2.
+"""Runs the command line: audits a stored LoRA adapter, or writes its configuration anew with another α.
 
 It is run as `python -m signal_drift audit DIR` and `python -m signal_drift config DIR`; both explain their options with
 `--help`.
@@ -15,8 +15,9 @@ import tyro
 
 from signal_drift.errors import InputError
 from signal_drift.peft.audit import Audit, LayerAudit, audit_adapter
-from signal_drift.peft.export import ScalingRule, as_python, peft_config, qwix_rules
+from signal_drift.peft.export import ScalingRule, as_python, he_sigma, qwix_scaling
 from signal_drift.peft.files import open_adapter
+from signal_drift.peft.rescale import Keep, linear_layers, rescaled, rescaled_config, stored_scaling
 
 
 def audit_command(
@@ -44,32 +45,40 @@ def audit_command(
 
 def config_command(
     folder: tyro.conf.Positional[Path],
-    rule: ScalingRule = "V2",
-    form: Literal["json", "python", "qwix"] = "json",
+    rule: ScalingRule | None = None,
+    keep: Keep | None = None,
     rank: int | None = None,
+    init: str | None = None,
+    form: Literal["json", "python", "qwix"] = "json",
     rslora: bool = True,
     integers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """Print a configuration that scales the layers of an existing adapter by V1 = 256√r or V2 = √r/σ_A.
+    """Print the configuration of an adapter with another α: by V1 = 256√r, by V2 = √r/σ_A, or for another rank.
+
+    All else in adapter_config.json stays, but inference_mode, which becomes false.
 
     Args:
-        folder: Where adapter_config.json and adapter_model.safetensors are; only their headers matter.
-        rule: V1 or V2.
-        form: A PEFT LoraConfig as JSON or Python, or the arguments of qwix rules.
+        folder: Where adapter_config.json and adapter_model.safetensors are.
+        rule: V1 or V2 [default: V2, unless --keep is given].
+        keep: Keep s or s√r (s-sqrt-r is the same) of every layer as in the adapter, instead of a rule.
         rank: r of all layers [default: as in the adapter].
+        init: Another init_lora_weights, true or gaussian, which V2 is then for [default: as in the adapter].
+        form: A PEFT LoraConfig as JSON or Python, or the arguments of qwix rules.
         rslora: s = lora_alpha/√r instead of lora_alpha/r.
         integers: Round lora_alpha and alpha_pattern.
 
     """
-    stored = open_adapter(folder)
-    layers = {x.layer: x for x in stored.layers() if not x.embedding}
-    shapes = {k: (len(x.B), x.A.shape[1]) for k, x in layers.items()}
-    ranks = {k: len(x.A) if rank is None else rank for k, x in layers.items()}
+    if rule and keep:
+        raise InputError(f"keep: replaces the rule, got --keep {keep} and --rule {rule}")
+    by, stored = keep or rule or "V2", open_adapter(folder)
     if form == "qwix":
-        print(json.dumps(qwix_rules(shapes, ranks, rule), indent=1))
+        if init is not None:
+            raise InputError(f"init: is for PEFT, qwix draws A by he_uniform, got --init {init}")
+        layers = rescaled(linear_layers(stored_scaling(stored)), by, lambda d_in, _: he_sigma(d_in), rank)
+        print(json.dumps(qwix_scaling(layers), indent=1))
         return
-    init = stored.config.init_lora_weights
-    config = peft_config(shapes, ranks, rule, init_lora_weights=init, use_rslora=rslora, integers=integers)
+    initialiser = None if init is None else {"true": True, "false": False}.get(init.lower(), init)
+    config = rescaled_config(stored, by, rank=rank, init_lora_weights=initialiser, use_rslora=rslora, integers=integers)
     print(as_python(config) if form == "python" else json.dumps(config, indent=1))
 
 

@@ -1,6 +1,8 @@
 """LoRA adapters on disk, as PEFT would have written them, small and with known factors."""
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,3 +34,14 @@ def adapter(
     stored = factors() if tensors is None else tensors
     save_file({name: jnp.asarray(x, dtype) for name, x in stored.items()}, folder / "adapter_model.safetensors")
     return folder
+
+
+def scaling_by_peft(config: Mapping[str, Any], layer: str) -> tuple[int, float]:
+    """(r, s) that PEFT gives a layer: the first pattern for the end of its name, then lora_alpha/r or lora_alpha/√r."""
+
+    def of(pattern: str, default: Any) -> Any:
+        values = [v for k, v in config.get(pattern, {}).items() if re.match(r"(.*\.)?(" + k + ")$", layer)]
+        return (values or [default])[0]
+
+    r, alpha = of("rank_pattern", config.get("r", 8)), of("alpha_pattern", config.get("lora_alpha", 8))
+    return r, alpha / (math.sqrt(r) if config.get("use_rslora") else r)

@@ -1,9 +1,7 @@
 """V1 and V2 as settings of other tools: read back, every layer has the α of the rule; and PEFT itself agrees."""
 
-import json
 import math
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,12 @@ import optax
 import pytest
 from problems import rejects
 from stored import adapter
+from torch_models import peers, torch_model
 
 import signal_drift as sd
-from signal_drift.__main__ import main
 from signal_drift.peft.audit import audit_adapter
 from signal_drift.peft.config import read_config
-from signal_drift.peft.export import as_python, fold, nnx_lora, peft_config, qwix_rules
+from signal_drift.peft.export import LayerScaling, as_python, fold, nnx_lora, peft_config, peft_scaling, qwix_rules
 
 SHAPES = {"q": (8, 6), "block.q": (6, 10), "block.deep.q": (4, 6), "block.x-q": (5, 7), "blockxdeepxq": (3, 9)}
 """Names that end in one another, and two that differ in what a dot matches."""
@@ -68,6 +66,12 @@ def test_integers_are_within_a_half() -> None:
     assert all(isinstance(value, int) for value in values.values())
     for layer, (_, d_in) in SHAPES.items():
         assert abs(values[layer] - math.sqrt(3 * d_in)) <= 0.5
+
+
+@pytest.mark.parametrize("alpha", [math.inf, math.nan, 0.0, -1.0])
+def test_an_alpha_that_is_no_positive_number_is_refused(alpha: float) -> None:
+    with rejects("scaling: must give 'x' a positive and finite lora_alpha", alpha):
+        peft_scaling({"x": LayerScaling(1, alpha)})
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora", False])
@@ -141,42 +145,7 @@ def test_nnx_lora_follows_the_trajectory_of_the_rule(factor: float) -> None:
     assert same == (factor == 1.0)
 
 
-def test_command_writes_a_configuration_for_the_same_layers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    folder = adapter(tmp_path / "a")
-    main(["config", str(folder), "--rule", "V2"])
-    config = json.loads(capsys.readouterr().out)
-    fixed = adapter(tmp_path / "b", **config)
-    assert [x.under_scaled for x in audit_adapter(fixed)] == pytest.approx([1.0, 1.0, 1.0])
-    assert not any(math.isclose(x.under_scaled, 1) for x in audit_adapter(folder))
-    main(["config", str(folder), "--form", "python", "--rank", "2"])
-    assert capsys.readouterr().out.startswith("peft.LoraConfig(r=2, ")
-    main(["config", str(folder), "--form", "qwix"])
-    assert len(json.loads(capsys.readouterr().out)) == 3
-
-
 # The real PEFT, where it is installed.
-
-
-def peers() -> tuple[Any, Any]:
-    """(torch, peft), the latter by one of its modules: the folder of this file goes by the name "peft" too."""
-    for name in ("torch", "peft.tuners"):
-        pytest.importorskip(name, reason="needs the extra peers", exc_type=ImportError)
-    return import_module("torch"), import_module("peft")
-
-
-def torch_model() -> Any:
-    torch, _ = peers()
-    layers = {name: torch.nn.Linear(d_in, d_out, bias=False) for name, (d_out, d_in) in SHAPES.items()}
-    root = torch.nn.Module()
-    for name, layer in layers.items():
-        parent = root
-        for part in name.split(".")[:-1]:
-            if not hasattr(parent, part):
-                parent.add_module(part, torch.nn.Module())
-            parent = getattr(parent, part)
-        parent.add_module(name.split(".")[-1], layer)
-    root.forward = lambda: sum((layer.weight**2).sum() for layer in layers.values())
-    return root
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -185,7 +154,7 @@ def torch_model() -> Any:
 def test_peft_loads_trains_and_saves_what_is_emitted(tmp_path: Path, rule: Any, init: Any) -> None:
     """Its scaling of every layer is the rule's; after a step of Adam and a save, ΔW read from disk is PEFT's own."""
     torch, peft = peers()
-    model = torch_model()
+    model = torch_model(SHAPES)
     config = peft_config(SHAPES, RANKS, rule, init_lora_weights=init)
     del config["peft_type"]
     adapted: Any = peft.get_peft_model(model, peft.LoraConfig(**config))

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from stored import SHAPES, adapter, factors
 
 from signal_drift.__main__ import main
-from signal_drift.peft import audit_adapter, open_adapter
+from signal_drift.peft import audit_adapter, open_adapter, rescaled_config
 
 EPS = float(np.finfo(np.float32).eps)
 Arrays = dict[str, np.ndarray]
@@ -192,6 +192,12 @@ def test_an_index_that_lies_is_refused(tmp_path: Path, entry: dict, says: str) -
 def kohya(layer: str, alpha: Any, A: np.ndarray, B: np.ndarray) -> Arrays:
     more = {} if alpha is None else {f"{layer}.alpha": np.asarray(alpha)}
     return {f"{layer}.lora_down.weight": A, f"{layer}.lora_up.weight": B} | more
+
+
+def test_names_of_other_tools_are_not_written_for_peft(tmp_path: Path) -> None:
+    single(tmp_path, kohya("lora_unet_a", 1.0, np.ones((2, 3)), np.ones((3, 2))))
+    with rejects("folder: has layers of other tools", "lora_unet_a"):
+        rescaled_config(open_adapter(tmp_path), "s", rank=4)
 
 
 def test_kohya_has_an_alpha_for_each_layer(tmp_path: Path) -> None:
