@@ -1,4 +1,4 @@
-"""Takes every optimizer of optax as optax's own loop does: with the loss beside the gradient, where it asks for that."""
+"""Takes every optimizer of optax as optax's own loop does: with the loss beside the gradient for one that asks."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from signal_drift.errors import InputError
 
 
 def loop_of(optimizer: Any, start: Any) -> optax.GradientTransformationExtraArgs:
-    """Return the optimizer with an update that takes `value`, `grad` and `value_fn`, and ignores what it has no use for.
+    """Return the optimizer with an update that is given `value`, `grad` and `value_fn`, and may ignore them.
 
     `start` are the parameters that it is to move. Of optax.lookahead they are the fast weights; the slow ones are in
     the state. Raises `InputError` for what is no optimizer of optax.

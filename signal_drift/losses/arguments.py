@@ -1,12 +1,13 @@
 """Checks that a loss is a scalar function of the dict of effective weights, and says what to mend where it is none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.tree_util import Partial
+from jax.tree_util import Partial, register_pytree_node
 from jaxtyping import Array
 
 from signal_drift.errors import InputError
@@ -49,7 +50,7 @@ def _value(loss: Loss, weights: dict[str, Array]) -> Any:
     try:
         return jax.eval_shape(loss, weights)
     except KeyError as error:
-        if error.args and error.args[0] in weights:
+        if not error.args or error.args[0] not in _missing(loss, weights):
             raise
         raise InputError(f"loss: asks for {error}, but the layers are {sorted(weights)}") from error
     except jax.errors.JAXTypeError as error:
@@ -63,6 +64,38 @@ def _value(loss: Loss, weights: dict[str, Array]) -> Any:
         shapes = {layer: W.shape for layer, W in weights.items()}
         mend = "a weight is (d_out, d_in), x @ W.T for rows x; flax kernels are the transpose"
         raise InputError(f"loss: takes only the transposes of the weights {shapes}; {mend}") from error
+
+
+class _Asked:
+    """The layers that weights are asked for and do not have; one and the same within a trace of the loss's own."""
+
+    def __init__(self) -> None:
+        self.missing: set[str] = set()
+
+
+class _Watched(dict[str, Array]):
+    def __init__(self, weights: Mapping[str, Array], asked: _Asked) -> None:
+        super().__init__(weights)
+        self.asked = asked
+
+    def __missing__(self, layer: str) -> Array:
+        self.asked.missing.add(layer)
+        raise KeyError(layer)
+
+
+register_pytree_node(
+    _Watched,
+    lambda x: ([x[k] for k in sorted(x)], (tuple(sorted(x)), x.asked)),
+    lambda kept, values: _Watched(dict(zip(kept[0], values, strict=True)), kept[1]),
+)
+
+
+def _missing(loss: Loss, weights: dict[str, Array]) -> set[str]:
+    """The layers that the loss asks the weights for and does not find: no key of a dict of its own is among them."""
+    asked = _Asked()
+    with suppress(Exception):  # the one that is being looked into
+        jax.eval_shape(loss, _Watched(weights, asked))
+    return asked.missing
 
 
 def _takes_transposes(loss: Loss, weights: dict[str, Array]) -> bool:

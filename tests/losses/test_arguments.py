@@ -36,6 +36,11 @@ LOSSES: dict[str, tuple[Any, str]] = {
     "integer": (lambda w: jnp.sum(outputs(w) > 0), "loss: must return a real number to differentiate, got int"),
     "complex": (lambda w: loss(w) + 0j, "loss: must return a real number to differentiate, got complex"),
     "unknown layer": (lambda w: jnp.sum(w["mid"]), r"loss: asks for 'mid', but the layers are \['in', 'out'\]"),
+    "unknown layer within jit": (jax.jit(lambda w: jnp.sum(w["mid"])), r"loss: asks for 'mid', but the layers are"),
+    "unknown layer within map": (
+        lambda w: jnp.sum(jax.tree.map(jnp.sin, w)["mid"]),
+        r"loss: asks for 'mid', but the layers are",
+    ),
     "numpy": (lambda w: np.sum(np.asarray(w["in"])), "loss: must be traceable: jax.numpy instead of numpy"),
     "float": (lambda w: jnp.float64(float(loss(w))), "loss: must be traceable: jax.numpy instead of numpy, float"),
     "if": (lambda w: loss(w) if loss(w) > 0 else -loss(w), "loss: must be traceable"),
@@ -76,6 +81,9 @@ def test_a_loss_that_is_not_finite_is_refused_but_not_under_jit() -> None:
     ("error", "function"),
     [
         (KeyError, lambda w: {}["in"]),
+        (KeyError, lambda w: jnp.sum(X @ w["in"].T) + {"image": 1.0}["img"]),
+        (KeyError, jax.jit(lambda w: jnp.sum(X @ w["in"].T) + {"image": 1.0}["img"])),
+        (KeyError, lambda w: w.get("mid", 0.0) + {"image": 1.0}["mid"]),
         (KeyError, lambda w: w["in"] + {"mid": 2}["in"]),
         (TypeError, lambda w: X @ jnp.ones((7, 7))),
         (ZeroDivisionError, lambda w: 1 / 0),
