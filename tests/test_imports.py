@@ -21,7 +21,7 @@ LIBRARY: dict[str, set[str]] = {
     "plotting": set(),
     "lora": BASICS,
     "losses": BASICS | {"lora"},
-    "operators": BASICS | {"lora"},
+    "operators": BASICS | {"jaxpr", "lora"},
     "models": BASICS | {"lora", "losses"},
     "jaxpr": set(),
     "hessians": BASICS | {"jaxpr", "lora", "losses", "operators"},

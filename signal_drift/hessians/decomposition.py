@@ -24,7 +24,7 @@ from signal_drift.lora.adapters import (
     jacobian_product,
     per_layer,
 )
-from signal_drift.losses.arguments import Loss, check_finite, traceable
+from signal_drift.losses.arguments import Loss, check_value, traceable
 from signal_drift.operators.operator import LinearMap, LinearOperator, Point, SymmetricOperator, Vector, operators
 
 
@@ -53,7 +53,7 @@ def decompose(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -
         adapters=dict(adapters),
         scaling={layer: jnp.asarray(s).astype(dtype) for layer, s in per_layer("scaling", scaling, base).items()},
     )
-    check_finite(point.loss, point.weights())
+    check_value(point.loss, point.weights())
     D = sum(W0.size for W0 in base.values())
     p = sum(A.size + B.size for A, B in adapters.values())
     return Decomposition(

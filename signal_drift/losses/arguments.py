@@ -1,5 +1,6 @@
 """Checks that a loss is a scalar function of the dict of effective weights, and says what to mend where it is none."""
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -37,12 +38,35 @@ def check_loss(loss: Loss, weights: dict[str, Array]) -> None:
         raise InputError(f"loss: must return a real number to differentiate, got {value.dtype}")
 
 
-def check_finite(loss: Loss, weights: dict[str, Array]) -> None:
-    """Raise `InputError` as `check_loss`, and where the loss at these weights is known and not finite."""
+REORDERED = 1e3
+"""Roundings that a sum may differ by from one call to the next: of 10⁶ terms that an accelerator adds in any order."""
+
+
+def check_value(loss: Loss, weights: dict[str, Array]) -> None:
+    """Raise `InputError` as `check_loss`, and where the loss at these weights is not one finite number at two calls.
+
+    Within a trace of JAX its value is not known.
+    """
     check_loss(loss, weights)
-    value = loss(weights)
-    if not isinstance(value, Tracer) and not jnp.isfinite(value):
-        raise InputError(f"loss: must be finite at the effective weights, got {value}")
+    first = loss(weights)
+    if isinstance(first, Tracer):
+        return
+    one, other = float(first), float(loss(weights))
+    allowed = REORDERED * float(jnp.finfo(first.dtype).eps) * max(abs(one), abs(other))
+    if one != other and not abs(one - other) <= allowed and not (math.isnan(one) and math.isnan(other)):
+        raise InputError(
+            f"loss: must be a function of the weights, but two calls of {_name(loss)} gave {one} and {other}; "
+            "draw what is random once, before"
+        )
+    if not math.isfinite(one):
+        raise InputError(f"loss: must be finite at the effective weights, got {one}")
+
+
+def _name(function: Any) -> str:
+    """What a function is called in the source; that of a Partial of another, as losses are made of losses, is its."""
+    while isinstance(function, Partial):
+        function = function.args[0] if function.args and isinstance(function.args[0], Partial) else function.func
+    return getattr(function, "__qualname__", type(function).__name__)
 
 
 def _value(loss: Loss, weights: dict[str, Array]) -> Any:
