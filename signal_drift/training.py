@@ -24,7 +24,9 @@ from signal_drift.lora.adapters import (
 from signal_drift.lora.norms import frobenius, update_norms
 from signal_drift.losses.arguments import Loss, check_loss
 from signal_drift.losses.batches import BatchLoss
+from signal_drift.optimizers import loop_of
 
+Optimizer = optax.GradientTransformation | optax.MultiSteps
 PerLayer = Mapping[str, Float[Array, "*steps"]]
 
 
@@ -95,7 +97,7 @@ def train(
     base: Weights,
     adapters: Adapters | None,
     scaling: Scaling,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     steps: int,
     batches: Any = None,
 ) -> Run: ...
@@ -107,7 +109,7 @@ def train(
     base: Weights,
     adapters: Adapters | None,
     scaling: Scaling,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     steps: int,
     batches: Any = None,
     *,
@@ -120,7 +122,7 @@ def train(
     base: Weights,
     adapters: Adapters | None,
     scaling: Scaling,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     steps: int,
     batches: Any = None,
     *,
@@ -131,7 +133,9 @@ def train(
     With `adapters` None the weights themselves are trained (full fine-tuning): θ = w, all signal and no drift,
     and `scaling` has no effect. With `batches`, an array or a tree of arrays whose first axis is the step, the loss is
     a function of (weights, batch), and every step, g and loss are those of its own batch; the loss after the last
-    step is that of the last batch. The function is traceable: vmap it over scalings, adapters or learning rates.
+    step is that of the last batch. The function is traceable: vmap it over scalings, adapters or learning rates. Any
+    optimizer of optax will do: one that asks for the loss beside the gradient (a line search, Polyak's rate, …) is
+    given that of the step's batch, and the θ of optax.lookahead are its fast weights.
 
     With `record`, a function of a `Step` to a tree of arrays, what it returns is recorded instead, one row a step:
 
@@ -154,8 +158,6 @@ def train(
     """
     if steps != int(steps) or steps < 0:
         raise InputError(f"steps: must be a whole number and not negative, got {steps}")
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise InputError(f"optimizer: must be one of optax, as optax.adam(1e-3), got {optimizer!r}")
     if record is None:
         recorder = all_signal if adapters is None else signal_and_drift
         run = train(loss, base, adapters, scaling, optimizer, steps, batches, record=recorder)
@@ -166,18 +168,20 @@ def train(
 
     on, last = _on_batches(loss, batches, steps)
     check_loss(lambda weights: on(weights, last), space.weights(space.start))
+    loop = loop_of(optimizer, space.start)
 
     def step(carry: tuple[Any, optax.OptState], batch: Any) -> tuple[tuple[Any, optax.OptState], tuple[Array, Any]]:
         theta, state = carry
         weights = space.weights(theta)
         value, gradient = jax.value_and_grad(on)(weights, batch)
         theta_gradient = space.pull_back(theta, gradient)
-        delta, state = optimizer.update(theta_gradient, state, theta)
+        extra = {"value": value, "grad": theta_gradient, "value_fn": lambda theta: on(space.weights(theta), batch)}
+        delta, state = loop.update(theta_gradient, state, theta, **extra)
         after = optax.apply_updates(theta, delta)
         seen = record(Step(theta, weights, value, gradient, theta_gradient, delta, after, state, space.scaling))
         return (after, state), (value, seen)
 
-    start = space.start, optimizer.init(space.start)
+    start = space.start, loop.init(space.start)
     (theta, state), (losses, recorded) = jax.lax.scan(step, start, batches, length=steps)
     return RecordedRun(jnp.append(losses, on(space.weights(theta), last)), recorded, theta, state)
 

@@ -27,7 +27,7 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.lab.errors import OptionError
 from experiments.lab.problem import DENSE, Drawn, Dtype, Problem, Training, Tuning, cast
-from signal_drift.losses.arguments import check_finite
+from signal_drift.losses.arguments import check_value
 from signal_drift.models.bridge import Forward, Selection
 
 Batch = tuple[Any, Any]
@@ -168,7 +168,7 @@ def _check_value(name: str, data: str, loss: Partial, base: dict[str, Array]) ->
         shapes = _shapes(inputs if len(inputs) > 1 else inputs[0])
         raise OptionError(f"{data}: the model cannot take inputs of shape {shapes} ({_first_line(error)})") from None
     try:
-        check_finite(loss, base)
+        check_value(loss, base)
     except sd.InputError as error:
         raise OptionError(f"{name}: {str(error).removeprefix('loss: ')}") from None
     except Exception as error:

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from signal_drift.display import displayed_as
 from signal_drift.hessians.factored import composed_loss
+from signal_drift.hessians.tangents import tangent_map
 from signal_drift.lora.adapters import (
     Adapter,
     Adapters,
@@ -23,7 +24,7 @@ from signal_drift.lora.adapters import (
     jacobian_product,
     per_layer,
 )
-from signal_drift.losses.arguments import Loss, check_finite, traceable
+from signal_drift.losses.arguments import Loss, check_value, traceable
 from signal_drift.operators.operator import LinearMap, LinearOperator, Point, SymmetricOperator, Vector, operators
 
 
@@ -52,7 +53,7 @@ def decompose(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -
         adapters=dict(adapters),
         scaling={layer: jnp.asarray(s).astype(dtype) for layer, s in per_layer("scaling", scaling, base).items()},
     )
-    check_finite(point.loss, point.weights())
+    check_value(point.loss, point.weights())
     D = sum(W0.size for W0 in base.values())
     p = sum(A.size + B.size for A, B in adapters.values())
     return Decomposition(
@@ -85,7 +86,7 @@ def adjoint_map(point: Point) -> LinearMap:
 def task_hessian(point: Point) -> LinearMap:
     """Return u ↦ H_ℓ u, H_ℓ = ∇²_w ℓ at w(θ) with its cross-layer blocks (Eq. 12)."""
     w, unravel = ravel_pytree(point.weights())
-    return jax.linearize(jax.grad(lambda w: point.loss(unravel(w))), w)[1]
+    return tangent_map(jax.grad(lambda w: point.loss(unravel(w))), w)
 
 
 def signal_hessian(point: Point) -> LinearMap:
@@ -117,7 +118,7 @@ def lora_hessian(point: Point) -> LinearMap:
     def loss(theta: Vector) -> Array:
         return composed_loss(point.loss, point.base, unravel(theta), point.scaling)
 
-    return jax.linearize(jax.grad(loss), theta)[1]
+    return tangent_map(jax.grad(loss), theta)
 
 
 displayed_as(operators)(Decomposition)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from signal_drift.hessians.jaxpr import Equation, bind, run
+from signal_drift.jaxpr import Equation, bind, run
 from signal_drift.lora.adapters import Adapters, Weights
 
 Axes = tuple[int, ...]

@@ -16,6 +16,7 @@ from jaxtyping import Array
 from signal_drift.display import displayed_as
 from signal_drift.errors import InputError
 from signal_drift.hessians.decomposition import adjoint_map, decompose, jacobian_map
+from signal_drift.hessians.tangents import tangent_map
 from signal_drift.lora.adapters import Adapters, Scaling, Weights
 from signal_drift.losses.arguments import Loss
 from signal_drift.losses.composite import outputs_and_criterion
@@ -56,7 +57,7 @@ def criterion_curvature(loss: Loss, base: Weights, adapters: Adapters, scaling: 
 def task_gauss_newton(point: Point) -> LinearMap:
     """Return u ↦ J_fᵀ (∇²c) J_f u: forwards through the model, through the criterion, and back."""
     flat = _flattened(point)
-    push = jax.linearize(flat.model, flat.weights)[1]
+    push = tangent_map(flat.model, flat.weights)
     pull, curve = jax.linear_transpose(push, flat.weights), criterion_hessian(point)
     return lambda v: pull(curve(push(v)))[0]
 
@@ -71,13 +72,13 @@ def residual_term(point: Point) -> LinearMap:
     """Return u ↦ R u, R = Σ_k (∂c/∂f_k) ∇²f_k the Hessian of ⟨∂c/∂f, f(w)⟩ with ∂c/∂f held fixed."""
     flat = _flattened(point)
     slope = jax.grad(flat.criterion)(flat.outputs)
-    return jax.linearize(jax.grad(lambda w: slope @ flat.model(w)), flat.weights)[1]
+    return tangent_map(jax.grad(lambda w: slope @ flat.model(w)), flat.weights)
 
 
 def criterion_hessian(point: Point) -> LinearMap:
     """Return the map of ∇²c at f(w)."""
     flat = _flattened(point)
-    return jax.linearize(jax.grad(flat.criterion), flat.outputs)[1]
+    return tangent_map(jax.grad(flat.criterion), flat.outputs)
 
 
 class _Flat(NamedTuple):

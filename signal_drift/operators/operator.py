@@ -15,6 +15,7 @@ from signal_drift.lora.adapters import Adapter, effective_weights
 from signal_drift.operators.chunks import check_room, chunk, map_chunks
 from signal_drift.operators.linearised import apply
 from signal_drift.operators.mesh import MeshAxis, map_rows
+from signal_drift.operators.precision import coarser_step
 
 Vector = Float[Array, "_n"]
 LinearMap = Callable[[Vector], Vector]
@@ -79,6 +80,9 @@ class LinearOperator:
         """Return what a copy starts from: the fields, not the map that is kept."""
         return {x.name: getattr(self, x.name) for x in fields(self)}
 
+    def check_digits(self) -> None:
+        """Raise `TypeError` where products have fewer digits than `precision`; these come from W₀, A, B and s alone."""
+
     def dense(self) -> Float[Array, "m n"]:
         """Build the matrix, in float64. Raises `TypeError` for lower precision, `InputError` if it does not fit."""
         check_room(self.shape, 8 * (3 if self.place else 2) * self.shape[0] * self.shape[1])
@@ -90,6 +94,7 @@ class LinearOperator:
                 f"{self.least_precise}: dtype is {self.precision}, but an exact Hessian needs float64; call "
                 "jax.config.update('jax_enable_x64', True) before the weights are made, and make them all so"
             )
+        self.check_digits()
         return self
 
 
@@ -111,6 +116,19 @@ class SymmetricOperator(LinearOperator):
 
     traceless: bool = field(default=False, metadata={"static": True}, kw_only=True)
 
+    def check_digits(self) -> None:
+        """Raise `TypeError`, with the place in the source, where the loss rounds to fewer digits than the weights have.
+
+        Such a Hessian has errors of the coarser dtype and, as a rule, is not symmetric.
+        """
+        given = [path[0].name != "loss" for path, _ in jax.tree_util.tree_leaves_with_path(self.point)]
+        step = coarser_step(gradient.trace(self.point), given, self.precision)
+        if step:
+            raise TypeError(
+                f"loss: rounds to {step}, where the weights are {self.precision}: compute in {self.precision} there, "
+                f"or give base and adapters in the lower precision"
+            )
+
     def dense(self) -> Float[Array, "n n"]:
         """Build the matrix, in float64, in the memory of one copy; of two from the shares of several devices.
 
@@ -122,6 +140,12 @@ class SymmetricOperator(LinearOperator):
     def diagonal(self) -> Float[Array, "n"]:
         """Return the diagonal, from n products and without the matrix. Raises `TypeError` below float64."""
         return _diagonal(self._exact())
+
+
+@jax.jit
+def gradient(point: Point) -> dict[str, Array]:
+    """Compute G = ∇_W ℓ of every layer at w(θ)."""
+    return jax.grad(point.loss)(point.weights())
 
 
 @jax.jit

@@ -13,7 +13,7 @@ from signal_drift.errors import InputError
 from signal_drift.hessians.decomposition import Decomposition, decompose
 from signal_drift.lora.adapters import Adapters, Scaling, Weights, adjoint_product, effective_weights, per_layer
 from signal_drift.losses.arguments import Loss
-from signal_drift.operators.operator import Point
+from signal_drift.operators.operator import gradient
 from signal_drift.propositions.check import Tolerance, largest, rounding
 from signal_drift.spectra.exact import eigenvalues
 
@@ -42,11 +42,11 @@ class Instance:
     @cached_property
     def gradient(self) -> dict[str, Array]:
         """Compute G_l = ∇_{W_l} ℓ. Raises `InputError` where it is not finite: no statement is about that."""
-        gradient = _gradient(self.parts.task.point)
-        for layer, G in gradient.items():
+        slope = gradient(self.parts.task.point)
+        for layer, G in slope.items():
             if not np.all(np.isfinite(G)):
                 raise InputError(f"loss: its gradient must be finite, but is not in layer {layer!r}")
-        return gradient
+        return slope
 
     @cached_property
     def s(self) -> dict[str, float]:
@@ -102,11 +102,6 @@ class _Matrices(dict[str, np.ndarray]):
     def __missing__(self, name: str) -> np.ndarray:
         self[name] = matrix = np.asarray(getattr(self.parts, name).dense())
         return matrix
-
-
-@jax.jit
-def _gradient(point: Point) -> dict[str, Array]:
-    return jax.grad(point.loss)(point.weights())
 
 
 def flat(tree: object) -> np.ndarray:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.operators.scale import exponent_of, in_range, restored
+from signal_drift.spectra.matvec import asymmetry_of_rounding
 
 SymmetricMatrix = Float[np.ndarray, "n n"]
 
@@ -23,7 +24,7 @@ def eigenvalues(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -
     O(n·ε·‖H‖), in whatever unit: 2^e·H of size about 1 is solved. Raises `InputError` if the matrix is not symmetric
     or its size leaves the range of float64, `TypeError` below float64.
     """
-    H, exponent = _symmetrised(*dense_in_range(op))
+    H, exponent = symmetrised(*dense_in_range(op))
     blocks = (H if len(b) == len(H) else H[np.ix_(b, b)] for b in decoupled_blocks(H))
     solve = _lapack_eigenvalues if jax.default_backend() == "cpu" else _device_eigenvalues
     values = np.sort(np.concatenate([solve(block) for block in blocks]))
@@ -70,21 +71,25 @@ def decoupled_blocks(H: SymmetricMatrix) -> Iterator[np.ndarray]:
         yield np.sort(block)
 
 
-def _symmetrised(H: Array | SymmetricMatrix, before: int) -> tuple[SymmetricMatrix, int]:
-    """2^e·½(H + Hᵀ) and `before` + e: H and Hᵀ have the same zeros, rounding does not depend on the triangle read."""
+def symmetrised(H: Array | SymmetricMatrix, before: int) -> tuple[SymmetricMatrix, int]:
+    """Return 2^e·½(H + Hᵀ), of size about 1, and `before` + e.
+
+    H and Hᵀ have the same zeros, and rounding does not depend on the triangle read. Raises `InputError` where they
+    differ by more than `asymmetry_of_rounding`, `TypeError` below float64.
+    """
     if H.dtype != np.float64:
         raise TypeError(f"op: dtype is {H.dtype}, but an exact spectrum needs float64")
-    H = np.asarray(H)
+    H, n = np.asarray(H), len(H)
     exponent = exponent_of(H)
-    mean, asymmetry, half = np.empty_like(H), 0.0, np.ldexp(1.0, exponent - 1)
-    for rows in (slice(i, i + 256) for i in range(0, len(H), 256)):  # panels that stay in cache
+    mean, apart, half = np.empty_like(H), 0.0, np.ldexp(1.0, exponent - 1)
+    for rows in (slice(i, i + 256) for i in range(0, n, 256)):  # panels that stay in cache
         here = H[rows] * half
         mean[rows] = here + H[:, rows].T * half
-        asymmetry = np.maximum(asymmetry, np.max(np.abs(2 * here - mean[rows])))
-    size = np.max(np.abs(mean))
-    if not asymmetry <= np.sqrt(np.finfo(float).eps) * size < np.inf:
-        asymmetry, size = (float(np.ldexp(x, -before - exponent)) for x in (asymmetry, size))
-        raise InputError(f"op: must be symmetric and finite, got max|H − Hᵀ|/2 = {asymmetry} at max|H| = {size}")
+        apart = np.hypot(apart, 2 * np.linalg.norm(2 * here - mean[rows]))
+    size = np.linalg.norm(mean)
+    if not apart <= n**0.5 * asymmetry_of_rounding(n, np.float64) * size < np.inf:
+        apart, size = (float(np.ldexp(x, -before - exponent)) for x in (apart, size))
+        raise InputError(f"op: must be symmetric and finite, got ‖H − Hᵀ‖_F = {apart:.3g} where ‖H‖_F is {size:.3g}")
     return mean, before + exponent
 
 

@@ -13,8 +13,8 @@ from signal_drift.hessians.decomposition import Decomposition
 from signal_drift.lora.adapters import Adapters, per_layer
 from signal_drift.lora.scaling_rules import alpha_base
 from signal_drift.operators.operator import SymmetricOperator
-from signal_drift.operators.scale import exponent_of, restored
-from signal_drift.spectra.exact import dense_in_range, eigenvalues
+from signal_drift.operators.scale import restored
+from signal_drift.spectra.exact import dense_in_range, eigenvalues, symmetrised
 
 OPERATORS = ("task", "signal", "drift", "lora")
 
@@ -83,12 +83,10 @@ def layer_views(
 
 
 def _blocks(op: SymmetricOperator | Array, sizes: list[int]) -> list[Block]:
-    H, before = dense_in_range(op)
-    after = exponent_of(H)
-    H = np.ldexp(np.asarray(H), after)
+    H, exponent = symmetrised(*dense_in_range(op))
     ends = np.cumsum([0, *sizes])
     trace, norm = np.trace(H), np.sum(H**2)
-    return [_block(H[i:j, i:j], before + after, float(trace), float(norm)) for i, j in pairwise(ends)]
+    return [_block(H[i:j, i:j], exponent, float(trace), float(norm)) for i, j in pairwise(ends)]
 
 
 def _block(H: Float[np.ndarray, "n n"], exponent: int, trace: float, norm: float) -> Block:

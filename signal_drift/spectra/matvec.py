@@ -3,11 +3,20 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import LinearOperator, SymmetricOperator
 from signal_drift.operators.scale import exponent_of, in_range, times_power
+
+
+def asymmetry_of_rounding(n: int, dtype: DTypeLike) -> float:
+    """Return 100·√n·ε, by how much ⟨u, Hv⟩ and ⟨v, Hu⟩ of random unit vectors may differ by rounding, in units of ‖Hu‖.
+
+    E⟨u, (H − Hᵀ)v⟩² = ‖H − Hᵀ‖_F²/n² and E‖Hu‖² = ‖H‖_F²/n: it is the same as √n times this for ‖H − Hᵀ‖_F/‖H‖_F.
+    """
+    return 100 * n**0.5 * float(jnp.finfo(dtype).eps)
 
 
 class Matvec:
@@ -26,6 +35,7 @@ class Matvec:
                 f"{op.least_precise}: dtype is {op.precision}, but eigenvalues and traces need float32 or float64: "
                 "jax.tree.map(lambda x: x.astype('float32'), …) of base and adapters"
             )
+        op.check_digits()
         self.op, self.n, self.count = op, op.shape[0], 0
         self.exponent, self.after, self.known = 0, 0, False
 
@@ -66,14 +76,14 @@ class Matvec:
         return image
 
     def check_symmetry(self, draws: np.random.Generator) -> float:
-        """Check ⟨u, Hv⟩ = ⟨v, Hu⟩ for a random unit pair, to ten times the noise, and return a lower bound on ‖2^e·H‖.
+        """Check ⟨u, Hv⟩ = ⟨v, Hu⟩ for a random unit pair, to rounding, and return a lower bound on ‖2^e·H‖.
 
         Raises `InputError` where they differ.
         """
         u, v = (x / np.linalg.norm(x) for x in draws.standard_normal((2, self.n)))
         Hu, Hv = self(u), self(v)
         apart, size = abs(u @ Hv - v @ Hu), float(max(np.linalg.norm(Hu), np.linalg.norm(Hv)))
-        if apart > 10 * self.noise * size + self.floor:
+        if apart > asymmetry_of_rounding(self.n, self.limits.dtype) * size + self.floor:
             apart, there = (float(np.ldexp(x, -self.exponent)) for x in (apart, size))
             raise InputError(f"op: must be symmetric, got |⟨u, Hv⟩ − ⟨v, Hu⟩| = {apart:.3g} where ‖Hu‖ is {there:.3g}")
         return size

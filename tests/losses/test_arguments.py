@@ -14,7 +14,8 @@ from problems import rejects
 
 import signal_drift as sd
 from signal_drift import InputError
-from signal_drift.losses.arguments import check_finite, check_loss
+from signal_drift.losses.arguments import check_loss, check_value
+from signal_drift.propositions import Instance
 
 BASE = {"in": jnp.ones((4, 3)), "out": jnp.ones((2, 4))}
 THETA = sd.init_adapters(jax.random.key(0), BASE, 2)
@@ -36,6 +37,11 @@ LOSSES: dict[str, tuple[Any, str]] = {
     "integer": (lambda w: jnp.sum(outputs(w) > 0), "loss: must return a real number to differentiate, got int"),
     "complex": (lambda w: loss(w) + 0j, "loss: must return a real number to differentiate, got complex"),
     "unknown layer": (lambda w: jnp.sum(w["mid"]), r"loss: asks for 'mid', but the layers are \['in', 'out'\]"),
+    "unknown layer within jit": (jax.jit(lambda w: jnp.sum(w["mid"])), r"loss: asks for 'mid', but the layers are"),
+    "unknown layer within map": (
+        lambda w: jnp.sum(jax.tree.map(jnp.sin, w)["mid"]),
+        r"loss: asks for 'mid', but the layers are",
+    ),
     "numpy": (lambda w: np.sum(np.asarray(w["in"])), "loss: must be traceable: jax.numpy instead of numpy"),
     "float": (lambda w: jnp.float64(float(loss(w))), "loss: must be traceable: jax.numpy instead of numpy, float"),
     "if": (lambda w: loss(w) if loss(w) > 0 else -loss(w), "loss: must be traceable"),
@@ -68,14 +74,83 @@ def test_a_loss_must_be_a_function() -> None:
 
 def test_a_loss_that_is_not_finite_is_refused_but_not_under_jit() -> None:
     with pytest.raises(InputError, match="loss: must be finite at the effective weights, got nan"):
-        check_finite(lambda w: loss(w) * jnp.nan, BASE)
-    jax.jit(lambda W: [check_finite(lambda w: loss(w) * jnp.nan, W), W][1])(BASE)
+        check_value(lambda w: loss(w) * jnp.nan, BASE)
+    jax.jit(lambda W: [check_value(lambda w: loss(w) * jnp.nan, W), W][1])(BASE)
+
+
+class Shuffled:
+    """Batches of fresh random numbers, as augmentation draws them."""
+
+    rng = np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.rng.standard_normal((5, 3))
+
+
+def noisy(w: Any) -> jax.Array:
+    return loss(w) + float(Shuffled.rng.standard_normal())
+
+
+def undefined_at_times(w: Any) -> jax.Array:
+    CALLED.append(1)
+    return loss(w) * (jnp.nan if len(CALLED) % 2 else 1.0)
+
+
+CALLED: list[int] = []
+RANDOM: dict[str, tuple[Any, str]] = {
+    "augmentation": (sd.mean_over_batches(lambda w, x: jnp.mean(x @ w["in"].T), Shuffled()), "lambda"),
+    "noise": (noisy, "noisy"),
+    "noise within composite": (sd.composite(noisy, lambda y: y**2), "noisy"),
+    "noise in numpy": (
+        lambda w: loss(w) * jax.pure_callback(Shuffled.rng.random, jax.ShapeDtypeStruct((), np.float64)),
+        "lambda",
+    ),
+    "NaN at one of two calls": (undefined_at_times, "undefined_at_times"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "name"), RANDOM.values(), ids=RANDOM)
+def test_a_loss_that_differs_between_two_calls_is_refused(wrong: Any, name: str) -> None:
+    s: Any = 1.0
+    for call in (
+        lambda: sd.decompose(wrong, BASE, THETA, s),
+        lambda: Instance(wrong, BASE, THETA, s, THETA).parts,
+        lambda: sd.decompose_layer(wrong, BASE, THETA, s, "in"),
+    ):
+        with rejects("loss: must be a function of the weights, but two calls", name) as caught:
+            call()
+        numbers = re.findall(r"gave (\S+) and (\S+);", str(caught.value))[0]
+        assert numbers[0] != numbers[1]
+
+
+def test_a_loss_is_called_twice_and_may_add_in_another_order() -> None:
+    """The roundings of another order of addition are allowed, a change in the tenth digit is not."""
+    for change, refused in ((1e-14, False), (1e-10, True)):
+        calls: list[int] = []
+
+        def reordered(w: Any, calls: list[int] = calls, change: float = change) -> jax.Array:
+            if not isinstance(w["in"], jax.core.Tracer):
+                calls.append(1)
+            return loss(w) * (1 + change * len(calls))
+
+        if refused:
+            with rejects("loss: must be a function of the weights"):
+                check_value(reordered, BASE)
+        else:
+            check_value(reordered, BASE)
+        assert len(calls) == 2
 
 
 @pytest.mark.parametrize(
     ("error", "function"),
     [
         (KeyError, lambda w: {}["in"]),
+        (KeyError, lambda w: jnp.sum(X @ w["in"].T) + {"image": 1.0}["img"]),
+        (KeyError, jax.jit(lambda w: jnp.sum(X @ w["in"].T) + {"image": 1.0}["img"])),
+        (KeyError, lambda w: w.get("mid", 0.0) + {"image": 1.0}["mid"]),
         (KeyError, lambda w: w["in"] + {"mid": 2}["in"]),
         (TypeError, lambda w: X @ jnp.ones((7, 7))),
         (ZeroDivisionError, lambda w: 1 / 0),

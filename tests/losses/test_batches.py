@@ -48,6 +48,84 @@ def operators(loss, base, theta):
     return {"loss": loss(weights), "gradient": gradient, "task": parts.task.dense(), "lora": parts.lora.dense()}
 
 
+class Loader:
+    """Batches that can only be iterated, anew as often as one likes; `read` counts them."""
+
+    def __init__(self, batches):
+        self.batches, self.read = batches, 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for batch in self.batches:
+            self.read += 1
+            yield batch
+
+
+class Tensor:
+    """An array of another library, which NumPy can read."""
+
+    dtype = "float64 of another library"
+
+    def __init__(self, x):
+        self.x = x
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.x, dtype)
+
+
+def loaders(batches):
+    """The ways in which people have their batches, beside a list."""
+    return {
+        "loader": Loader(batches),
+        "generator made anew": lambda: (batch for batch in batches),
+        "tensors": Loader([jax.tree.map(Tensor, batch) for batch in batches]),
+        "no length": type("Endless", (), {"__iter__": lambda self: iter(batches)})(),
+    }
+
+
+@pytest.mark.parametrize("kind", loaders([]))
+def test_a_loader_gives_what_its_list_gives(kind):
+    """To the bit: a value reads its batches first to last in either case."""
+    base, _, data = problem()
+    batches = cut(data, (10, 10, 4), "host")
+    listed, streamed = (sd.mean_over_batches(loss_on_batch, x)(base) for x in (batches, loaders(batches)[kind]))
+    assert listed == streamed
+
+
+def test_derivatives_of_a_loader_are_those_of_all_samples():
+    """They add in the other direction than those of a list: N terms, each of a few hundred roundings."""
+    base, theta, data = problem()
+    whole, streamed = (
+        sd.decompose(loss, base, theta, 0.7).lora
+        for loss in (
+            lambda weights: loss_on_batch(weights, data),
+            sd.mean_over_batches(loss_on_batch, Loader(cut(data, (10, 10, 4), "host"))),
+        )
+    )
+    expected = whole.dense()
+    assert np.max(np.abs(streamed.dense() - expected)) <= 100 * N * EPS * np.max(np.abs(expected))
+
+
+def test_a_loader_is_read_once_for_a_gradient_and_once_for_a_product():
+    """Equal batches make one pass; one of a shape of its own may make one more from the beginning."""
+    base, theta, data = problem()
+    loader = Loader(cut(data, (4,) * 6, "host"))
+    loss = sd.mean_over_batches(loss_on_batch, loader)
+    gradient = jax.jit(jax.grad(loss))
+    for run in (lambda: loss(base), lambda: gradient(base)):
+        before = loader.read
+        jax.block_until_ready(run())
+        assert loader.read - before == len(loader)
+    task = sd.decompose(loss, base, theta, 0.7).task
+    v = jnp.ones(task.shape[0])
+    jax.block_until_ready(task @ v)
+    before = loader.read
+    jax.block_until_ready(task @ v)
+    assert loader.read - before == len(loader)
+
+
 @pytest.mark.parametrize("place", ["device", "host"])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_gradient_and_hessians_are_those_of_all_samples(sizes, place):
@@ -69,7 +147,7 @@ def test_batches_of_unequal_sizes_are_weighted():
         assert np.max(np.abs(streamed[name] - value)) > 1e-3 * np.max(np.abs(value)), name
 
 
-@pytest.mark.parametrize("place", ["device", "host"])
+@pytest.mark.parametrize("place", ["device", "host", "loader"])
 def test_memory_of_a_product_does_not_grow_with_the_number_of_batches(place):
     """The compiler's own account of temporary memory decides; the control is the loss on all samples at once."""
     base, theta, _ = problem()
@@ -86,7 +164,10 @@ def test_memory_of_a_product_does_not_grow_with_the_number_of_batches(place):
         X = jax.random.normal(jax.random.key(0), (64 * count, WIDTHS[0]), jnp.float64)
         return {"X": X, "Y": X[:, : WIDTHS[2]]}
 
-    streamed = [temporary(sd.mean_over_batches(loss_on_batch, cut(drawn(k), (64,) * k, place))) for k in (4, 64)]
+    def batches(k):
+        return Loader(cut(drawn(k), (64,) * k, "host")) if place == "loader" else cut(drawn(k), (64,) * k, place)
+
+    streamed = [temporary(sd.mean_over_batches(loss_on_batch, batches(k))) for k in (4, 64)]
     whole = [temporary(jax.tree_util.Partial(whole_loss, drawn(k))) for k in (4, 64)]
     assert streamed[1] < 1.1 * streamed[0]
     assert whole[1] > 10 * whole[0]
@@ -166,4 +247,22 @@ def test_losses_on_other_data_of_the_same_shapes_share_their_structure():
 )
 def test_batches_that_make_no_data_set_are_named(batches, name):
     with rejects(name, "none" if not batches else np.shape(jax.tree.leaves(batches[-1])[0])):
+        sd.mean_over_batches(loss_on_batch, batches)
+
+
+@pytest.mark.parametrize(
+    ("batches", "says"),
+    [
+        (iter([np.ones((2, 4))]), "can be read only once; pass a function that makes one"),
+        ((x for x in [np.ones((2, 4))]), "a generator can be read only once"),
+        ({"X": np.ones((2, 4))}, "must be a list, a loader or a function that makes one, got dict"),
+        (None, "got NoneType"),
+        (lambda: 3, "the function must make an iterator, a new one at each call, got 3"),
+        (lambda it=iter([np.ones((2, 4))]): it, "a new one at each call"),
+        (lambda: iter([]), "need at least one, got none"),
+        ([np.array(["a", "b"])], "must be arrays of numbers"),
+    ],
+)
+def test_what_cannot_serve_as_batches_is_told_what_can(batches, says):
+    with rejects("batches", says):
         sd.mean_over_batches(loss_on_batch, batches)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import signal_drift as sd
 from signal_drift.operators.chunks import map_chunks
 
 
@@ -36,3 +37,22 @@ def test_rest_of_the_rows_needs_no_second_copy_of_the_result() -> None:
 
     assert scratch(lambda rows: map_chunks(image, rows, size)) < 0.1
     assert scratch(lambda rows: jax.lax.map(image, rows, batch_size=size)) > 0.9
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_map_that_jax_cannot_take_in_blocks_is_taken_row_by_row(groups: int) -> None:
+    """`ragged_dot`, the product of a mixture of experts, has no rule for a block: its Hessian is that of `@`."""
+    W = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    theta = {"w": sd.Adapter(jnp.ones((1, 2)) / 4, jnp.ones((2, 1)) / 2)}
+    X, sizes = jnp.array([[1.0, 2.0], [0.5, -1.0]]), jnp.full(groups, 2 // groups, jnp.int32)
+
+    def experts(w: dict[str, jax.Array]) -> jax.Array:
+        return jnp.sum(jax.lax.ragged_dot(X, jnp.stack([w["w"]] * groups), sizes) ** 2)
+
+    parts = sd.decompose(experts, W, theta, 1.0)
+    with pytest.raises(NotImplementedError):
+        jax.vmap(parts.task.linearise(parts.task.point))(jnp.eye(4))
+    H = np.kron(2 * X.T @ X, np.eye(2))  # of Σ(XW)², row by row
+    np.testing.assert_allclose(parts.task.dense(), H, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(parts.task @ jnp.eye(4), H, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(parts.task.diagonal(), np.diag(H), rtol=0, atol=1e-14)

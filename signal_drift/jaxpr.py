@@ -1,9 +1,9 @@
-"""Evaluates the equations of a traced function one by one under a rule of one's own."""
+"""Reads the equations of a traced function, and evaluates them one by one under a rule of one's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from jax.extend.core import Literal
+from jax.extend.core import Literal, jaxprs_in_params
 
 Equation = Any
 Rule = Callable[[Equation, list], list]
@@ -28,3 +28,11 @@ def bind(equation: Equation, inputs: list) -> list:
     with equation.ctx.manager:
         outputs = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(equation.params))
     return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def equations(traced: Any) -> Iterator[Equation]:
+    """Yield the equations of the traced function and of all that it calls."""
+    for equation in getattr(traced, "jaxpr", traced).eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
