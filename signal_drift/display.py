@@ -102,5 +102,10 @@ def layer_rows(base: Mapping, adapters: Mapping, scaling: Mapping) -> list[tuple
     ]
 
 
+def printable(text: str) -> str:
+    """Escape what would not show itself, or would command a terminal, as in a Python string."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _known(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray | np.generic | float | int) and not isinstance(x, Tracer)
