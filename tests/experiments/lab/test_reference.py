@@ -98,21 +98,11 @@ def test_what_is_too_large_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
     assert not reference.archive(TRIAL, Config(), tmp_path / "kept").exists()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf, of a file that does not open
 def test_a_flipped_byte_of_a_record_is_no_record(tmp_path: Path) -> None:
-    """Every array has its checksum, so that HDF5 does not read what was damaged on disk."""
     config = Config(seeds=1, size=400)
     results(TRIAL, config, tmp_path)
     path = store.path_of(tmp_path, "trial", config, {"seed": 0})
     whole, wanted = path.read_bytes(), store.digest("trial", config, {"seed": 0})
-    sound = store.read(path, wanted)[0]
-    assert sound is not None
-    wrong = 0
     for at in range(0, len(whole), 37):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
-        try:
-            found = store.read(path, wanted)[0]
-        except RecordError:
-            continue
-        wrong += found is not None and not np.array_equal(found["x"].values, sound["x"].values)
-    assert wrong == 0
+        assert store.read(path, wanted)[0] is None

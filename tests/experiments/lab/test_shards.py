@@ -13,14 +13,12 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from sleepy_processes import begun, finish, start, stored
 
 from experiments.lab import store
 from experiments.lab.errors import OptionError
 from experiments.lab.files import replacing
 from experiments.lab.shards import WHOLE, Shard, shard_of
-
-PROGRAM = Path(__file__).with_name("sleepy_sweep.py")
-ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
@@ -51,32 +49,6 @@ def test_shard_comes_from_slurm_unless_given() -> None:
         shard_of(None, array)
     with pytest.raises(OptionError, match="'x'"):
         shard_of(None, array | {"SLURM_ARRAY_TASK_COUNT": "x"})
-
-
-def start(out: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        [sys.executable, str(PROGRAM), "--out", str(out), *arguments],
-        env={**os.environ, **variables, "SLEEPY_LOG": str(out.with_suffix(".log")), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(out: Path, *arguments: str, **environment: str) -> tuple[str, str]:
-    process = start(out, *arguments, **environment)
-    output, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors
-    return output, errors
-
-
-def stored(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (out / "sleepy").iterdir()}
-
-
-def begun(out: Path) -> int:
-    return len(out.with_suffix(".log").read_text().splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -192,15 +164,15 @@ def test_timing_is_joined_to_its_own_point_only(tmp_path: Path) -> None:
     path, data = store.path_of(tmp_path, "trial", Empty(), {"seed": 1}), xr.Dataset({"x": 1.0})
     store.write(data, path, "trial", Empty(), {"seed": 1}, seconds=2.5)
     mark = store.digest("trial", Empty(), {"seed": 1})
-    stored, _ = store.read(path, mark)
-    assert stored is not None
-    assert stored.attrs["seconds"] == 2.5
+    found, _ = store.read(path, mark)
+    assert found is not None
+    assert found.attrs["seconds"] == 2.5
     assert "seconds" not in xr.load_dataset(path, engine="h5netcdf").attrs
     timing = store.timing_of(path)
     timing.write_text(timing.read_text().replace(mark, "another"))
-    stored, _ = store.read(path, mark)
-    assert stored is not None
-    assert "seconds" not in stored.attrs
+    found, _ = store.read(path, mark)
+    assert found is not None
+    assert "seconds" not in found.attrs
 
 
 def test_bad_shard_ends_in_one_line(tmp_path: Path) -> None:

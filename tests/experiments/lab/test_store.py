@@ -13,7 +13,7 @@ import xarray as xr
 from experiments.lab import store
 from experiments.lab.errors import RecordError
 from experiments.lab.experiment import Experiment, Report
-from experiments.lab.runner import results
+from experiments.lab.runner import from_store, results
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,33 @@ def test_file_of_another_configuration_is_not_believed(stored: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["text", "foreign netCDF", "folder"])
 def test_file_that_is_not_ours_is_named_and_left_alone(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "seed=1.nc"
+    path = store.path_of(tmp_path, "trial", Config(), POINT)
+    path.parent.mkdir(parents=True)
     if kind == "folder":
         path.mkdir()
     elif kind == "text":
         path.write_text("my own notes")
     else:
         DATA.to_netcdf(path, engine="h5netcdf")
-    with pytest.raises(RecordError, match=r"seed=1\.nc"):
-        read(path)
+    experiment = Experiment(
+        name="trial",
+        title="A trial.",
+        configure=lambda problem: Config(),
+        points=lambda config: [POINT],
+        measure=pytest.fail,
+        report=lambda config, data: Report([], [], {}),
+    )
+    found, reason = read(path)
+    assert found is None
+    assert from_store(experiment, Config(), tmp_path).reason == f"trial/seed=1.nc is {reason}"
+    with pytest.raises(RecordError, match=rf"trial/seed=1\.nc' is {reason}; move it away"):
+        results(experiment, Config(), tmp_path)
     assert path.exists()
 
 
 def test_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RecordError, match=r"cannot write .*file/trial/seed=1\.nc"):
+    with pytest.raises(RecordError, match=r"cannot write .*file/trial\.timing/seed=1\.json"):
         store.write(DATA, store.path_of(tmp_path / "file", "trial", Config(), POINT), "trial", Config(), POINT, 0.0)
 
 
