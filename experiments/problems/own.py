@@ -28,7 +28,8 @@ import signal_drift as sd
 from experiments.lab.errors import OptionError
 from experiments.lab.problem import DENSE, Drawn, Dtype, Problem, Training, Tuning, cast
 from signal_drift.losses.arguments import check_finite
-from signal_drift.models.bridge import Forward, Selection
+from signal_drift.models.bridge import Forward
+from signal_drift.models.layers import Selection
 
 Batch = tuple[Any, Any]
 """(inputs, targets): an array, or a tuple of them for a model of several inputs, and what they are compared with."""

@@ -286,7 +286,7 @@ REFUSED = {
         ["layers", "'t'", "the input and the result"],
     ),
     "einsum with a sum": (lambda: Chain(einsum("nta,abz->ntb", (4, 3, 2))), "*0", ["layers", "'z'", "neither"]),
-    "stacked": (Stacked, "layers", ["layers", "(3, 4, 4)", "(4, 4)"]),
+    "stacked": (Stacked, "layers", ["layers", "'layers'", "layers.0"]),
     "tied": (Tied, None, ["model", "'one'", "'two'"]),
     "embedding": (lambda: Chain(nnx.Embed(3, 4, rngs=nnx.Rngs(0)), general(4, 2)), "steps.0", ["layers", "steps.1"]),
 }
