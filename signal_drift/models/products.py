@@ -35,15 +35,22 @@ class Kernel(NamedTuple):
         return {i + self.stacked for i in self.layout.inputs}
 
 
+class Piece(NamedTuple):
+    """Holds an axis of a kernel, or a part of one that a reshape has split, with its size."""
+
+    axis: int
+    size: int
+
+
 class View(NamedTuple):
-    """Holds a kernel, and for every axis of an array which axes of that kernel lie there, in row-major order."""
+    """Holds a kernel, and for every axis of an array which pieces of the kernel lie there, in row-major order."""
 
     kernel: Kernel
-    axes: tuple[tuple[int, ...], ...]
+    axes: tuple[tuple[Piece, ...], ...]
 
     def only_stacks(self, axes: Sequence[int]) -> bool:
         """Say whether nothing but axes that stack layers lies on these axes of the array."""
-        return all(a < self.kernel.stacked for i in axes for a in self.axes[i])
+        return all(piece.axis < self.kernel.stacked for i in axes for piece in self.axes[i])
 
 
 class OtherUse(Exception):  # noqa: N818  # it is an answer, caught below
@@ -53,7 +60,7 @@ class OtherUse(Exception):  # noqa: N818  # it is an answer, caught below
 def other_use(traced: Any, kernels: Sequence[Kernel]) -> tuple[str, str] | None:
     """Return a kernel's name and its first use that is no y = W x, or None; the kernels are the first arguments."""
     jaxpr = traced.jaxpr
-    views = [View(k, tuple((i,) if n > 1 else () for i, n in enumerate(k.shape))) for k in kernels]
+    views = [View(k, tuple((Piece(i, n),) if n > 1 else () for i, n in enumerate(k.shape))) for k in kernels]
     try:
         outputs = _follow(jaxpr, [*views, *[None] * (len(jaxpr.invars) - len(views))])
         for view in filter(None, outputs):
@@ -104,29 +111,39 @@ def _transpose(equation: Equation, inputs: Views) -> Views:
 
 
 def _reshape(equation: Equation, inputs: Views) -> Views:
-    """Regroups the axes in their row-major order; an axis of the kernel that would be split is not followed."""
+    """Regroups the pieces in their row-major order, and splits one where an axis of the array ends within it."""
     view, shape = inputs[0], equation.outvars[0].aval.shape
     if view is None or equation.params.get("dimensions"):
         return _unknown(equation, inputs)
-    left, axes = [a for group in view.axes for a in group], []
-    sizes = view.kernel.shape
-    if prod(shape) != prod(sizes[a] for a in left):
+    left, axes = [piece for group in view.axes for piece in group], []
+    if prod(shape) != _size(left):
         return _unknown(equation, inputs)
     for n in shape:
-        group: tuple[int, ...] = ()
-        while prod(sizes[a] for a in group) < n:
-            group += (left.pop(0),)
-        if prod(sizes[a] for a in group) != n:
+        group: list[Piece] = []
+        while _size(group) < n:
+            axis, size = left.pop(0)
+            wanted = n // _size(group)
+            if size > wanted:
+                if n % _size(group) or size % wanted:
+                    return _unknown(equation, inputs)
+                left.insert(0, Piece(axis, size // wanted))
+                size = wanted
+            group.append(Piece(axis, size))
+        if _size(group) != n:
             return _unknown(equation, inputs)
-        axes.append(group)
+        axes.append(tuple(group))
     return [View(view.kernel, tuple(axes))]
+
+
+def _size(pieces: Sequence[Piece]) -> int:
+    return prod(piece.size for piece in pieces)
 
 
 def _broadcast(equation: Equation, inputs: Views) -> Views:
     view = inputs[0]
     if view is None:
         return [None]
-    axes: list[tuple[int, ...]] = [()] * len(equation.params["shape"])
+    axes: list[tuple[Piece, ...]] = [()] * len(equation.params["shape"])
     for i, j in enumerate(equation.params["broadcast_dimensions"]):
         axes[j] = view.axes[i]
     return [View(view.kernel, tuple(axes))]
@@ -154,10 +171,12 @@ def _dot_general(equation: Equation, inputs: Views) -> Views:
     side = 0 if inputs[0] else 1
     view = inputs[side]
     assert view is not None
-    over = {a for i in contract[side] for a in view.axes[i]}
-    wanted = {a for a in view.kernel.inputs if view.kernel.shape[a] > 1}
+    over: dict[int, int] = {}
+    for piece in (piece for i in contract[side] for piece in view.axes[i]):
+        over[piece.axis] = over.get(piece.axis, 1) * piece.size
+    wanted = {a: view.kernel.shape[a] for a in sorted(view.kernel.inputs) if view.kernel.shape[a] > 1}
     if over != wanted or not view.only_stacks(batch[side]):
-        axes = f"its axes {sorted(over)} are summed over in place of {sorted(wanted)}"
+        axes = f"its axes {sorted(over)} are summed over in place of {list(wanted)}"
         raise OtherUse(view.kernel.name, f"{axes} (at {_place(equation)})")
     return [None]
 
@@ -189,7 +208,8 @@ def _scan(equation: Equation, inputs: Views) -> Views:
             continue
         if outside.aval.shape == inside.aval.shape:
             return _unknown(equation, inputs)
-        stacks = [a for a in range(view.kernel.stacked) if all(a not in axes for axes in view.axes)]
+        within = {piece.axis for axes in view.axes for piece in axes}
+        stacks = [Piece(a, n) for a, n in enumerate(outside.aval.shape[:1] * view.kernel.stacked) if a not in within]
         outputs[i] = View(view.kernel, (tuple(stacks[-1:]), *view.axes))
     return outputs
 

@@ -60,8 +60,8 @@ def check_adds(
 ) -> None:
     """Raise `InputError` unless module(x) grows by BAx from put(A, 0) to put(A, B).
 
-    A and B are a row and a column of ±1 and x nearly is, so that products and their sums are exact in any precision:
-    what rounds is the output and the bias, once each, and again in the difference: 4ε of the largest of them.
+    A and B are a row and a column of ±1 and x is of small integers, so that products and their sums are exact in any
+    precision: what rounds is the output and its sum with the bias, in each of the two: 4ε of the largest of them.
     """
     draw = np.random.default_rng(0)
     equation = layout.equation.replace("...", _unused(layout.equation))
@@ -174,13 +174,13 @@ def _one_of_each_stack(layers: Mapping[str, Layer]) -> dict[str, Layer]:
 
 
 def _input(draw: Draw, layout: Layout, equation: str, a: Float[np.ndarray, "d_in"]) -> Float[np.ndarray, "..."]:
-    """Features of ±1 and ±3 that have much in common with a, so that ⟨a, x⟩ is of the order of d_in."""
+    """Features x = ±3a ± 2, of either sign among the samples, so that |⟨a, x⟩| is d_in at least."""
     x, kernel = equation.partition("->")[0].split(",")
     inputs = "".join(kernel[i] for i in layout.inputs)
     free = "".join(letter for letter in x if letter not in inputs)
-    common = a.reshape([layout.shape[i] for i in layout.inputs])
-    common = np.einsum(f"{free},{inputs}->{x}", _signs(draw, (2,) * len(free)), common)
-    return common + 2 * _signs(draw, common.shape)
+    alternating = 1.0 - 2 * (np.indices((2,) * len(free)).sum(0) % 2)
+    along = np.einsum(f"{free},{inputs}->{x}", alternating, a.reshape([layout.shape[i] for i in layout.inputs]))
+    return 3 * along + 2 * _signs(draw, along.shape)
 
 
 def _signs(draw: Draw, shape: int | tuple[int, ...]) -> Float[np.ndarray, "..."]:
