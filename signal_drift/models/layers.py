@@ -106,7 +106,9 @@ def select(model: nnx.Module, found: Found, layers: Selection) -> dict[str, Laye
         for name, place in refused.items()
     )
     if layers is None and not known:
-        raise InputError(f"model: has no kernel that is a matrix, got {type(model).__name__}{reasons}")
+        rest = [parameter for parameter, *_ in passed_over(model, found)]
+        state = f"; state the einsum of any of {rest} in `equations`" if rest else ""
+        raise InputError(f"model: has no kernel that is a matrix, got {type(model).__name__}{reasons}{state}")
     if not chosen:
         raise InputError(f"layers: {layers!r} selects none of {known}{reasons}")
     if refused:
