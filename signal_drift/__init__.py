@@ -38,7 +38,8 @@ from signal_drift.lora import (
 )
 from signal_drift.losses import composite, mean_over_batches
 from signal_drift.models.attention import exact_attention
-from signal_drift.models.bridge import LoRAModel, base_and_forward, lora_and_forward
+from signal_drift.models.bridge import base_and_forward
+from signal_drift.models.lora_modules import LoRAModel, lora_and_forward
 from signal_drift.models.mlp import MLP
 from signal_drift.operators import LinearOperator, SymmetricOperator, shard_columns, shard_data
 from signal_drift.spectra import (

@@ -28,7 +28,8 @@ import signal_drift as sd
 from experiments.lab.errors import OptionError
 from experiments.lab.problem import DENSE, Drawn, Dtype, Problem, Training, Tuning, cast
 from signal_drift.losses.arguments import check_value
-from signal_drift.models.bridge import Forward, Selection
+from signal_drift.models.bridge import Forward
+from signal_drift.models.layers import Selection
 
 Batch = tuple[Any, Any]
 """(inputs, targets): an array, or a tuple of them for a model of several inputs, and what they are compared with."""
@@ -136,7 +137,13 @@ def own_problem(
         if _shapes(batch) != _shapes(data[0]):
             first = _shapes(data[0])
             raise OptionError(f"batches[{i}]: must have the shapes of the first, {first}, got {_shapes(batch)}")
-    base, forward = sd.base_and_forward(model, layers)
+    inputs = _as_tuple(data[0][0])
+    try:
+        base, forward = sd.base_and_forward(model, layers, example=inputs)
+    except sd.InputError:
+        raise
+    except Exception as error:  # whatever a model of the reader's raises
+        raise _not_taken("batches", inputs, error) from None
     _check_value("criterion", "batches", _loss(forward, criterion, data[0]), base)
     if held_out is not None and score is not None:
         held_out = _arrays("held_out", held_out)
@@ -164,9 +171,7 @@ def _check_value(name: str, data: str, loss: Partial, base: dict[str, Array]) ->
     try:
         found = outputs(base)
     except Exception as error:  # whatever a model of the reader's raises
-        inputs = outputs.args[1]
-        shapes = _shapes(inputs if len(inputs) > 1 else inputs[0])
-        raise OptionError(f"{data}: the model cannot take inputs of shape {shapes} ({_first_line(error)})") from None
+        raise _not_taken(data, outputs.args[1], error) from None
     try:
         check_value(loss, base)
     except sd.InputError as error:
@@ -174,6 +179,11 @@ def _check_value(name: str, data: str, loss: Partial, base: dict[str, Array]) ->
     except Exception as error:
         shapes = f"outputs of shape {_shapes(found)} with targets of shape {_shapes(criterion.args[1])}"
         raise OptionError(f"{name}: cannot compare {shapes} ({_first_line(error)})") from None
+
+
+def _not_taken(data: str, inputs: tuple[Array, ...], error: Exception) -> OptionError:
+    shapes = _shapes(inputs if len(inputs) > 1 else inputs[0])
+    return OptionError(f"{data}: the model cannot take inputs of shape {shapes} ({_first_line(error)})")
 
 
 def _first_line(error: Exception) -> str:

@@ -15,8 +15,9 @@ True
 
 from signal_drift.models.attention import exact_attention
 from signal_drift.models.bert import Bert, BertConfig, load_bert, mean_pooled
-from signal_drift.models.bridge import Forward, LoRAModel, base_and_forward, lora_and_forward, predictor
+from signal_drift.models.bridge import Forward, base_and_forward, predictor
 from signal_drift.models.kernel_layout import Layout, layout
+from signal_drift.models.lora_modules import LoRAModel, lora_and_forward
 from signal_drift.models.mlp import MLP
 from signal_drift.models.transformer import TransformerBlock, TransformerClassifier
 
