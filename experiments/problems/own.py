@@ -182,7 +182,7 @@ def _check_value(name: str, data: str, loss: Partial, base: dict[str, Array]) ->
 
 
 def _not_taken(data: str, inputs: tuple[Array, ...], error: Exception) -> OptionError:
-    shapes = _shapes(inputs if len(inputs) > 1 else inputs[0])
+    shapes = _shapes(inputs if len(inputs) != 1 else next(iter(inputs)))
     return OptionError(f"{data}: the model cannot take inputs of shape {shapes} ({_first_line(error)})")
 
 

@@ -5,6 +5,7 @@ what einsum it is in. One of a stack has its index at the end: "blocks.expand.0"
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ from signal_drift.models.kernel_layout import Layout, einsum_layout, has_kernel,
 Selection = str | Callable[[str, nnx.Module], bool] | None
 
 
-class Layer(NamedTuple):
+@dataclass(frozen=True)
+class Layer:
     """Holds the path of a parameter, the index of the layer in its stack (() for a single one) and its layout."""
 
     parameter: str
@@ -123,7 +125,7 @@ def passed_over(model: nnx.Module, found: Found) -> tuple[PassedOver, ...]:
     return tuple(
         PassedOver(path, x.shape, type(owner(modules, path)).__name__)
         for path, x in variables_of(model).items()
-        if isinstance(x, nnx.Param) and not isinstance(x, nnx.LoRAParam) and path not in known
+        if isinstance(x, nnx.Param) and 0 not in x.shape and path not in known
         if len(x.shape) > 1 and jnp.issubdtype(x.dtype, jnp.floating)
         if path.rpartition(".")[2] not in ("bias", "scale") or path.rpartition(".")[0] not in inside | norms(modules)
     )

@@ -56,7 +56,7 @@ def lora_and_forward(model: nnx.Module, *, example: Any = None) -> LoRAModel:
     adapters = {name: pair for lora in loras.values() for name, pair in _adapters(names[lora.path], lora.module)}
     for lora in loras.values():
         _silence(lora)
-    base, forward = base_and_forward(bare, lambda name, _: name in adapters)
+    base, forward = base_and_forward(bare, lambda name, _: name in adapters, example=example)
     like_base = {k: jax.tree.map(lambda x, W0=W0: x.astype(W0.dtype), adapters[k]) for k, W0 in base.items()}
     if example is not None:
         check_equal(whole, names, base, like_base, forward, example)
@@ -155,7 +155,7 @@ def _silence(lora: _LoRA) -> None:
         linear = nnx.Linear(module.in_features, module.out_features, rngs=nnx.Rngs(0), **options)
         linear.kernel.set_value(jnp.zeros((*_stacks(module), *linear.kernel.shape), dtype))
         module.base_module = nnx.data(linear)
-    holder = module.base_module if lora.around is module else lora.around
+    holder: Any = module.base_module if lora.around is module else lora.around
     holder.kernel.set_value(holder.kernel[...].astype(jnp.promote_types(holder.kernel.dtype, dtype)))
     module.lora_a.set_value(module.lora_a[..., :0])
     module.lora_b.set_value(module.lora_b[..., :0, :])

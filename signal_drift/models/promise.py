@@ -97,7 +97,7 @@ def check_in_place(model: nnx.Module, layers: Mapping[str, Layer], example: Any)
 
     `example` are the model's inputs, arrays or shapes: one, a tuple of them, or a dict of keyword arguments.
     """
-    places = {layer.parameter: (name, layer) for name, layer in reversed(layers.items())}
+    places = {layer.parameter: (name, layer) for name, layer in reversed([*layers.items()])}
     graphdef, state = nnx.split(model)
     variables = variables_of(model)
     kernels = [Kernel(p, variables[p].shape, layer.layout) for p, (_, layer) in places.items()]
@@ -169,7 +169,7 @@ def _kernel_setter(kernel: nnx.Variable, layout: Layout) -> Setter:
 
 def _one_of_each_stack(layers: Mapping[str, Layer]) -> dict[str, Layer]:
     """The first layer of every parameter."""
-    first = {layer.parameter: name for name, layer in reversed(layers.items())}
+    first = {layer.parameter: name for name, layer in reversed([*layers.items()])}
     return {name: layers[name] for name in reversed(first.values())}
 
 

@@ -1,5 +1,7 @@
 """nnx.LoRA modules as (base, adapters, forward): flax's own output and gradient, and what is no such adapter."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,32 +97,33 @@ def lora_linear(kind=nnx.LoRALinear, **options):
 class Scaled(nnx.LoRALinear):
     """α/r = 8, by a subclass."""
 
-    def __call__(self, x, **options):
+    def __call__(self, x, out_sharding=None):
         return nnx.Linear.__call__(self, x) + 8 * self.lora(x)
 
 
 class ScaledLoRA(nnx.LoRA):
     def __call__(self, x, **options):
+        assert self.base_module is not None
         return self.base_module(x) + 0.25 * (x @ self.lora_a[...] @ self.lora_b[...])
 
 
 class Gated(nnx.LoRALinear):
     """Nonlinear within the rank, as some of LoRA's relatives are."""
 
-    def __call__(self, x, **options):
+    def __call__(self, x, out_sharding=None):
         return nnx.Linear.__call__(self, x) + jnp.tanh(x @ self.lora.lora_a[...]) @ self.lora.lora_b[...]
 
 
 class Normed(nnx.LoRALinear):
     """The magnitude of W₀ + BA is its own, as in DoRA."""
 
-    def __call__(self, x, **options):
+    def __call__(self, x, out_sharding=None):
         W = self.kernel[...] + self.lora.lora_a[...] @ self.lora.lora_b[...]
-        return x @ (W / jnp.linalg.norm(W, axis=0)) + self.bias[...]
+        return x @ (W / jnp.linalg.norm(W, axis=0))
 
 
 class ScaledBase(nnx.Linear):
-    def __call__(self, inputs, **options):
+    def __call__(self, inputs, out_sharding=None):
         return 2 * super().__call__(inputs)
 
 
@@ -143,13 +146,13 @@ def shared(make):
 
 
 def one_factor():
-    model = Parts(lambda m, x: m.b(m.a(x)), a=lora(linear()), b=lora(linear()))
+    model: Any = Parts(lambda m, x: m.b(m.a(x)), a=lora(linear()), b=lora(linear()))
     model.b.lora_a = model.a.lora_a
     return model
 
 
 def inner_twice():
-    model = Parts(lambda m, x: m.a(x) + m.b(x), a=lora_linear())
+    model: Any = Parts(lambda m, x: m.a(x) + m.b(x), a=lora_linear())
     model.b = model.a.lora
     return model
 

