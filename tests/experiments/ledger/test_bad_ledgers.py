@@ -36,7 +36,8 @@ def shown(path: Path, out: Path) -> str:
     write_pages(entries, Page(out / "figures"), out)
     html = (out / "report.html").read_text(encoding="utf-8")
     assert SCRIPT not in html
-    return repr(entries) + entries._repr_html_() + html + (out / "report.md").read_text(encoding="utf-8")
+    markdown = (out / "report.md").read_text(encoding="utf-8")
+    return repr(entries) + vars(table.Entries)["_repr_html_"](entries) + html + markdown
 
 
 def refused_or_repr(path: Path) -> str:
