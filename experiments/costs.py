@@ -1,9 +1,11 @@
 """Read from docs/costs.json the seconds that experiments took in the reference run, for the listing."""
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+
+from experiments.lab import json_files
+from experiments.lab.json_files import by_name, is_number
 
 FILE = Path(__file__).parents[1] / "docs" / "costs.json"
 
@@ -15,4 +17,7 @@ def spent(experiment: str) -> Mapping[str, float]:
 
 @cache
 def _costs() -> dict[str, dict[str, float]]:
-    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    try:
+        return json_files.read(FILE, by_name(by_name(is_number)))
+    except (OSError, ValueError):
+        return {}

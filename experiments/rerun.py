@@ -47,9 +47,13 @@ def show(options: Options) -> None:
     prepare(options.device)
     if claim is None:
         entries = ledger(CLAIMS, PROBLEMS, out, options.quick)
-        print("\n".join(f"{e['id']:20} {e['verdict']:13} {e['statement']}" for e in entries))
+        print("\n".join(f"{e['id']:20} {e['verdict']:13} {e['statement']}{_missing(e)}" for e in entries))
     else:
         print(as_text(rerun(claim, PROBLEMS, out, options.quick)))
+
+
+def _missing(e: Mapping[str, Any]) -> str:
+    return f" ({e['reason']})" if e["verdict"] == "not run" else ""
 
 
 def find(name: str) -> Claim:
@@ -99,8 +103,8 @@ def as_text(e: Mapping[str, Any]) -> str:
     lines += [_line(f) for f in e["findings"]]
     lines += [f"  narrowest true statement tried: {e['narrowest']}"] * bool(e["narrowest"])
     lines += [f"  reading ({r['name']}): {r['verdict']}: {r['statement']}" for r in e["readings"]]
-    lines += [f"  control: {e['control']['verdict']}: {e['control']['statement']}"] * bool(e["control"])
-    lines += [f"  power: {e['power']:.3g}"] * (e["power"] is not None)
+    lines += [f"  control: {c['verdict']}: {c['statement']}" for c in [e["control"]] if c]
+    lines += [f"  power: {power:.3g}" for power in [e["power"]] if power is not None]
     return "\n".join(lines)
 
 

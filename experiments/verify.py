@@ -28,6 +28,7 @@ from experiments.ledger.pages import Page, counts, unsound, write_pages
 from experiments.ledger.sentences import begun
 from experiments.ledger.table import Entries, Entry
 from experiments.problems import PROBLEMS
+from signal_drift.display import printable
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,11 @@ def verify(options: Options) -> None:
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
     if unsound(entries):
         print(f"the control was not refuted, so that the verdict means nothing: {', '.join(unsound(entries))}")
-    print("\n".join(f"{layer}: α = {v2:.4g} by V2 = √r/σ_A, {v1:.4g} by V1 = 256√r" for layer, v2, v1 in alphas))
+    print(
+        "\n".join(
+            f"{printable(layer)}: α = {v2:.4g} by V2 = √r/σ_A, {v1:.4g} by V1 = 256√r" for layer, v2, v1 in alphas
+        )
+    )
     print(f"{out / 'report.html'} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
 

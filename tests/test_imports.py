@@ -41,7 +41,7 @@ DOORS = {"reproduce", "rerun", "verify", "keep", "error_rates"}
 EXPERIMENTS: dict[str, set[str]] = {
     "__init__": set(),
     "lab": set(),
-    "costs": set(),
+    "costs": {"lab"},
     "analysis": {"lab"},
     "problems": {"lab", "analysis"},
     **dict.fromkeys(SUBJECTS, BOTTOM),

@@ -15,6 +15,7 @@ from experiments.lab.experiment import C, Experiment, table
 from experiments.lab.problem import Problem
 from experiments.lab.runner import measure_shard, run, run_shard, stored
 from experiments.lab.shards import WHOLE, Shard, shard_of
+from signal_drift.display import printable
 from signal_drift.errors import InputError
 
 Device = Literal["auto", "cpu", "cuda", "rocm", "tpu"]
@@ -113,7 +114,7 @@ def _run(experiment: Experiment[Any], config: Any, how: Run) -> None:
         have, all_ = stored(experiment, config, how.folder), len(experiment.points(config))
         print(f"shard {part}: {have} of {all_} points are stored; the report is made once all are there")
         return
-    print(table(report.rows), *report.sentences, sep="\n")
+    print(table(report.rows), *map(printable, report.sentences), sep="\n")
 
 
 def default_out(quick: bool) -> Path:

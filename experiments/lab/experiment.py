@@ -9,6 +9,7 @@ import xarray as xr
 
 from experiments.lab.figure_files import Drawing
 from experiments.lab.problem import Problem
+from signal_drift.display import printable
 
 C = TypeVar("C")
 """A frozen dataclass: everything that decides what an experiment measures."""
@@ -94,7 +95,7 @@ def tuned_only(problem: Problem) -> str:
 
 def table(rows: Iterable[Row]) -> str:
     """Lay the rows out as an aligned Markdown table."""
-    lines = [Row("quantity", "predicted", "measured", "95% interval"), *rows]
+    lines = [Row("quantity", "predicted", "measured", "95% interval"), *(Row(*map(printable, row)) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     text = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
     return "\n".join([text[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *text[1:]])

@@ -1,7 +1,8 @@
 """Take records from docs/records, where the long ones of the reference run are kept, and put them there.
 
-One ZIP file for each experiment and problem has its points as they were stored (without their seals: ZIP has its own), with when they were computed and how
-long that took. A point is taken only where it carries the digest of the configuration asked for, as any other.
+One ZIP file for each experiment and problem has its points as they were stored (without their seals: ZIP has its own),
+with when they were computed and how long that took. A point is taken only where it carries the digest of the
+configuration asked for, as any other.
 """
 
 import json
@@ -18,6 +19,10 @@ from experiments.lab.seal import body_of
 FOLDER = Path(__file__).parents[2] / "docs" / "records"
 LARGEST = 3_000_000
 """Bytes of a file there: compact records only."""
+LARGEST_MEMBER = 20 * LARGEST
+"""Bytes of a record that such a file is believed to hold; HDF5 has compressed it before."""
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What zipfile and json raise for damaged files."""
 TAKEN = {"taken from": "docs/records"}
 """What is noted beside a record that was not computed here."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -37,7 +42,7 @@ def take(experiment: Experiment[C], config: C, out: Path, folder: Path = FOLDER)
     try:
         with zipfile.ZipFile(path) as kept:
             return sum(_take_point(experiment, config, point, out, kept) for point in experiment.points(config))
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise RecordError(f"reference: {str(path)!r} is damaged ({type(error).__name__})") from None
 
 
@@ -45,11 +50,17 @@ def _take_point(experiment: Experiment[C], config: C, point: Point, out: Path, k
     place, beside = _files(experiment, config, point, out)
     if place.exists() or place.name not in kept.namelist():
         return False
-    timing = json.loads(kept.read(beside.name))
+    timing = json.loads(_member(kept, beside.name))
     if timing[store.MARK] != store.digest(experiment.name, config, point):
         return False
-    store.put(place, kept.read(place.name), timing | TAKEN)
+    store.put(place, _member(kept, place.name), timing | TAKEN)
     return True
+
+
+def _member(kept: zipfile.ZipFile, name: str) -> bytes:
+    if kept.getinfo(name).file_size > LARGEST_MEMBER:
+        raise ValueError(name)
+    return kept.read(name)
 
 
 def keep(experiment: Experiment[C], config: C, out: Path, folder: Path = FOLDER) -> bool:

@@ -101,7 +101,7 @@ def measured(experiment: Experiment[C], config: C, point: Point, out: Path, prog
         return found
     if reason not in store.REPLACED:
         raise RecordError(f"out: {str(path)!r} is {reason}; move it away")
-    if reason != "absent":
+    if reason != store.ABSENT:
         progress.write(printable(f"{path}: {reason}, computed again"), file=sys.stderr)
     given = {} if experiment.first is None else {"first": _first(*experiment.first(config), out)}
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Seal the bytes of a record: they end with the SHA-256 of all that is before, so that a damaged one is never believed."""
+"""Seal a record: it ends with the SHA-256 of all that is before, so that a damaged one is never believed."""
 
 import hashlib
 import os

@@ -28,7 +28,9 @@ import jax
 import jax.numpy as jnp
 import xarray as xr
 
+from experiments.lab import json_files
 from experiments.lab.files import replacing
+from experiments.lab.json_files import fields, is_number, is_text
 from experiments.lab.problem import Problem
 from experiments.lab.seal import is_sealed, sealed
 
@@ -111,12 +113,10 @@ def timing_of(path: Path) -> Path:
 def timing(path: Path, wanted: str) -> dict[str, Any]:
     """Say when the point was computed, how long it took and where it was taken from, as far as that is known."""
     try:
-        stored = json.loads(timing_of(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        stored = json_files.read(timing_of(path), fields({MARK: is_text}, **VOLATILE))
+    except (OSError, ValueError):
         return {}
-    if not isinstance(stored, dict) or stored.get(MARK) != wanted:
-        return {}
-    return {name: stored[name] for name, valid in VOLATILE.items() if name in stored and valid(stored[name])}
+    return {name: stored[name] for name in VOLATILE if name in stored} if stored[MARK] == wanted else {}
 
 
 def _is_time(x: Any) -> bool:
@@ -124,7 +124,7 @@ def _is_time(x: Any) -> bool:
 
 
 def _is_duration(x: Any) -> bool:
-    return isinstance(x, float | int) and not isinstance(x, bool) and 0 <= x < LONGEST
+    return is_number(x) and 0 <= x < LONGEST
 
 
 def _is_place(x: Any) -> bool:
@@ -132,34 +132,42 @@ def _is_place(x: Any) -> bool:
 
 
 VOLATILE = {"created": _is_time, "seconds": _is_duration, "taken from": _is_place}
-"""What is known of a point beside its record, and what of it is believed."""
+"""What may be known of a point beside its record."""
 LONGEST = 1e9
 """Seconds: thirty years."""
-REPLACED = ("absent", "truncated or damaged", "from another configuration or an older schema")
+ABSENT = "absent"
+DAMAGED = "truncated or damaged"
+OTHER = "from another configuration or an older schema"
+REPLACED = (ABSENT, DAMAGED, OTHER)
 """What is said of points that are computed again; any other file is left alone."""
 
 
 def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
     """Return the stored point, or None and why it is not believed."""
-    absent, damaged, other = REPLACED
+    reason = _doubt(path)
+    if reason:
+        return None, reason
+    dataset = xr.load_dataset(path, engine="h5netcdf")
+    if dataset.attrs.get(MARK) != wanted:
+        return None, OTHER
+    return dataset.assign_attrs(timing(path, wanted)), "stored"
+
+
+def _doubt(path: Path) -> str:
+    """Why a file is no record, or nothing where it is one."""
     if not os.path.lexists(path):
-        return None, absent
+        return ABSENT
     if not path.is_file():
-        return None, "not a file"
+        return "not a file"
     try:
         with path.open("rb") as file:
             signature = file.read(len(HDF5_SIGNATURE))
         whole = is_sealed(path)
     except OSError as error:
-        return None, f"not readable ({error.strerror})"
+        return f"not readable ({error.strerror})"
     if signature != HDF5_SIGNATURE[: len(signature)] or not (whole or _may_be_ours(path)):
-        return None, "not a result of this project"
-    if not whole:
-        return None, damaged
-    dataset = xr.load_dataset(path, engine="h5netcdf")
-    if dataset.attrs.get(MARK) != wanted:
-        return None, other
-    return dataset.assign_attrs(timing(path, wanted)), "stored"
+        return "not a result of this project"
+    return "" if whole else DAMAGED
 
 
 def _may_be_ours(path: Path) -> bool:

@@ -15,7 +15,7 @@ from experiments.lab.runner import Stored, from_store, last_stage
 from experiments.lab.store import MARK, figure_name
 from experiments.ledger import sentences
 from experiments.ledger.claim import Claim, Evidence, Reading
-from experiments.ledger.table import Entries, Entry
+from experiments.ledger.table import Entries, Entry, visible
 from experiments.ledger.verdict import VERDICTS, Decided, Finding, Verdict, decide, deciding, power_of
 
 
@@ -41,7 +41,7 @@ FALLEN = {"refuted", "not run", "not testable here"}
 def ledger(claims: Sequence[Claim], problems: Problems, out: Path, quick: bool = False) -> Entries:
     """Judge every claim on every problem, from what is stored in `out`."""
     read = store(out, quick)
-    return Entries(entry(claim, problems, read, quick) for claim in claims)
+    return Entries(visible(entry(claim, problems, read, quick)) for claim in claims)
 
 
 def store(out: Path, quick: bool) -> Store:

@@ -5,10 +5,12 @@ The same entries and figures give the same bytes. report.html is one file that a
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from experiments.lab.experiment import Report
 from experiments.lab.files import replacing
@@ -17,8 +19,8 @@ from experiments.ledger.first_screen import first_screen
 from experiments.ledger.glossary import symbols
 from experiments.ledger.questions import questions
 from experiments.ledger.strips import WIDTH, strip
-from experiments.ledger.svg import inline, sharing_letters
-from experiments.ledger.table import Entry, problems
+from experiments.ledger.svg import inlined, sharing_letters
+from experiments.ledger.table import Entry, problems, visible
 from experiments.ledger.text import allowed, duration, interval, mathematics, method, number, plain, short, subscripts
 from experiments.ledger.verdict import ERROR, VERDICTS
 
@@ -58,22 +60,11 @@ class Alike(NamedTuple):
 
 def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
     """Write `out`/report.md and `out`/report.html."""
-    pages = Environment(
-        loader=PackageLoader("experiments.ledger"),
-        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    pages.filters.update(
-        number=number, interval=interval, allowed=allowed, duration=duration, short=short, method=method
-    )
-    pages.filters.update(plain=plain, sub=subscripts, math=mathematics, strip=strip, symbols=symbols, alike=alike)
     paper, own = parts(ledger)
     ordered = [entry for part in (paper, own) for group in part.groups.values() for entry in group]
-    places = figure_places(ordered, page)
-    figures = {name: inline((page.figures / f"{name}.svg").read_text(encoding="utf-8"), name) for name in places}
+    wanted = figure_places(ordered, page)
+    figures = {name: figure for name in wanted if (figure := inlined(page.figures / f"{name}.svg", name))}
+    places = {name: place for name, place in wanted.items() if name in figures}
     letters, drawn = sharing_letters(figures)
     content = {
         "title": page.title,
@@ -100,7 +91,32 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
     }
     for name in ("report.md", "report.html"):
         with replacing(out / name) as temporary:
-            temporary.write_text(pages.get_template(f"{name}.j2").render(content), encoding="utf-8")
+            temporary.write_text(_templates().get_template(f"{name}.j2").render(content), encoding="utf-8")
+
+
+@cache
+def _templates() -> Environment:
+    pages = Environment(
+        loader=PackageLoader("experiments.ledger"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    pages.filters.update(
+        number=number, interval=interval, allowed=allowed, duration=duration, short=short, method=method
+    )
+    pages.filters.update(plain=plain, sub=subscripts, math=mathematics, strip=strip, symbols=symbols, alike=alike)
+    return pages
+
+
+def _shown(value: Any) -> Any:
+    """What the page has of a value: text in which every character shows itself."""
+    if isinstance(value, Markup):
+        return Markup(visible(str(value)))
+    return visible(value) if isinstance(value, str) else value
 
 
 def parts(ledger: Sequence[Entry]) -> tuple[Part, Part]:

@@ -3,8 +3,11 @@
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+FRAME = re.compile(r"[\d.]+ [\d.]+ [\d.]+ [\d.]+")
+"""The four numbers of a viewBox."""
 LETTER = re.compile(r'<path id="([^"]+)" (d="[^"]*" transform="scale\([^)]*\)") ?/>')
 """The outline of a letter as Matplotlib defines it, for <use> to draw."""
 
@@ -14,6 +17,15 @@ class Inline(NamedTuple):
 
     frame: str
     markup: str
+
+
+def inlined(file: Path, name: str) -> Inline | None:
+    """Make the figure in a file part of a page; None where the file has none."""
+    try:
+        figure = inline(file.read_text(encoding="utf-8"), name)
+    except (OSError, ValueError, KeyError, RecursionError, ET.ParseError):
+        return None
+    return figure if FRAME.fullmatch(figure.frame) else None
 
 
 def inline(svg: str, name: str) -> Inline:

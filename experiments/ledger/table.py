@@ -1,13 +1,16 @@
 """Read back a ledger as it was written, as a table."""
 
-import json
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.lab import json_files
 from experiments.lab.errors import RecordError
+from experiments.lab.json_files import Check, by_name, each, fields, is_number, is_text, is_truth, one_of, or_none
+from experiments.ledger.claim import GROUPS
 from experiments.ledger.verdict import VERDICTS
-from signal_drift.display import Table, displayed_as
+from signal_drift.display import Table, displayed_as, printable
 
 Entry = dict[str, Any]
 
@@ -39,8 +42,92 @@ class Entries(tuple[Entry, ...]):
 def read(path: Path) -> Entries:
     """Return the entries of a ledger.json. Raises `RecordError` for a file that is not one."""
     try:
-        entries = Entries(json.loads(path.read_text(encoding="utf-8")))
-        _entries(entries)  # has what the table shows
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"ledger: {str(path)!r} is no ledger.json ({type(error).__name__})") from None
-    return entries
+        return Entries(visible(json_files.read(path, is_ledger)))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecordError(f"ledger: {str(path)!r} is no ledger.json ({reason})") from None
+
+
+def visible(value: Any) -> Any:
+    """Escape what would command a terminal in every text of an entry, all but the ends of lines."""
+    if isinstance(value, str):
+        return "\n".join(map(printable, value.split("\n")))
+    if isinstance(value, list):
+        return [visible(x) for x in value]
+    return {visible(k): visible(x) for k, x in value.items()} if isinstance(value, dict) else value
+
+
+def is_pair(x: Any) -> bool:
+    """Tell whether these are the ends of an interval or a band, None where it is unbounded."""
+    return isinstance(x, list) and len(x) == 2 and all(map(or_none(is_number), x))
+
+
+def is_name(x: Any) -> bool:
+    """Tell whether a text can name a file and a place on a page."""
+    return isinstance(x, str) and re.fullmatch(r"[\w-]+", x) is not None
+
+
+def is_seeds(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool) and 0 < x < 10**9
+
+
+is_verdict = one_of(VERDICTS)
+is_finding = fields(
+    {
+        **dict.fromkeys(("quantity", "predicted", "method", "tolerance"), is_text),
+        "band": is_pair,
+        "measured": or_none(is_number),
+        "interval": or_none(is_pair),
+        "confidence": is_number,
+        "seeds": or_none(is_seeds),
+        "verdict": is_verdict,
+    },
+    power=is_number,
+    problem=is_text,
+)
+is_reading = fields(
+    {
+        **dict.fromkeys(("name", "problem", "statement", "command", "sentence", "reason"), is_text),
+        "verdict": is_verdict,
+        "findings": each(is_finding),
+    },
+    sound=is_truth,
+)
+JUDGED: Mapping[str, Check] = {
+    **dict.fromkeys(("sentence", "reason", "evidence_wanted"), is_text),
+    **dict.fromkeys(("command", "predicted", "tolerance", "narrowest"), or_none(is_text)),
+    **dict.fromkeys(("measured", "power", "seconds"), or_none(is_number)),
+    "verdict": is_verdict,
+    "interval": or_none(is_pair),
+    "findings": each(is_finding),
+    "control": or_none(is_reading),
+    "readings": each(is_reading),
+    "figure": or_none(fields({"name": is_name, "caption": is_text})),
+    "provenance": by_name(is_text),
+}
+"""What is said of a statement on one problem, and as its homes decide it together."""
+is_cell = fields(
+    {
+        **JUDGED,
+        "label": is_text,
+        "statement": or_none(is_text),
+        "seeds": or_none(is_seeds),
+        "records": or_none(is_text),
+    }
+)
+is_entry = fields(
+    {
+        **JUDGED,
+        **dict.fromkeys(("source", "statement", "formula", "setting", "measurement", "rerun"), is_text),
+        "id": is_name,
+        "group": one_of(GROUPS),
+        "ours": is_truth,
+        "assumptions": each(is_text),
+        "problems": by_name(is_cell),
+    }
+)
+
+
+def is_ledger(x: Any) -> bool:
+    """Tell whether these are entries as `ledger.entry` makes them, one for each claim."""
+    return each(is_entry)(x) and len({entry["id"] for entry in x}) == len(x)

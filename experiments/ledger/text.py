@@ -100,5 +100,8 @@ def subscripts(text: str) -> Markup:
 
 
 def mathematics(latex: str) -> Markup:
-    """Set a formula as MathML, on a line of its own."""
-    return Markup(convert(latex, display="block"))
+    """Set a formula as MathML, on a line of its own, or as it is written where it is no LaTeX."""
+    try:
+        return Markup(convert(latex, display="block"))
+    except Exception:  # there is no end to what the converter raises
+        return escape(latex)

@@ -115,6 +115,23 @@ def test_full_disk_keeps_the_old_file(stored: Path, monkeypatch: pytest.MonkeyPa
     assert [path.name for path in stored.parent.iterdir()] == ["seed=1.nc"]
 
 
+def test_a_crash_between_record_and_timing_loses_no_timing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store.path_of(tmp_path, "trial", Config(), POINT)
+    replaced: list[Path] = []
+
+    def killed_after_the_first(source: Path, target: Path) -> None:
+        if replaced:
+            raise KeyboardInterrupt
+        replaced.append(Path(target))
+        Path(source).rename(target)
+
+    monkeypatch.setattr(os, "replace", killed_after_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(DATA, path, "trial", Config(), POINT, seconds=0.5)
+    assert replaced == [store.timing_of(path)]
+    assert read(path) == (None, "absent")
+
+
 def test_interrupted_run_continues_where_it_stopped(tmp_path: Path) -> None:
     measured: list[int] = []
 
