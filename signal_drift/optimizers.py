@@ -1,6 +1,6 @@
 """Takes every optimizer of optax as optax's own loop does: with the loss beside the gradient for one that asks."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import optax
@@ -15,7 +15,7 @@ def loop_of(optimizer: Any, start: Any) -> optax.GradientTransformationExtraArgs
     the state. Raises `InputError` for what is no optimizer of optax.
     """
     if isinstance(optimizer, optax.MultiSteps):
-        return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
+        return optax.GradientTransformationExtraArgs(optimizer.init, cast(Any, optimizer.update))
     if not isinstance(optimizer, optax.GradientTransformation):
         raise InputError(f"optimizer: must be one of optax, as optax.adam(1e-3), got {optimizer!r}")
     loop = optax.with_extra_args_support(optimizer)
@@ -35,13 +35,14 @@ def _looks_ahead(loop: optax.GradientTransformation, start: Any) -> bool:
 def _with_slow_weights(loop: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
     """The optimizer of pairs as one of the fast weights, which keeps the slow ones in its state."""
 
-    def init(fast: Any) -> tuple[optax.OptState, Any]:
-        pair = optax.LookaheadParams.init_synced(fast)
+    def init(params: Any) -> Any:
+        pair = optax.LookaheadParams.init_synced(params)
         return loop.init(pair), pair.slow
 
-    def update(updates: Any, state: tuple[optax.OptState, Any], fast: Any, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        change: Any
         inner, slow = state
-        change, inner = loop.update(updates, inner, optax.LookaheadParams(fast, slow), **extra)
+        change, inner = loop.update(updates, inner, optax.LookaheadParams(params, slow), **extra_args)
         return change.fast, (inner, optax.apply_updates(slow, change.slow))
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -75,6 +75,10 @@ def written_out(curve: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return H, J, slope.T @ x
 
 
+def rounding_of(matrix: np.ndarray) -> float:
+    return 100 * 4 * EPS * float(np.linalg.norm(matrix))
+
+
 @pytest.mark.parametrize(("loss", "curve"), WAYS.values(), ids=WAYS)
 def test_a_reverse_rule_is_enough(loss, curve):
     """Products, the matrix and the ends of the spectrum, to 100 roundings of sums of at most 4 terms."""
@@ -84,12 +88,12 @@ def test_a_reverse_rule_is_enough(loss, curve):
     lora = J.T @ H @ J + drift
     parts = sd.decompose(loss, BASE, THETA, S)
     for name, matrix in {"task": H, "signal": J.T @ H @ J, "lora": lora}.items():
-        op, bound = getattr(parts, name), 100 * 4 * EPS * np.linalg.norm(matrix)
+        op, bound = getattr(parts, name), rounding_of(matrix)
         assert np.max(np.abs(op @ jnp.eye(4) - matrix)) <= bound
         assert np.max(np.abs(op @ jnp.ones(4) - matrix @ np.ones(4))) <= 2 * bound
         assert np.max(np.abs(op.dense() - matrix)) <= bound
     ends = sd.extreme_eigenvalues(parts.lora, 1, "both")
-    assert np.max(np.abs(ends.values - np.linalg.eigvalsh(lora)[[0, -1]])) <= np.max(ends.residuals) + bound
+    assert np.max(np.abs(ends.values - np.linalg.eigvalsh(lora)[[0, -1]])) <= np.max(ends.residuals) + rounding_of(lora)
 
 
 def test_gauss_newton_of_a_reverse_rule():
@@ -98,7 +102,7 @@ def test_gauss_newton_of_a_reverse_rule():
     loss = sd.composite(lambda w: own_exp(X @ w["w"].T), lambda y: jnp.sum(own_square(y)) / 2)
     parts = sd.gauss_newton(loss, BASE, THETA, S)
     for op in (parts.task, parts.residual):
-        np.testing.assert_allclose(op.dense(), G, rtol=0, atol=100 * 4 * EPS * np.linalg.norm(G))
+        np.testing.assert_allclose(op.dense(), G, rtol=0, atol=rounding_of(G))
 
 
 def test_a_rule_without_a_derivative_is_named():

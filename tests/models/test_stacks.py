@@ -126,7 +126,7 @@ def test_gradient_is_that_of_nnx_layer_by_layer():
         ("blocks.up.0", ["blocks.up.0"]),
         (lambda name, module: isinstance(module, nnx.LinearGeneral) and name.endswith("0"), ["blocks.up.0"]),
     ],
-    ids=str,
+    ids=["block", "place", "layer", "function"],
 )
 def test_layers_of_a_stack_are_selected_one_by_one(layers, wanted):
     assert sorted(sd.base_and_forward(scanned(), layers)[0]) == wanted
