@@ -26,14 +26,18 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
     )
 
 
+class Hangs(BaseException):
+    """Say that something hangs, past every handler of errors."""
+
+
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Raise `TimeoutError` where something takes longer on the processor, or waits for a minute."""
+    """Raise `Hangs` where something takes longer on the processor, or waits for half a minute."""
 
     def late(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"more than {seconds} s")
+        raise Hangs(f"more than {seconds} s")
 
-    clocks = {signal.SIGPROF: (signal.ITIMER_PROF, seconds), signal.SIGALRM: (signal.ITIMER_REAL, 60)}
+    clocks = {signal.SIGPROF: (signal.ITIMER_PROF, seconds), signal.SIGALRM: (signal.ITIMER_REAL, 30)}
     before = {number: signal.signal(number, late) for number in clocks}
     for clock, limit in clocks.values():
         signal.setitimer(clock, limit)
