@@ -171,10 +171,10 @@ def test_first_step_from_B_zero_has_no_drift(optimizer):
 
 @pytest.mark.parametrize("optimizer", FIRST_STEPS)
 def test_first_step_away_from_B_zero_drifts(optimizer):
-    """X3 needs B = 0 (negative control)."""
+    """X3 needs B = 0 (negative control). In a layer signs may cancel, over all layers they do not."""
     P = problem("mlp")
     trained = sd.train(P.loss, P.base, P.adapters, P.scaling, FIRST_STEPS[optimizer], 1)
-    assert all(norms[0] > 0 for norms in trained.drift_norms.values())
+    assert trained.drift_norm[0] > TOLERANCE * trained.signal_norm[0]
 
 
 def test_full_fine_tuning_is_gradient_descent_on_the_weights():

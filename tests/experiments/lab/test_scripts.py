@@ -25,7 +25,7 @@ from experiments.problems import PROBLEMS
 from experiments.tuning import magnitudes
 
 ROOT = Path(__file__).parents[3]
-QUESTIONS = [(e, p) for e in EXPERIMENTS for p in PROBLEMS.values() if is_reproduced(e, p)]
+QUESTIONS = [(e, p) for e in EXPERIMENTS for p in PROBLEMS.values() if is_reproduced(e, p) and not p.costly]
 each_question = pytest.mark.parametrize(
     ("experiment", "problem"), QUESTIONS, ids=[f"{e.name}-{p.name}" for e, p in QUESTIONS]
 )
