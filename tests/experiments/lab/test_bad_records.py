@@ -183,5 +183,28 @@ def test_a_bad_archive_is_named_and_nothing_of_it_is_believed(tmp_path: Path) ->
             assert record.read_bytes() == (tmp_path / "sound" / record.relative_to(tmp_path / "out")).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("at", "field"),
+    [
+        (8, b"\x01\x00"),
+        (8, b"\x20\x00"),
+        (10, b"\x63\x00"),
+        (10, b"\x0c\x00"),
+        (6, b"\xff\x00"),
+        (24, b"\xff\xff\xff\x7f"),
+    ],
+    ids=["encrypted", "patched", "method 99", "bzip2 that is none", "version 25.5", "two gigabytes"],
+)
+def test_an_archive_that_claims_to_be_what_it_is_not_is_named(at: int, field: bytes, tmp_path: Path) -> None:
+    """Each by a field of the central directory of ZIP, of its first member."""
+    results(TRIAL, Config(), tmp_path / "sound")
+    reference.keep(TRIAL, Config(), tmp_path / "sound", tmp_path / "kept")
+    path = reference.archive(TRIAL, Config(), tmp_path / "kept")
+    whole = path.read_bytes()
+    place = whole.index(b"PK\x01\x02") + at
+    path.write_bytes(whole[:place] + field + whole[place + len(field) :])
+    assert str(path) in refused(lambda: reference.take(TRIAL, Config(), tmp_path / "out", tmp_path / "kept"))
+
+
 def test_a_table_shows_the_control_characters_of_a_name() -> None:
     assert not unprintable(table([Row(ESCAPE, "1", "2", ESCAPE)]))

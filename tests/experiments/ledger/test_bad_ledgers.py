@@ -12,6 +12,7 @@ from bad_files import ESCAPE, damaged, unprintable, within
 
 from experiments import costs
 from experiments.lab.errors import RecordError
+from experiments.lab.experiment import Report, Row
 from experiments.ledger import table
 from experiments.ledger.ledger import write
 from experiments.ledger.pages import Page, write_pages
@@ -110,6 +111,14 @@ def test_damaged_bytes_of_a_ledger_are_refused_or_shown_safely(sound: list, tmp_
             assert not unprintable(refused_or_repr(path))
 
 
+def test_a_ledger_that_says_a_thing_twice_is_refused(sound: list, tmp_path: Path) -> None:
+    path, whole = tmp_path / "bad.json", json.dumps(sound)
+    path.write_text(whole, encoding="utf-8")
+    assert table.read(path) == tuple(sound)
+    path.write_text(whole.replace('"verdict": ', '"verdict": "supported", "verdict": ', 1), encoding="utf-8")
+    assert refused_or_repr(path) == f"ledger: {str(path)!r} is no ledger.json (a field stands twice)"
+
+
 def test_every_text_of_a_ledger_is_shown_as_text(sound: list, tmp_path: Path) -> None:
     """In all places at once: no character that is not seen, and no tag, gets onto a page."""
 
@@ -126,6 +135,17 @@ def test_every_text_of_a_ledger_is_shown_as_text(sound: list, tmp_path: Path) ->
     seen = shown(path, tmp_path)
     assert "alert(1)" in seen
     assert not unprintable(seen)
+
+
+def test_what_a_page_says_beside_the_ledger_is_shown_as_text(tmp_path: Path) -> None:
+    soiled = ESCAPE + SCRIPT
+    speed = Report([Row(soiled, soiled, soiled, soiled)], [soiled], {})
+    page = Page(tmp_path, {soiled: [soiled]}, speed, title=soiled, alphas=[(soiled, 1.0, 2.0)])
+    write_pages(table.Entries(), page, tmp_path)
+    html, markdown = ((tmp_path / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    assert min(html.count(r"\x1b[31mred"), markdown.count(r"\x1b[31mred")) > 8
+    assert not unprintable(html + markdown)
+    assert SCRIPT not in html
 
 
 @pytest.mark.parametrize("kind", ["damaged", "no figure", "a folder"])
