@@ -54,7 +54,7 @@ class Config(Setting):
     tolerance: float = 1e-3
     """Residual of the largest eigenvalue of the preconditioned Hessian over its norm at which the search stops."""
     fine_tolerance: float = 1e-4
-    """The same for the ends of H_LoRA and H_Signal, of which λmin may be a thousandth of λmax."""
+    """Residual at which the search for the ends of H_LoRA and H_Signal stops; λmin may be a thousandth of λmax."""
 
     def runs(self) -> dict[str, tuple[float, float]]:
         """Return (η, α) of every trajectory."""

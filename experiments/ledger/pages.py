@@ -113,7 +113,7 @@ def _templates() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """What the page has of a value: text in which every character shows itself."""
+    """Write a value for the page: text in which every character shows itself."""
     if isinstance(value, Markup):
         return Markup(visible(str(value)))
     return visible(value) if isinstance(value, str) else value

@@ -10,8 +10,8 @@ from jaxtyping import Array
 from signal_drift.errors import InputError
 from signal_drift.jaxpr import equations
 
-Failed = (TypeError, NotImplementedError, ValueError)
-"""What JAX raises for a derivative that has no rule."""
+FAILED = (TypeError, NotImplementedError, ValueError)
+"""JAX raises one of these for a derivative that has no rule."""
 
 
 def tangent_map(f: Callable[[Array], Array], x: Array) -> Callable[[Array], Array]:
@@ -22,13 +22,13 @@ def tangent_map(f: Callable[[Array], Array], x: Array) -> Callable[[Array], Arra
     """
     try:
         return _checked(jax.linearize(f, x)[1], x)
-    except Failed as error:
+    except FAILED as error:
         names = _custom_vjps(f, x)
         if not names:
             raise
         try:
             return _checked(_transposed_twice(f, x), x)
-        except Failed:
+        except FAILED:
             reason = str(error).splitlines()[0]
             raise InputError(
                 f"loss: has no second derivative: {', '.join(names)} has a rule of jax.custom_vjp that cannot be "

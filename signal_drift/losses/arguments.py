@@ -63,7 +63,7 @@ def check_value(loss: Loss, weights: dict[str, Array]) -> None:
 
 
 def _name(function: Any) -> str:
-    """What a function is called in the source; that of a Partial of another, as losses are made of losses, is its."""
+    """Name a function as the source does, and a Partial of Partials, as losses are made of losses, by the innermost."""
     while isinstance(function, Partial):
         function = function.args[0] if function.args and isinstance(function.args[0], Partial) else function.func
     return getattr(function, "__qualname__", type(function).__name__)

@@ -189,7 +189,7 @@ def _call(equation: Equation, inputs: Views) -> Views:
 
 
 def _scan(equation: Equation, inputs: Views) -> Views:
-    """What is iterated over loses its leading axis, which has to stack layers; what is carried may not be a kernel.
+    """Follow a loop: views iterated over lose the leading axis, which has to stack layers; no kernel may be carried.
 
     The outputs that have an axis more outside than within are stacked by the scan, the others are the carry.
     """

@@ -223,7 +223,7 @@ def _beside_notes(beside: list[str]) -> tuple[str, ...]:
 
 
 def _unreadable(names: list[str]) -> InputError | None:
-    """What is in the folder instead, and which tool converts it."""
+    """Say which other file is in the folder, and which tool converts it."""
     for name in names:
         kind = UNREADABLE.get(Path(name).suffix)
         if kind is not None:

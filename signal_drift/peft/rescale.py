@@ -114,7 +114,7 @@ def rescaled_config(
 
 
 def _selection(stored: Mapping[str, Any], layers: Iterable[str]) -> dict[str, Any]:
-    """What to change for PEFT to select these layers: nothing but where no list or expression names them.
+    """Change what selects the layers, for PEFT to select these: nothing but where no list or expression names them.
 
     An expression is of unknown origin, may take for ever, and is not evaluated.
     """

@@ -72,7 +72,8 @@ def test_a_module_that_computes_something_else_is_named(case):
 def test_rounding_is_no_reason(dtype):
     """A thousand inputs, and a bias a million times the product or as large as the type allows."""
     bias = jax.nn.initializers.constant(min(1e6, float(jnp.finfo(dtype).max) / 8))
-    sd.base_and_forward(nnx.Linear(1000, 3, bias_init=bias, param_dtype=dtype, rngs=nnx.Rngs(0)))
+    base, _ = sd.base_and_forward(nnx.Linear(1000, 3, bias_init=bias, param_dtype=dtype, rngs=nnx.Rngs(0)))
+    assert base[""].dtype == dtype
 
 
 def test_a_model_that_is_made_under_jit_is_checked_all_the_same():
@@ -186,7 +187,9 @@ FINE = {
 
 @pytest.mark.parametrize("case", FINE)
 def test_a_kernel_that_is_only_multiplied_is_no_case(case):
-    sd.base_and_forward(Follow(FINE[case]), example=X)
+    model = Follow(FINE[case])
+    base, forward = sd.base_and_forward(model, example=X)
+    np.testing.assert_array_equal(forward(base, X), model(X))
 
 
 def test_weight_normalisation_of_flax_is_found_in_place():

@@ -77,7 +77,7 @@ def key(ledger: list, draw: random.Random) -> str:
 
 
 def text(ledger: list, draw: random.Random) -> str:
-    """What JSON forbids or never has to read."""
+    """Write what JSON forbids or nobody has to read."""
     whole, name = json.dumps(ledger), draw.choice(list(ledger[0]))
     other = draw.choice(["NaN", "Infinity", "1e999", "9" * 5000, '"\\ud800"', "[" * 200_000, f'1, "{name}": 1'])
     return draw.choice([whole.replace(f'"{name}": ', f'"{name}": {other}, "x": ', 1), "[" * 200_000, whole + whole])
@@ -116,7 +116,9 @@ def test_a_ledger_that_says_a_thing_twice_is_refused(sound: list, tmp_path: Path
     path.write_text(whole, encoding="utf-8")
     assert table.read(path) == tuple(sound)
     path.write_text(whole.replace('"verdict": ', '"verdict": "supported", "verdict": ', 1), encoding="utf-8")
-    assert refused_or_repr(path) == f"ledger: {str(path)!r} is no ledger.json (a field stands twice)"
+    assert (
+        refused_or_repr(path) == f"ledger: {str(path)!r} is no ledger.json ({path.name}: has the key 'verdict' twice)"
+    )
 
 
 def test_every_text_of_a_ledger_is_shown_as_text(sound: list, tmp_path: Path) -> None:
