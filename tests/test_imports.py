@@ -14,9 +14,10 @@ ROOT = Path(__file__).parents[1]
 FOLDER, FLOORS = 14, 10
 """Code files in one folder, and rooms one above the other, at most."""
 
-BASICS = {"errors", "display"}
+BASICS = {"errors", "arguments", "display"}
 LIBRARY: dict[str, set[str]] = {
     "errors": set(),
+    "arguments": {"errors"},
     "display": set(),
     "plotting": set(),
     "lora": BASICS,
@@ -25,7 +26,7 @@ LIBRARY: dict[str, set[str]] = {
     "models": BASICS | {"lora", "losses"},
     "jaxpr": set(),
     "hessians": BASICS | {"jaxpr", "lora", "losses", "operators"},
-    "optimizers": {"errors"},
+    "optimizers": {"errors", "arguments"},
     "training": BASICS | {"lora", "losses", "optimizers"},
     "spectra": BASICS | {"lora", "losses", "operators", "hessians"},
     "tasks": BASICS | {"lora", "losses", "models", "training"},

@@ -10,6 +10,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from signal_drift.arguments import shown
 from signal_drift.errors import InputError
 from signal_drift.lora.adapters import Weights
 from signal_drift.losses.arguments import traceable
@@ -32,7 +33,7 @@ def mean_over_batches(loss_on_batch: BatchLoss, batches: Batches | Iterable | Ca
     A batch is an array or a tree of arrays whose first axis is the sample. Batches of JAX arrays stay on the device;
     `batches` of anything else (NumPy arrays, memory-mapped files, a class whose `__getitem__` reads a file) stay on
     the host and are fetched one at a time, at every product with an operator. So do those of a loader that can only be
-    iterated (of torch, of tf.data), anew each time, or of a function that makes such an iterator; they are read first to
+    iterated (of torch, of tf.data), anew each time, and of a function that makes an iterator; they are read first to
     last. Nothing computed on a batch outlives it (`jax.checkpoint`), so that gradients and Hessian products need the
     memory of one batch, however many there are. Raises `InputError` for no batches, for one whose arrays disagree on
     the number of samples, and for an iterator, which can be read only once.
@@ -86,7 +87,7 @@ def _indexed(batches: Any) -> Batches:
         )
     first = batches()
     if not isinstance(first, Iterable) or first is batches():
-        raise InputError(f"batches: the function must make an iterator, a new one at each call, got {first!r:.60}")
+        raise InputError(f"batches: the function must make an iterator, a new one at each call, got {shown(first)}")
     return _Read(batches)
 
 

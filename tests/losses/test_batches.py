@@ -250,6 +250,9 @@ def test_batches_that_make_no_data_set_are_named(batches, name):
         sd.mean_over_batches(loss_on_batch, batches)
 
 
+ONE = iter([np.ones((2, 4))])
+
+
 @pytest.mark.parametrize(
     ("batches", "says"),
     [
@@ -258,7 +261,7 @@ def test_batches_that_make_no_data_set_are_named(batches, name):
         ({"X": np.ones((2, 4))}, "must be a list, a loader or a function that makes one, got dict"),
         (None, "got NoneType"),
         (lambda: 3, "the function must make an iterator, a new one at each call, got 3"),
-        (lambda it=iter([np.ones((2, 4))]): it, "a new one at each call"),
+        (lambda: ONE, "a new one at each call"),
         (lambda: iter([]), "need at least one, got none"),
         ([np.array(["a", "b"])], "must be arrays of numbers"),
     ],
