@@ -1,6 +1,7 @@
 """Checks the small arguments that many functions take, numbers and keys, and says what is wrong with one."""
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ def positive(name: str, value: Any) -> float:
 def is_real(value: Any) -> bool:
     """Tell whether a value is one real number, or an array of no axes that holds one."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return isinstance(value, float) or abs(value) <= np.finfo(float).max
+        return isinstance(value, float) or abs(value) <= sys.float_info.max
     dtype = getattr(value, "dtype", None)
     if dtype is None or not isinstance(value, jax.Array | np.ndarray | np.generic):
         return False
