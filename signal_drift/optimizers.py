@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import optax
 
-from signal_drift.arguments import shown
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import shown
 
 
 def loop_of(optimizer: Any, start: Any) -> optax.GradientTransformationExtraArgs:

@@ -14,10 +14,9 @@ ROOT = Path(__file__).parents[1]
 FOLDER, FLOORS = 14, 10
 """Code files in one folder, and rooms one above the other, at most."""
 
-BASICS = {"errors", "arguments", "display"}
+BASICS = {"errors", "display"}
 LIBRARY: dict[str, set[str]] = {
     "errors": set(),
-    "arguments": {"errors"},
     "display": set(),
     "plotting": set(),
     "lora": BASICS,
@@ -26,7 +25,7 @@ LIBRARY: dict[str, set[str]] = {
     "models": BASICS | {"lora", "losses"},
     "jaxpr": set(),
     "hessians": BASICS | {"jaxpr", "lora", "losses", "operators"},
-    "optimizers": {"errors", "arguments"},
+    "optimizers": {"errors"},
     "training": BASICS | {"lora", "losses", "optimizers"},
     "spectra": BASICS | {"lora", "losses", "operators", "hessians"},
     "tasks": BASICS | {"lora", "losses", "models", "training"},

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from signal_drift.arguments import function
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import function
 from signal_drift.jaxpr import Equation, bind, run
 from signal_drift.lora.adapters import Adapters, Weights, check_fit, scalings
 

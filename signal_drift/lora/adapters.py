@@ -14,9 +14,9 @@ import numpy as np
 from jax.nn.initializers import Initializer, variance_scaling
 from jaxtyping import Array, Float, Key
 
-from signal_drift.arguments import function, is_real, named_layers, random_key, shown, whole
 from signal_drift.display import Table, displayed_as, dtype, norm, shape
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import function, is_real, named_layers, random_key, shown, whole
 
 Weights = Mapping[str, Float[Array, "_d_out _d_in"]]
 Scaling = float | Array | Mapping[str, float | Array]
@@ -51,7 +51,7 @@ def init_adapters(
     the dtype of `base`. Raises `InputError` for a rank below 1, a base weight that is not a matrix, or no key.
     """
     check_matrices(base)
-    ranks = {layer: whole("rank", r, 1) for layer, r in per_layer("rank", rank, base).items()}
+    ranks = {layer: whole("rank", r, 1, f" for layer {layer!r}") for layer, r in per_layer("rank", rank, base).items()}
     function("init_A", init_A)
     keys = dict(zip(sorted(base), jax.random.split(random_key("key", key), len(base)), strict=True))
 

@@ -2,7 +2,7 @@
 
 import math
 
-from signal_drift.arguments import positive, whole
+from signal_drift.errors.arguments import positive, whole
 
 
 def alpha_base(rank: int, sigma_a: float) -> float:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from signal_drift.arguments import named_layers
 from signal_drift.display import Table, displayed_as, dtype, norm, shape
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import named_layers
 from signal_drift.lora.adapters import Adapters, Scaling, Weights, check_array, jacobian_product, scalings
 
 

@@ -11,8 +11,8 @@ from jax.core import Tracer
 from jax.tree_util import Partial, register_pytree_node
 from jaxtyping import Array
 
-from signal_drift.arguments import function
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import function
 
 Loss = Callable[[dict[str, Array]], Array]
 

@@ -10,8 +10,8 @@ from jax.nn.initializers import variance_scaling
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from signal_drift.arguments import shown, whole
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import shown, whole
 
 
 class MLP(nnx.Module):

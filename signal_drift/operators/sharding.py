@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from signal_drift.arguments import leaves
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import leaves
 from signal_drift.operators.mesh import mesh_axis
 from signal_drift.operators.operator import LinearOperator
 

@@ -6,8 +6,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from signal_drift.arguments import random_key
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import random_key
 from signal_drift.operators.operator import LinearOperator, SymmetricOperator
 from signal_drift.operators.scale import exponent_of, in_range, times_power
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from signal_drift.arguments import whole
 from signal_drift.display import Table, displayed_as, span
+from signal_drift.errors.arguments import whole
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.operators.scale import exponent_of, restored
 from signal_drift.spectra.lanczos import Lanczos

@@ -107,7 +107,7 @@ def test_data_of_both_halves_are_traced():
     count = len(traced)
     second = jax.jit(lambda op: op.dense())(sd.gauss_newton(losses[1], P.base, P.adapters, P.scaling).task)
     assert np.array_equal(second, 4 * first)  # a factor of 2 commutes with rounding
-    assert len(traced) - count <= 2  # the value and its shape are checked, nothing is compiled again
+    assert len(traced) - count <= 3  # the shape is checked and the value taken twice, nothing is compiled again
 
 
 def test_gauss_newton_of_linear_outputs_is_the_whole_hessian():

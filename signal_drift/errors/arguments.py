@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from signal_drift.errors import InputError
+from signal_drift.errors.input_error import InputError
 
 MOST = 2**31 - 1
 """Larger whole numbers than this are a mistake wherever one is asked for."""
@@ -23,12 +23,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def whole(name: str, value: Any, least: int) -> int:
-    """Return the argument `name` as an int. Raises `InputError` unless it is a whole number from `least` on."""
+def whole(name: str, value: Any, least: int, where: str = "") -> int:
+    """Return the argument `name` as an int. Raises `InputError`, ending in `where`, unless it is from `least` on."""
     if not is_real(value) or not math.isfinite(value) or value != int(value):
-        raise InputError(f"{name}: must be a whole number of at least {least}, got {shown(value)}")
+        raise InputError(f"{name}: must be a whole number of at least {least}, got {shown(value)}{where}")
     if not least <= value <= MOST:
-        raise InputError(f"{name}: must be a whole number of at least {least} and below 2³¹, got {value}")
+        raise InputError(f"{name}: must be a whole number of at least {least} and below 2³¹, got {value}{where}")
     return int(value)
 
 
