@@ -16,7 +16,7 @@ def loop_of(optimizer: Any, start: Any) -> optax.GradientTransformationExtraArgs
     the state. Raises `InputError` for what is no optimizer of optax.
     """
     if isinstance(optimizer, optax.MultiSteps):
-        return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
+        return _joined(optimizer.init, optimizer.update)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise InputError(f"optimizer: must be one of optax, as optax.adam(1e-3), got {shown(optimizer)}")
     loop = optax.with_extra_args_support(optimizer)
@@ -37,12 +37,19 @@ def _with_slow_weights(loop: optax.GradientTransformationExtraArgs) -> optax.Gra
     """The optimizer of pairs as one of the fast weights, which keeps the slow ones in its state."""
 
     def init(fast: Any) -> tuple[optax.OptState, Any]:
-        pair = optax.LookaheadParams.init_synced(fast)
+        pair: Any = optax.LookaheadParams.init_synced(fast)
         return loop.init(pair), pair.slow
 
     def update(updates: Any, state: tuple[optax.OptState, Any], fast: Any, **extra: Any) -> tuple[Any, Any]:
         inner, slow = state
-        change, inner = loop.update(updates, inner, optax.LookaheadParams(fast, slow), **extra)
+        pair: Any = optax.LookaheadParams(fast, slow)
+        moved: Any = loop.update(updates, inner, pair, **extra)
+        change, inner = moved
         return change.fast, (inner, optax.apply_updates(slow, change.slow))
 
+    return _joined(init, update)
+
+
+def _joined(init: Any, update: Any) -> optax.GradientTransformationExtraArgs:
+    """The pair as optax has it, whose names for the arguments of a function are protocols."""
     return optax.GradientTransformationExtraArgs(init, update)

@@ -87,16 +87,18 @@ LOOKAHEAD = {
 
 @pytest.mark.parametrize("optimizer", LOOKAHEAD.values(), ids=LOOKAHEAD)
 def test_lookahead_moves_fast_and_slow_weights(optimizer, caplog):
-    pair, losses = optax.LookaheadParams.init_synced(START), []
-    state = optimizer.init(pair)
+    pair: Any = optax.LookaheadParams.init_synced(START)
+    losses: list[float] = []
+    state: Any = optimizer.init(pair)
     for factor in FACTORS:
         value, grad = jax.value_and_grad(partial(loss_of_factors, factor))(pair.fast)
         updates, state = optimizer.update(grad, state, pair)
-        pair = optax.apply_updates(pair, updates)
+        pair = optax.LookaheadParams(*jax.tree.map(jnp.add, tuple(pair), tuple(updates)))
         losses.append(float(value))
     run = sd.train(loss, BASE, START, 1.0, optimizer, STEPS, FACTORS, record=lambda step: step.loss)
     np.testing.assert_allclose(run.loss[:STEPS], losses, rtol=0, atol=1e3 * 9 * EPS * max(losses))
-    (_, slow), bound = run.state, 1e3 * 9 * EPS * 10
+    ended: Any = run.state
+    slow, bound = ended[1], 1e3 * 9 * EPS * 10
     for found, wanted in ((run.trained, pair.fast), (slow, pair.slow)):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=bound), found, wanted)
     assert not caplog.records, "optax warns of a lookahead that is given fast weights alone"

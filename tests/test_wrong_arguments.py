@@ -90,6 +90,7 @@ CALLS: dict[str, tuple[Callable, dict[str, Any]]] = {
 ELSEWHERE = {"base_and_forward", "lora_and_forward", "kaiming_uniform", "normal_fan_in"}
 """Functions of a model, tested with them; and initialisers, which are JAX's own."""
 
+NOTHING: Any = None
 WRONG: list[Any] = [
     *(None, "", "a", "both", b"\0", "\x1b[31m", -1, 0, 0.5, -0.0, True, 1j, 10**30, -(10**30), 2**70),
     *(
@@ -121,7 +122,7 @@ WRONG: list[Any] = [
     *(np.ones((2, 3)), jnp.ones((3, 3), jnp.bfloat16), jnp.ones((3, 3), int), jnp.ones((1, 2, 2))),
     *({"a": 1.0}, {"a": None, "b": "x"}, {"a": float("nan"), "b": -1.0}, {1: 2.0, "a": 1.0}, {"typo": 1.0}),
     *(BASE, THETA, {"a": THETA["a"]}, {**BASE, "c": jnp.ones((2, 2))}, {k: tuple(v) for k, v in THETA.items()}),
-    {k: sd.Adapter(None, None) for k in THETA},
+    {k: sd.Adapter(*[NOTHING] * 2) for k in THETA},
 ]
 
 

@@ -22,7 +22,8 @@ def traceable(name: str, value: Callable[..., Any]) -> Partial:
 
     Raises `InputError` for anything that cannot be called.
     """
-    return value if isinstance(function(name, value), Partial) else Partial(value)
+    function(name, value)
+    return value if isinstance(value, Partial) else Partial(value)
 
 
 def check_loss(loss: Loss, weights: dict[str, Array]) -> None:

@@ -85,10 +85,11 @@ def _indexed(batches: Any) -> Batches:
         raise InputError(
             f"batches: must be a list, a loader or a function that makes one, got {type(batches).__name__}"
         )
-    first = batches()
-    if not isinstance(first, Iterable) or first is batches():
+    made: Any = batches
+    first = made()
+    if not isinstance(first, Iterable) or first is made():
         raise InputError(f"batches: the function must make an iterator, a new one at each call, got {shown(first)}")
-    return _Read(batches)
+    return _Read(made)
 
 
 def _mean_over_stacks(loss: Partial, stacks: list[Any], weights: Weights) -> Float[Array, ""]:

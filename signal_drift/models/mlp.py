@@ -32,7 +32,7 @@ class MLP(nnx.Module):
     ) -> None:
         if not isinstance(widths, Sequence) or isinstance(widths, str | bytes) or len(widths) < 2:
             raise InputError(f"widths: need at least two positive sizes, got {shown(widths)}")
-        widths = [whole("widths", width, 1) for width in widths]
+        widths = [whole("widths", width, 1, f" in {tuple(widths)}") for width in widths]
         if not isinstance(rngs, nnx.Rngs):
             raise InputError(f"rngs: must be nnx.Rngs(seed), got {shown(rngs)}")
         self.layers = nnx.List(

@@ -61,7 +61,7 @@ def extreme_eigenvalues(
     """
     matvec = Matvec(op)
     n = matvec.n
-    k = whole("k", k, 1)
+    k = whole("k", k, 1, f" for n = {n}")
     if k > n:
         raise InputError(f"k: must be between 1 and n = {n}, got {k}")
     if not isinstance(which, str) or which not in SIGNS:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.core import Tracer
 from problems import rejects
 
 import signal_drift as sd
@@ -132,7 +133,7 @@ def test_a_loss_is_called_twice_and_may_add_in_another_order() -> None:
         calls: list[int] = []
 
         def reordered(w: Any, calls: list[int] = calls, change: float = change) -> jax.Array:
-            if not isinstance(w["in"], jax.core.Tracer):
+            if not isinstance(w["in"], Tracer):
                 calls.append(1)
             return loss(w) * (1 + change * len(calls))
 
