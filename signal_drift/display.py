@@ -109,8 +109,13 @@ def printable(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """Write a value of unknown origin as Python would, cut where it is long or deep."""
-    return _SHORT.repr(value)
+    """Write a value of unknown origin as Python would, on one line and cut where it is long or deep.
+
+    An array of one axis or more is written by its shape and dtype.
+    """
+    if isinstance(value, jax.Array | np.ndarray) and value.ndim:
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return printable(_SHORT.repr(value))
 
 
 _SHORT = Repr()

@@ -5,6 +5,7 @@ from typing import Any, cast
 import jax
 import optax
 
+from signal_drift.display import shown
 from signal_drift.errors import InputError
 
 
@@ -17,7 +18,7 @@ def loop_of(optimizer: Any, start: Any) -> optax.GradientTransformationExtraArgs
     if isinstance(optimizer, optax.MultiSteps):
         return optax.GradientTransformationExtraArgs(optimizer.init, cast(Any, optimizer.update))
     if not isinstance(optimizer, optax.GradientTransformation):
-        raise InputError(f"optimizer: must be one of optax, as optax.adam(1e-3), got {optimizer!r}")
+        raise InputError(f"optimizer: must be one of optax, as optax.adam(1e-3), got {shown(optimizer)}")
     loop = optax.with_extra_args_support(optimizer)
     return _with_slow_weights(loop) if _looks_ahead(loop, start) else loop
 

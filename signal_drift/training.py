@@ -8,18 +8,20 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from signal_drift.display import Table, displayed_as, dtype, span
+from signal_drift.display import Table, displayed_as, dtype, shown, span
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import leaves, whole
 from signal_drift.lora.adapters import (
     Adapter,
     Adapters,
     Scaling,
     Weights,
     adjoint_product,
+    check_adapters,
     check_fit,
     check_matrices,
     effective_weights,
-    per_layer,
+    scalings,
 )
 from signal_drift.lora.norms import frobenius, update_norms
 from signal_drift.losses.arguments import Loss, check_loss
@@ -156,15 +158,14 @@ def train(
 
     Raises `InputError` for steps, an optimizer, adapters, a scaling, batches or a loss that do not fit.
     """
-    if steps != int(steps) or steps < 0:
-        raise InputError(f"steps: must be a whole number and not negative, got {steps}")
+    steps = whole("steps", steps, 0)
     if record is None:
         recorder = all_signal if adapters is None else signal_and_drift
         run = train(loss, base, adapters, scaling, optimizer, steps, batches, record=recorder)
         return run.recorded._replace(loss=run.loss, trained=run.trained)
     if not callable(record):
-        raise InputError(f"record: must be a function of a Step, as lambda step: step.after, got {record!r}")
-    space = _full(base) if adapters is None else _low_rank(base, adapters, per_layer("scaling", scaling, base))
+        raise InputError(f"record: must be a function of a Step, as lambda step: step.after, got {shown(record)}")
+    space = _full(base) if adapters is None else _low_rank(base, adapters, scaling)
 
     on, last = _on_batches(loss, batches, steps)
     check_loss(lambda weights: on(weights, last), space.weights(space.start))
@@ -174,7 +175,7 @@ def train(
         theta, state = carry
         weights = space.weights(theta)
         value, gradient = jax.value_and_grad(on)(weights, batch)
-        theta_gradient = space.pull_back(theta, gradient)
+        theta_gradient = jax.tree.map(lambda g, x: g.astype(x.dtype), space.pull_back(theta, gradient), theta)
         extra = {"value": value, "grad": theta_gradient, "value_fn": lambda theta: on(space.weights(theta), batch)}
         delta, state = loop.update(theta_gradient, state, theta, **extra)
         after = optax.apply_updates(theta, delta)
@@ -222,6 +223,8 @@ def pad_rank(adapters: Adapters, rank: int) -> dict[str, Adapter]:
     Their gradients are zero, so no optimizer that maps zero to zero moves them: adapters of different ranks can
     share one compiled, vmapped run. Raises `InputError` for a rank below an adapter's own.
     """
+    check_adapters("adapters", adapters)
+    rank = whole("rank", rank, 1)
     for layer, (A, _) in adapters.items():
         if rank < len(A):
             raise InputError(f"rank: {rank} is below the rank {len(A)} of adapters[{layer!r}]")
@@ -235,6 +238,9 @@ def separate_rates(
     for_A: optax.GradientTransformation, for_B: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
     """Join one optimizer for every A and another for every B into one (LoRA+ with a larger rate for B)."""
+    for name, optimizer in (("for_A", for_A), ("for_B", for_B)):
+        if not isinstance(optimizer, optax.GradientTransformation):
+            raise InputError(f"{name}: must be an optimizer of optax, as optax.adam(1e-3), got {shown(optimizer)}")
 
     def labels(theta: Adapters) -> Any:
         return {layer: adapter._replace(A="A", B="B") for layer, adapter in theta.items()}
@@ -246,7 +252,7 @@ def _on_batches(loss: Callable[..., Array], batches: Any, steps: int) -> tuple[B
     """The loss as a function of (weights, batch), and the last batch."""
     if batches is None:
         return lambda weights, batch: loss(weights), None
-    for leaf in jax.tree.leaves(batches):
+    for _, leaf in leaves("batches", batches):
         if not steps or jnp.shape(leaf)[:1] != (steps,):
             raise InputError(f"batches: need one for each of {steps} steps, got an array of shape {jnp.shape(leaf)}")
     return loss, jax.tree.map(lambda x: x[-1], batches)
@@ -261,9 +267,10 @@ class _Space(NamedTuple):
     scaling: Mapping[str, float | Array]
 
 
-def _low_rank(base: Weights, adapters: Adapters, s: Mapping[str, float | Array]) -> _Space:
+def _low_rank(base: Weights, adapters: Adapters, scaling: Scaling) -> _Space:
     """θ = (A, B) and w = W₀ + s·BA."""
     check_fit(base, adapters)
+    s = scalings(scaling, base)
     return _Space(
         start=dict(adapters),
         weights=lambda theta: effective_weights(base, theta, s),

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from signal_drift.display import displayed_as
@@ -22,7 +21,7 @@ from signal_drift.lora.adapters import (
     adjoint_product,
     check_fit,
     jacobian_product,
-    per_layer,
+    scalings,
 )
 from signal_drift.losses.arguments import Loss, check_value, traceable
 from signal_drift.operators.operator import LinearMap, LinearOperator, Point, SymmetricOperator, Vector, operators
@@ -46,12 +45,12 @@ def decompose(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -
     `InputError` for adapters or scalings that do not fit the base and for a loss that is not a finite scalar.
     """
     check_fit(base, adapters)
-    dtype = jnp.result_type(*base.values())
+    dtype = jnp.result_type(*jax.tree.leaves((dict(base), dict(adapters))))
     point = Point(
         loss=traceable("loss", loss),
         base=dict(base),
         adapters=dict(adapters),
-        scaling={layer: jnp.asarray(s).astype(dtype) for layer, s in per_layer("scaling", scaling, base).items()},
+        scaling={layer: jnp.asarray(s).astype(dtype) for layer, s in scalings(scaling, base).items()},
     )
     check_value(point.loss, point.weights())
     D = sum(W0.size for W0 in base.values())
@@ -73,19 +72,19 @@ def decompose(loss: Loss, base: Weights, adapters: Adapters, scaling: Scaling) -
 
 def jacobian_map(point: Point) -> LinearMap:
     """Return v ↦ J v, J = ∂w/∂θ, through its Kronecker structure s·[B ⊗ I, I ⊗ Aᵀ] (Eq. 43, row by row)."""
-    unravel = ravel_pytree(point.adapters)[1]
-    return lambda v: ravel_pytree(jacobian_product(point.adapters, unravel(v), point.scaling))[0]
+    unravel = point.flat(point.adapters)[1]
+    return lambda v: point.flat(jacobian_product(point.adapters, unravel(v), point.scaling))[0]
 
 
 def adjoint_map(point: Point) -> LinearMap:
     """Return u ↦ Jᵀu (transpose of Eq. 43)."""
-    unravel = ravel_pytree(point.base)[1]
-    return lambda u: ravel_pytree(adjoint_product(point.adapters, unravel(u), point.scaling))[0]
+    unravel = point.flat(point.weights())[1]
+    return lambda u: point.flat(adjoint_product(point.adapters, unravel(u), point.scaling))[0]
 
 
 def task_hessian(point: Point) -> LinearMap:
     """Return u ↦ H_ℓ u, H_ℓ = ∇²_w ℓ at w(θ) with its cross-layer blocks (Eq. 12)."""
-    w, unravel = ravel_pytree(point.weights())
+    w, unravel = point.flat(point.weights())
     return tangent_map(jax.grad(lambda w: point.loss(unravel(w))), w)
 
 
@@ -97,7 +96,7 @@ def signal_hessian(point: Point) -> LinearMap:
 
 def drift_hessian(point: Point) -> LinearMap:
     """Return (δA, δB) ↦ s·(δBᵀG, G δAᵀ) for every layer, G = ∇_W ℓ: H_Drift = Σ_k g_k ∇²_θ w_k (Eq. 4, 17)."""
-    unravel = ravel_pytree(point.adapters)[1]
+    unravel = point.flat(point.adapters)[1]
     gradient = jax.grad(point.loss)(point.weights())
 
     def apply(v: Vector) -> Vector:
@@ -106,14 +105,14 @@ def drift_hessian(point: Point) -> LinearMap:
             layer: Adapter(A=s * (change[layer].B.T @ gradient[layer]), B=s * (gradient[layer] @ change[layer].A.T))
             for layer, s in point.scaling.items()
         }
-        return ravel_pytree(image)[0]
+        return point.flat(image)[0]
 
     return apply
 
 
 def lora_hessian(point: Point) -> LinearMap:
     """Return v ↦ H_LoRA v by differentiating θ ↦ ℓ(w(θ)) twice (Eq. 12–17, left-hand side)."""
-    theta, unravel = ravel_pytree(point.adapters)
+    theta, unravel = point.flat(point.adapters)
 
     def loss(theta: Vector) -> Array:
         return composed_loss(point.loss, point.base, unravel(theta), point.scaling)

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from signal_drift.errors import InputError
+from signal_drift.errors.arguments import function
 from signal_drift.jaxpr import Equation, bind, run
-from signal_drift.lora.adapters import Adapters, Weights
+from signal_drift.lora.adapters import Adapters, Weights, check_fit, scalings
 
 Axes = tuple[int, ...]
 
@@ -34,6 +36,8 @@ class Factored(NamedTuple):
 
 def composed_loss(loss: Callable, base: Weights, adapters: Adapters, scaling: Mapping[str, Any]) -> Float[Array, ""]:
     """Evaluate ℓ(w(θ)), w = W₀ + s·BA (Eq. 4), each layer in the form in which its products are cheaper."""
+    check_fit(base, adapters)
+    scaling = scalings(scaling, base)
     return evaluate(loss, {k: _cheaper(Factored(base[k], scaling[k] * B, A)) for k, (A, B) in adapters.items()})
 
 
@@ -53,7 +57,10 @@ def evaluate(loss: Callable, weights: Mapping[str, Factored | Array]) -> Float[A
         for k, W in weights.items()
     }
     arguments = [jax.tree.map(lambda x, k=k: jnp.asarray(x, dtypes[k]), weights[k]) for k in sorted(weights)]
-    return _run(jax.make_jaxpr(loss)(shapes), arguments)[0]
+    traced = jax.make_jaxpr(function("loss", loss))(shapes)
+    if [x.shape for x in traced.out_avals] != [()]:
+        raise InputError(f"loss: must return a scalar, got the shapes {[x.shape for x in traced.out_avals]}")
+    return _run(traced, arguments)[0]
 
 
 def _run(traced: Any, arguments: list) -> list:

@@ -92,7 +92,7 @@ class _Flat(NamedTuple):
 
 def _flattened(point: Point) -> _Flat:
     outputs, criterion = _halves(point.loss)
-    w, as_weights = ravel_pytree(point.weights())
+    w, as_weights = point.flat(point.weights())
     f, as_outputs = ravel_pytree(outputs(point.weights()))
     return _Flat(w, f, lambda w: ravel_pytree(outputs(as_weights(w)))[0], lambda f: criterion(as_outputs(f)))
 

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from signal_drift.errors import InputError
 from signal_drift.hessians.decomposition import Decomposition, decompose
-from signal_drift.lora.adapters import Adapters, Scaling, Weights, effective_weights, per_layer
+from signal_drift.lora.adapters import Adapters, Scaling, Weights, effective_weights, scalings
 from signal_drift.losses.arguments import Loss, traceable
 
 
@@ -18,11 +18,11 @@ def decompose_layer(loss: Loss, base: Weights, adapters: Adapters, scaling: Scal
     Raises `InputError` for an unknown layer, and where `decompose` does.
     """
     fixed = effective_weights(base, adapters, scaling)
-    if layer not in fixed:
+    if not isinstance(layer, str) or layer not in fixed:
         raise InputError(f"layer: unknown layer {layer!r}; the layers are {sorted(fixed)}")
     alike = {k: jnp.asarray(k == layer) for k, W in fixed.items() if W.shape == fixed[layer].shape}
     alone = Partial(_with_one, traceable("loss", loss), fixed, alike)
-    s = per_layer("scaling", scaling, base)
+    s = scalings(scaling, base)
     return decompose(alone, {"layer": base[layer]}, {"layer": adapters[layer]}, {"layer": s[layer]})
 
 

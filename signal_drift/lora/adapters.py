@@ -6,7 +6,7 @@ keys sorted, A before B, each matrix row by row.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ import numpy as np
 from jax.nn.initializers import Initializer, variance_scaling
 from jaxtyping import Array, Float, Key
 
-from signal_drift.display import Table, displayed_as, dtype, norm, shape
+from signal_drift.display import Table, displayed_as, dtype, norm, shape, shown
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import function, is_real, named_layers, random_key, whole
 
 Weights = Mapping[str, Float[Array, "_d_out _d_in"]]
 Scaling = float | Array | Mapping[str, float | Array]
@@ -50,16 +51,12 @@ def init_adapters(
     the dtype of `base`. Raises `InputError` for a rank below 1, a base weight that is not a matrix, or no key.
     """
     check_matrices(base)
-    if not isinstance(key, jax.Array):
-        raise InputError(f"key: must come from jax.random.key(seed), got {key!r}")
-    ranks = per_layer("rank", rank, base)
-    for layer, r in ranks.items():
-        if r != int(r) or r < 1:
-            raise InputError(f"rank: must be an integer of at least 1, got {r} for layer {layer!r}")
-    keys = dict(zip(sorted(base), jax.random.split(key, len(base)), strict=True))
+    ranks = {layer: whole("rank", r, 1, f" for layer {layer!r}") for layer, r in per_layer("rank", rank, base).items()}
+    function("init_A", init_A)
+    keys = dict(zip(sorted(base), jax.random.split(random_key("key", key), len(base)), strict=True))
 
     def init_layer(layer: str) -> Adapter:
-        (d_out, d_in), r, dtype = base[layer].shape, int(ranks[layer]), base[layer].dtype
+        (d_out, d_in), r, dtype = base[layer].shape, ranks[layer], base[layer].dtype
         return Adapter(A=init_A(keys[layer], (r, d_in), dtype), B=jnp.zeros((d_out, r), dtype))
 
     return {layer: init_layer(layer) for layer in sorted(base)}
@@ -68,24 +65,25 @@ def init_adapters(
 def effective_weights(base: Weights, adapters: Adapters, scaling: Scaling) -> dict[str, Array]:
     """Return W = W₀ + s·BA for every layer (Sec. 2), s = α/r the `scaling`, one number or one per layer."""
     check_fit(base, adapters)
-    s = per_layer("scaling", scaling, base)
+    s = scalings(scaling, base)
     return {layer: base[layer] + s[layer] * (B @ A) for layer, (A, B) in sorted(adapters.items())}
 
 
 def jacobian_product(adapters: Adapters, delta: Adapters, scaling: Scaling) -> dict[str, Array]:
     """Return J Δθ = s·(B ΔA + ΔB A) for every layer (Eq. 43), without forming J."""
     check_same_shapes(adapters, delta)
-    s = per_layer("scaling", scaling, adapters)
+    s = scalings(scaling, adapters)
     return {layer: s[layer] * (B @ delta[layer].A + delta[layer].B @ A) for layer, (A, B) in adapters.items()}
 
 
 def adjoint_product(adapters: Adapters, V: Weights, scaling: Scaling) -> dict[str, Adapter]:
     """Return Jᵀ V = (s·BᵀV, s·V Aᵀ) for every layer: the transpose of Eq. 43; for V = G it is ∇_θ ℓ (Eq. 22)."""
+    check_adapters("adapters", adapters)
     for layer, matrix in per_layer("V", V, adapters).items():
         A, B = adapters[layer]
-        if jnp.shape(matrix) != (len(B), A.shape[1]):
-            raise InputError(f"V[{layer!r}]: shape {jnp.shape(matrix)} does not fit the weight {(len(B), A.shape[1])}")
-    s = per_layer("scaling", scaling, adapters)
+        if np.shape(check_array(f"V[{layer!r}]", matrix)) != (len(B), A.shape[1]):
+            raise InputError(f"V[{layer!r}]: shape {np.shape(matrix)} does not fit the weight {(len(B), A.shape[1])}")
+    s = scalings(scaling, adapters)
     return {
         layer: Adapter(A=s[layer] * (B.T @ V[layer]), B=s[layer] * (V[layer] @ A.T))
         for layer, (A, B) in adapters.items()
@@ -106,19 +104,19 @@ def per_layer(name: str, value: T | Mapping[str, T], layers: Mapping[str, object
     return {layer: value[layer] for layer in sorted(layers)}
 
 
+def scalings(scaling: Scaling, layers: Mapping[str, object]) -> dict[str, float | Array]:
+    """Spread s = α/r, given once or for each layer, to a dict. Raises `InputError` unless every one is a number."""
+    spread = per_layer("scaling", scaling, layers)
+    for layer, s in spread.items():
+        if not is_real(s):
+            raise InputError(f"scaling: must be a real number, got {shown(s)} for layer {layer!r}")
+    return {layer: float(s) if isinstance(s, int) else s for layer, s in spread.items()}
+
+
 def check_matrices(base: Weights) -> None:
     """Raise `InputError` unless every layer of a dict, of which there is one, is a matrix of a floating dtype."""
-    if not isinstance(base, Mapping):
-        raise InputError(f"base: must be a dict of matrices, as of base_and_forward(model), got {type(base).__name__}")
-    if not base:
-        raise InputError("base: no layers, got {}")
-    for layer, W0 in base.items():
-        if not isinstance(W0, jax.Array | np.ndarray):
-            raise InputError(
-                f"base[{layer!r}]: must be an array, got {type(W0).__name__}; of an nnx kernel, kernel[...].T"
-            )
-        if not jnp.issubdtype(W0.dtype, jnp.floating):
-            raise InputError(f"base[{layer!r}]: must be of a floating dtype, got {W0.dtype}")
+    for layer, W0 in named_layers("base", base, "matrices, as of base_and_forward(model)").items():
+        check_array(f"base[{layer!r}]", W0, "; of an nnx kernel, kernel[...].T")
         if W0.ndim != 2:
             raise InputError(f"base[{layer!r}]: must be a matrix (d_out, d_in), got shape {W0.shape}")
 
@@ -129,7 +127,7 @@ def check_fit(base: Weights, adapters: Adapters) -> None:
     check_adapters("adapters", adapters)
     for layer, (A, B) in per_layer("adapters", adapters, base).items():
         d_out, d_in = base[layer].shape
-        if A.ndim != 2 or B.ndim != 2 or (B.shape[0], A.shape[1]) != (d_out, d_in) or len(A) != B.shape[1]:
+        if (B.shape[0], A.shape[1]) != (d_out, d_in):
             raise InputError(
                 f"adapters[{layer!r}]: A {A.shape} and B {B.shape} do not fit the weight {(d_out, d_in)}; "
                 "A must be (r, d_in), B (d_out, r)"
@@ -138,11 +136,25 @@ def check_fit(base: Weights, adapters: Adapters) -> None:
 
 def check_adapters(name: str, adapters: Adapters) -> None:
     """Raise `InputError` unless this is a dict of pairs (A, B)."""
-    if not isinstance(adapters, Mapping):
-        raise InputError(f"{name}: must be a dict of Adapter(A, B), got {type(adapters).__name__}")
-    for layer, adapter in adapters.items():
+    for layer, adapter in named_layers(name, adapters, "Adapter(A, B)").items():
         if not isinstance(adapter, Adapter):
             raise InputError(f"{name}[{layer!r}]: must be an Adapter(A, B), got {type(adapter).__name__}")
+        for factor, x in adapter._asdict().items():
+            check_array(f"{name}[{layer!r}].{factor}", x)
+        A, B = adapter
+        if A.ndim != 2 or B.ndim != 2 or len(A) != B.shape[1]:
+            raise InputError(f"{name}[{layer!r}]: A {A.shape} and B {B.shape} must be (r, d_in) and (d_out, r)")
+
+
+def check_array(name: str, x: Any, mend: str = "") -> Array | np.ndarray:
+    """Return x. Raises `InputError` unless it is an array of a floating dtype in which JAX computes."""
+    if not isinstance(x, jax.Array | np.ndarray):
+        raise InputError(f"{name}: must be an array, got {type(x).__name__}{mend}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"{name}: must be of a floating dtype, got {x.dtype}")
+    if jnp.finfo(x.dtype).bits < 16:
+        raise InputError(f"{name}: must be of a dtype that JAX computes in, got {x.dtype}; .astype('float32')")
+    return x
 
 
 def check_same_shapes(adapters: Adapters, delta: Adapters) -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from signal_drift.errors import InputError
+from signal_drift.errors.arguments import positive, whole
 
 
 def alpha_base(rank: int, sigma_a: float) -> float:
@@ -11,24 +11,14 @@ def alpha_base(rank: int, sigma_a: float) -> float:
     `sigma_a` is the standard deviation of the entries of A at initialisation, per layer. Raises `InputError` for a
     rank below 1 and a deviation that is not positive.
     """
-    if not (sigma_a > 0 and math.isfinite(sigma_a)):
-        raise InputError(f"sigma_a: must be positive and finite, got {sigma_a}")
-    return math.sqrt(_checked(rank)) / sigma_a
+    return math.sqrt(whole("rank", rank, 1)) / positive("sigma_a", sigma_a)
 
 
 def empirical_alpha_base(rank: int, coefficient: float = 256.0) -> float:
     """Return α_base = C√r, the paper's V1, with C = 256 fitted by the paper to Llama-3-1B on Tulu-3 (Eq. 3, 5)."""
-    return coefficient * math.sqrt(_checked(rank))
+    return positive("coefficient", coefficient) * math.sqrt(whole("rank", rank, 1))
 
 
 def kaiming_sigma(d_in: int) -> float:
     """Return σ_A = 1/√(3 d_in) for A ~ U(−1/√d_in, 1/√d_in), the default of PyTorch and PEFT (App. F)."""
-    if d_in < 1:
-        raise InputError(f"d_in: must be at least 1, got {d_in}")
-    return 1 / math.sqrt(3 * d_in)
-
-
-def _checked(rank: int) -> int:
-    if rank < 1:
-        raise InputError(f"rank: must be at least 1, got {rank}")
-    return rank
+    return 1 / math.sqrt(3 * whole("d_in", d_in, 1))

@@ -12,18 +12,18 @@ from jax.tree_util import Partial, register_pytree_node
 from jaxtyping import Array
 
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import function
 
 Loss = Callable[[dict[str, Array]], Array]
 
 
-def traceable(name: str, function: Callable[..., Any]) -> Partial:
+def traceable(name: str, value: Callable[..., Any]) -> Partial:
     """Make the argument `name`, a function, something that jit takes: the arrays of a `Partial` are its data.
 
     Raises `InputError` for anything that cannot be called.
     """
-    if not callable(function):
-        raise InputError(f"{name}: must be a function, got {type(function).__name__}")
-    return function if isinstance(function, Partial) else Partial(function)
+    function(name, value)
+    return value if isinstance(value, Partial) else Partial(value)
 
 
 def check_loss(loss: Loss, weights: dict[str, Array]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from signal_drift.display import shown
 from signal_drift.errors import InputError
 from signal_drift.lora.adapters import Weights
 from signal_drift.losses.arguments import traceable
@@ -86,7 +87,7 @@ def _indexed(batches: Any) -> Batches:
         )
     first = batches()
     if not isinstance(first, Iterable) or first is batches():
-        raise InputError(f"batches: the function must make an iterator, a new one at each call, got {first!r:.60}")
+        raise InputError(f"batches: the function must make an iterator, a new one at each call, got {shown(first)}")
     return _Read(cast(Callable[[], Iterable[Any]], batches))
 
 

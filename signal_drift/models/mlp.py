@@ -10,7 +10,9 @@ from jax.nn.initializers import variance_scaling
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from signal_drift.display import shown
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import whole
 
 
 class MLP(nnx.Module):
@@ -29,8 +31,11 @@ class MLP(nnx.Module):
         activate_output: bool = False,
         dtype: DTypeLike = jnp.float64,
     ) -> None:
-        if len(widths) < 2 or min(widths) < 1:
-            raise InputError(f"widths: need at least two positive sizes, got {tuple(widths)}")
+        if not isinstance(widths, Sequence) or isinstance(widths, str | bytes) or len(widths) < 2:
+            raise InputError(f"widths: need at least two positive sizes, got {shown(widths)}")
+        widths = [whole("widths", width, 1, f" in {tuple(widths)}") for width in widths]
+        if not isinstance(rngs, nnx.Rngs):
+            raise InputError(f"rngs: must be nnx.Rngs(seed), got {shown(rngs)}")
         self.layers = nnx.List(
             nnx.Linear(
                 d_in,

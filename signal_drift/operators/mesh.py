@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from signal_drift.display import shown
 from signal_drift.errors import InputError
 
 
@@ -38,10 +39,12 @@ def mesh_axis(mesh: Mesh, axis: str | None) -> MeshAxis:
 
     Raises `InputError` for an unknown axis, and for none where there are several.
     """
+    if not isinstance(mesh, Mesh):
+        raise InputError(f"mesh: must be a jax.sharding.Mesh, as of jax.make_mesh, got {shown(mesh)}")
     names = mesh.axis_names
     name = str(names[0]) if axis is None and len(names) == 1 else axis
-    if name is None or name not in names:
-        raise InputError(f"axis: must be one of {names}, got {axis!r}")
+    if not isinstance(name, str) or name not in names:
+        raise InputError(f"axis: must be one of {names}, got {shown(axis)}")
     return MeshAxis(Mesh(mesh.devices, names), name)
 
 

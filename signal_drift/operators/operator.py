@@ -6,10 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array, Float, Inexact
 
-from signal_drift.display import LAYER, Table, displayed_as, layer_rows
+from signal_drift.display import LAYER, Table, displayed_as, layer_rows, shown
 from signal_drift.errors import InputError
 from signal_drift.lora.adapters import Adapter, effective_weights
 from signal_drift.operators.chunks import check_room, chunk, map_chunks
@@ -38,6 +40,16 @@ class Point:
         """Return w(θ) = W₀ + s·BA of every layer (Sec. 2)."""
         return effective_weights(self.base, self.adapters, self.scaling)
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Return the dtype that holds every weight and factor, in which products are computed."""
+        return jnp.result_type(*jax.tree.leaves((self.base, self.adapters)))
+
+    def flat(self, tree: Any) -> tuple[Vector, Callable[[Vector], Any]]:
+        """Return a tree shaped like the weights or the adapters as one vector of `dtype`, and the way back."""
+        x, unravel = ravel_pytree(tree)
+        return x.astype(self.dtype), lambda v: unravel(v.astype(x.dtype))
+
 
 @register_dataclass
 @dataclass(frozen=True, repr=False)
@@ -56,8 +68,8 @@ class LinearOperator:
 
     @property
     def dtype(self) -> jnp.dtype:
-        """Return the dtype of W₀, in which products are computed."""
-        return jnp.result_type(*jax.tree.leaves(self.point.base))
+        """Return the dtype in which products are computed: it holds every weight and factor."""
+        return self.point.dtype
 
     @property
     def least_precise(self) -> str:
@@ -70,6 +82,8 @@ class LinearOperator:
         return _coarsest(self.point)[1]
 
     def __matmul__(self, v: Inexact[Array, "n"] | Inexact[Array, "n k"]) -> Array:
+        if not isinstance(v, jax.Array | np.ndarray) or not jnp.issubdtype(v.dtype, jnp.inexact):
+            raise InputError(f"v: must be an array of real numbers, got {shown(v)}")
         if v.ndim not in (1, 2) or v.shape[0] != self.shape[1]:
             raise InputError(f"v: shape {v.shape} does not fit an operator of shape {self.shape}")
         if jnp.result_type(v, self.dtype) != self.dtype:

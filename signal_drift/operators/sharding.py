@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import leaves
 from signal_drift.operators.mesh import mesh_axis
 from signal_drift.operators.operator import LinearOperator
 
@@ -31,6 +32,7 @@ def shard_columns(operators: T, mesh: Mesh, axis: str | None = None) -> T:
             raise InputError(f"operators: must be operators of a decomposition, got {type(op).__name__}")
         return replace(op, place=place)
 
+    leaves("operators", operators)
     return jax.tree.map(spread, operators, is_leaf=lambda x: isinstance(x, LinearOperator))
 
 
@@ -43,7 +45,7 @@ def shard_data(data: T, mesh: Mesh, axis: str | None = None) -> T:
     cannot be divided equally.
     """
     place = mesh_axis(mesh, axis)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+    for path, leaf in leaves("data", data):
         name, samples = f"data{jax.tree_util.keystr(path)}", jnp.shape(leaf)[:1]
         if not samples or samples[0] % place.size:
             what = f"{samples[0]} samples" if samples else "no axis of samples"

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from signal_drift.display import LAYER, Table, displayed_as, layer_rows
 from signal_drift.errors import InputError
 from signal_drift.hessians.decomposition import Decomposition, decompose
-from signal_drift.lora.adapters import Adapters, Scaling, Weights, adjoint_product, effective_weights, per_layer
+from signal_drift.lora.adapters import Adapters, Scaling, Weights, adjoint_product, effective_weights, scalings
 from signal_drift.losses.arguments import Loss
 from signal_drift.operators.operator import gradient
 from signal_drift.propositions.check import Tolerance, largest, rounding
@@ -51,7 +51,7 @@ class Instance:
     @cached_property
     def s(self) -> dict[str, float]:
         """Return s of every layer."""
-        return {k: float(v) for k, v in per_layer("scaling", self.scaling, self.base).items()}
+        return {k: float(v) for k, v in scalings(self.scaling, self.base).items()}
 
     @cached_property
     def begins(self) -> Mapping[str, bool]:
@@ -110,7 +110,7 @@ def flat(tree: object) -> np.ndarray:
 
 
 def _table(x: Instance) -> Table:
-    rows = layer_rows(x.base, x.adapters, per_layer("scaling", x.scaling, x.base))
+    rows = layer_rows(x.base, x.adapters, scalings(x.scaling, x.base))
     return Table(f"Instance of {len(rows)} layers, {'B = 0' if x.begins['B = 0'] else 'B ≠ 0'}", LAYER, rows)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float
 
+from signal_drift.display import shown
 from signal_drift.errors import InputError
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.operators.scale import exponent_of, in_range, restored
@@ -46,6 +47,8 @@ def trace(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -> floa
         diagonal, before = in_range(op, lambda op: op.diagonal())
     else:
         diagonal, before = np.diagonal(_matrix(op)), 0
+    if not np.all(np.isfinite(diagonal)):
+        raise InputError(f"op: must be finite, but its diagonal has the sum {np.sum(diagonal)}")
     after = exponent_of(diagonal)
     near_one = np.ldexp(np.asarray(diagonal, float), after)
     return restored(float(np.sum(near_one)), before + after, float(np.max(np.abs(near_one))))
@@ -55,6 +58,8 @@ def _matrix(H: Array | SymmetricMatrix) -> Array | SymmetricMatrix:
     if not isinstance(H, jax.Array | np.ndarray) or H.ndim != 2 or H.shape[0] != H.shape[1]:
         kind = f"{type(H).__name__} of shape {getattr(H, 'shape', 'unknown')}"
         raise InputError(f"op: must be a symmetric operator of decompose (parts.lora for one) or a matrix, got {kind}")
+    if not H.size or not jnp.issubdtype(H.dtype, jnp.floating):
+        raise InputError(f"op: must be a matrix of real numbers, got {shown(H)}")
     return H
 
 

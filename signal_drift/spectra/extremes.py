@@ -2,16 +2,16 @@
 
 from typing import Literal, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from signal_drift.display import Table, displayed_as, number
+from signal_drift.display import Table, displayed_as, number, shown
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import is_real, whole
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.operators.scale import restored
 from signal_drift.spectra.lanczos import Lanczos, Ritz
-from signal_drift.spectra.matvec import Matvec
+from signal_drift.spectra.matvec import Matvec, generator
 
 End = Literal["largest", "smallest", "both"]
 SIGNS = {"largest": (1,), "smallest": (-1,), "both": (-1, 1)}
@@ -61,14 +61,16 @@ def extreme_eigenvalues(
     """
     matvec = Matvec(op)
     n = matvec.n
-    if not 1 <= k <= n:
+    k = whole("k", k, 1, f" for n = {n}")
+    if k > n:
         raise InputError(f"k: must be between 1 and n = {n}, got {k}")
-    if which not in SIGNS:
-        raise InputError(f"which: must be 'largest', 'smallest' or 'both', got {which!r}")
+    if not isinstance(which, str) or which not in SIGNS:
+        raise InputError(f"which: must be 'largest', 'smallest' or 'both', got {shown(which)}")
     eps = float(matvec.limits.eps)
-    if tolerance is not None and not eps <= tolerance < 1:
-        raise InputError(f"tolerance: must be at least ε = {eps:.1e} and below 1, got {tolerance}")
-    draws = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0) if key is None else key)))
+    if tolerance is not None and not (is_real(tolerance) and eps <= tolerance < 1):
+        raise InputError(f"tolerance: must be at least ε = {eps:.1e} and below 1, got {shown(tolerance)}")
+    max_products = whole("max_products", max_products, 0)
+    draws = generator(key)
     search = _Search(matvec, k, SIGNS[which], 100 * n**0.5 * eps if tolerance is None else tolerance)
     search.scale = search.matvec.check_symmetry(draws)
     done = search.small()

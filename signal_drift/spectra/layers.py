@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from signal_drift.display import Table, displayed_as, number
+from signal_drift.display import Table, displayed_as, number, shown
+from signal_drift.errors import InputError
 from signal_drift.hessians.decomposition import Decomposition
-from signal_drift.lora.adapters import Adapters, per_layer
+from signal_drift.lora.adapters import Adapters, check_adapters, per_layer
 from signal_drift.lora.scaling_rules import alpha_base
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.operators.scale import restored
@@ -63,7 +64,10 @@ def layer_views(
     `sigma_a` is the standard deviation that A was drawn with, by default 1/√d_in as in `init_adapters`. From the dense
     matrices, which may stand in the place of the operators in a dict of what `decompose` returns.
     """
-    operators = parts if isinstance(parts, Mapping) else parts._asdict()
+    operators = parts._asdict() if isinstance(parts, Decomposition) else parts
+    if not isinstance(operators, Mapping) or not operators.keys() >= set(OPERATORS):
+        raise InputError(f"parts: must be those of decompose, or a dict of {OPERATORS}, got {shown(parts)}")
+    check_adapters("adapters", adapters)
     fan_in = {k: A.shape[1] ** -0.5 for k, (A, _) in sorted(adapters.items())}
     sigma = fan_in if sigma_a is None else per_layer("sigma_a", sigma_a, adapters)
     weights = [len(adapters[k].B) * adapters[k].A.shape[1] for k in fan_in]

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Float
+from jaxtyping import Array, Float, Key
 
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import random_key
 from signal_drift.operators.operator import LinearOperator, SymmetricOperator
 from signal_drift.operators.scale import exponent_of, in_range, times_power
 
@@ -17,6 +18,12 @@ def asymmetry_of_rounding(n: int, dtype: DTypeLike) -> float:
     E⟨u, (H − Hᵀ)v⟩² = ‖H − Hᵀ‖_F²/n² and E‖Hu‖² = ‖H‖_F²/n: it is the same as √n times this for ‖H − Hᵀ‖_F/‖H‖_F.
     """
     return 100 * n**0.5 * float(jnp.finfo(dtype).eps)
+
+
+def generator(key: Key[Array, ""] | None) -> np.random.Generator:
+    """Return the host's random numbers of a key, of `jax.random.key(0)` for none."""
+    chosen = jax.random.key(0) if key is None else random_key("key", key)
+    return np.random.default_rng(np.asarray(jax.random.key_data(chosen)))
 
 
 class Matvec:

@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from signal_drift.display import Table, displayed_as, span
-from signal_drift.errors import InputError
+from signal_drift.errors.arguments import whole
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.operators.scale import exponent_of, restored
 from signal_drift.spectra.lanczos import Lanczos
-from signal_drift.spectra.matvec import Matvec
+from signal_drift.spectra.matvec import Matvec, generator
 
 
 class Estimate(NamedTuple):
@@ -55,10 +54,9 @@ def spectral_density(
     nodes, the squares of the first components of their vectors the weights (Golub and Welsch). Needs the memory
     of steps + 1 vectors. Raises `InputError` for fewer than two probes, which have no scatter.
     """
-    n = op.shape[0]
-    _check(probes, 2, "probes")
-    _check(steps, 1, "steps")
-    matvec, draws = Matvec(op), _generator(key)
+    probes, steps = whole("probes", probes, 2), whole("steps", steps, 1)
+    matvec, draws = Matvec(op), generator(key)
+    n = matvec.n
     matvec.check_symmetry(draws)
     nodes, weights = np.zeros((2, probes, min(steps, n)))
     scale = 0.0
@@ -79,8 +77,8 @@ def estimate_trace(op: SymmetricOperator, *, probes: int = 60, key: Key[Array, "
     of H applied to random signs, a third into its exact part and a third into z. The error is the standard error of
     the last mean. Raises `InputError` for fewer than six probes.
     """
-    _check(probes, 6, "probes")
-    matvec, draws = Matvec(op), _generator(key)
+    probes = whole("probes", probes, 6)
+    matvec, draws = Matvec(op), generator(key)
     n, third = matvec.n, min(probes // 3, op.shape[0])
     signs = draws.choice([-1.0, 1.0], (2, third, n))
     images = np.stack([matvec(z) for z in signs[0]])
@@ -100,15 +98,6 @@ def _standard_error(x: Float[np.ndarray, "*m probes"]) -> Float[np.ndarray, "*m"
     """The standard error of the mean over the last axis, whose squares are taken near 1."""
     exponent = exponent_of(x)
     return np.ldexp(np.std(np.ldexp(x, exponent), axis=-1, ddof=1) / np.sqrt(x.shape[-1]), -exponent)
-
-
-def _generator(key: Key[Array, ""] | None) -> np.random.Generator:
-    return np.random.default_rng(np.asarray(jax.random.key_data(jax.random.key(0) if key is None else key)))
-
-
-def _check(value: int, least: int, name: str) -> None:
-    if value < least:
-        raise InputError(f"{name}: must be at least {least}, got {value}")
 
 
 def _table(x: SpectralDensity) -> Table:

@@ -149,3 +149,32 @@ def test_half_precision_multiplies_and_its_eigenvalues_are_refused(dtype):
     for call in (sd.eigenvalues, sd.trace):
         with rejects("base['w']", str(jnp.dtype(dtype)), "float64", error=TypeError):
             call(parts.task)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "factors"), [("base", "adapters", jnp.float32), ("adapters", "base", jnp.bfloat16)]
+)
+def test_products_of_mixed_precision_are_those_of_the_same_point(low, high, factors):
+    """bfloat16 numbers are float32 numbers: each product is that in float32, to the rounding of BA in its own dtype."""
+    P = problem("mlp")
+    point = {"base": P.base, "adapters": P.adapters}
+    short = jax.tree.map(lambda x: x.astype(jnp.bfloat16), point[low])
+    mixed = {low: short, high: jax.tree.map(lambda x: x.astype(jnp.float32), point[high])}
+    single = jax.tree.map(lambda x: x.astype(jnp.float32), mixed)
+    for here, there in zip(*(sd.decompose(P.loss, **x, scaling=0.7) for x in (mixed, single)), strict=True):
+        v = jnp.linspace(-1, 1, here.shape[1], dtype=jnp.float32)
+        found, expected = here @ v, there @ v
+        assert found.dtype == here.dtype == jnp.float32
+        bound = 10 * here.shape[1] * float(jnp.finfo(factors).eps) * float(jnp.linalg.norm(expected))
+        assert np.max(np.abs(found - expected)) <= bound
+        with rejects(low, "bfloat16", error=TypeError):
+            here.dense()
+
+
+@pytest.mark.parametrize("place", ["base", "adapters"])
+def test_a_dtype_that_jax_does_not_compute_in_is_named(place):
+    P = problem("psd")
+    point = {"base": P.base, "adapters": P.adapters}
+    point[place] = jax.tree.map(lambda x: x.astype(jnp.float8_e4m3fn), point[place])
+    with rejects(f"{place}['first']", "float8_e4m3fn", "astype"):
+        sd.decompose(P.loss, **point, scaling=1.0)
