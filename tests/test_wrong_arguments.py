@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 import signal_drift as sd
 from signal_drift.hessians import composed_loss, criterion_curvature
+from signal_drift.lora import olora_adapters, pissa_adapters
 from signal_drift.losses import outputs_and_criterion
 from signal_drift.propositions import Instance
 
@@ -85,6 +86,8 @@ CALLS: dict[str, tuple[Callable, dict[str, Any]]] = {
     "criterion_curvature": (criterion_curvature, POINT),
     "outputs_and_criterion": (outputs_and_criterion, {"loss": LOSS}),
     "@": (PARTS.drift.__matmul__, {"v": jnp.ones(9)}),
+    "olora_adapters": (olora_adapters, {"base": BASE, "rank": 2, "scaling": SCALES}),
+    "pissa_adapters": (pissa_adapters, {"base": BASE, "rank": 2, "scaling": SCALES}),
     "Instance": (lambda **x: Instance(**x).parts, POINT | {"delta": THETA}),
 }
 ELSEWHERE = {"base_and_forward", "lora_and_forward", "kaiming_uniform", "normal_fan_in"}

@@ -60,7 +60,10 @@ class MiniLM(Problem):
     batch: int = 32
     """Texts of a training step."""
 
-    reproduced: ClassVar[tuple[str, ...]] = ("layers", "spectra_at_scale", "rates", "rank_law", "protocol_comparison")
+    reproduced: ClassVar[tuple[str, ...]] = (
+        *("layers", "spectra_at_scale", "is_it_curvature"),
+        *("rates", "rank_law", "protocol_comparison"),
+    )
     costly: ClassVar[bool] = True
     tuning: ClassVar[Tuning | None] = Tuning(
         steps=50,

@@ -27,6 +27,7 @@ from signal_drift.lora.adapters import (
     kaiming_uniform,
     normal_fan_in,
 )
+from signal_drift.lora.initialisers import olora_adapters, pissa_adapters
 from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base, kaiming_sigma
 from signal_drift.lora.updates import UpdateParts, alignment, decompose_update
 
@@ -47,4 +48,6 @@ __all__ = [
     "kaiming_sigma",
     "kaiming_uniform",
     "normal_fan_in",
+    "olora_adapters",
+    "pissa_adapters",
 ]

@@ -24,6 +24,7 @@ from signal_drift.propositions.matrices import (
     gauss_newton_is_semidefinite,
     hessian_splits,
     jacobian_gram,
+    largest_eigenvalue_is_bracketed,
     signal_is_quadratic_in_alpha,
     signal_is_semidefinite,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "hessian_splits",
     "instance_of",
     "jacobian_gram",
+    "largest_eigenvalue_is_bracketed",
     "random_instance",
     "signal_descends",
     "signal_is_quadratic_in_alpha",
@@ -96,6 +98,7 @@ PROPOSITIONS: list[Callable[[Instance], Check]] = [
     critical_rate_is_two_over_lambda_max,
     trace_is_preserved,
     drift_spectrum,
+    largest_eigenvalue_is_bracketed,
     signal_trace_is_quadratic_in_A,
     first_step_has_no_drift,
     adam_has_a_gauge,

@@ -1,4 +1,4 @@
-"""Checks the matrices themselves: P1-hessian, P2-psd, P2-drift-indefinite, P4-landscape, X1, X5, X6, X7."""
+"""Checks the matrices themselves: P1-hessian, P2-psd, P2-drift-indefinite, P4-landscape, X1, X5, X6, X7, X16."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -119,6 +119,30 @@ def drift_spectrum(x: Instance) -> Check:
         closed_forms.drift_eigenvalues(x.gradient, x.adapters, x.scaling),
         rounding(len(measured), largest(measured)),
         control=("singular values of G² entrywise", closed_forms.drift_eigenvalues(squared, x.adapters, x.scaling)),
+        assumptions=x.sloped,
+    )
+
+
+def largest_eigenvalue_is_bracketed(x: Instance) -> Check:
+    """Check that s·σ₁(G) + λmin[H_Signal] ≤ λmax[H_LoRA] ≤ s·σ₁(G) + λmax[H_Signal] (X16).
+
+    H_LoRA = H_Signal + H_Drift (P1-hessian) and λmax[H_Drift] = max_l s_l σ₁(G_l) (X1). Weyl's inequality
+    λmin[M] + λmax[N] ≤ λmax[M + N] ≤ λmax[M] + λmax[N] of symmetric M, N is the statement, at every θ. Where
+    H_Signal ⪰ 0 (P2-psd), the lower end is at least s·σ₁(G) itself; at B = 0 it needs no Hessian at all.
+    """
+    drift = largest(closed_forms.drift_eigenvalues(x.gradient, x.adapters, x.scaling))
+    signal, lora = (eigenvalues(x.dense[name]) for name in ("signal", "lora"))
+    ends = [drift + signal[0], drift + signal[-1]]
+    tolerance = rounding(len(signal), worst(drift, largest(signal), largest(lora)))
+    return Check.bound(
+        "X16",
+        "λmax[H_LoRA] lies between s·σ₁(G) + λmin[H_Signal] and s·σ₁(G) + λmax[H_Signal]",
+        worst(below_zero(lora[-1] - ends[0]), below_zero(ends[1] - lora[-1])),
+        tolerance,
+        control=(
+            "two tolerances below the lower end or above the upper one, whichever is nearer",
+            NEARNESS * tolerance.value + min(lora[-1] - ends[0], ends[1] - lora[-1]),
+        ),
         assumptions=x.sloped,
     )
 
