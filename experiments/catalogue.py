@@ -28,7 +28,7 @@ from experiments.dynamics import (
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
-from experiments.tuning import magnitudes, protocol_comparison, rank_law, rates
+from experiments.tuning import crossover, magnitudes, protocol_comparison, rank_law, rates
 
 BENCHMARK = benchmark.EXPERIMENT
 """Run by itself, on a machine that does nothing else."""
@@ -56,6 +56,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
         gauge_breaking,
         rates,
         rank_law,
+        crossover,
         protocol_comparison,
     )
 )

@@ -8,7 +8,19 @@ They stand in the order of the theory, then of the experiments.
 
 from dataclasses import replace
 
-from experiments.claims import algebra, compression, dynamics, powers, premise, protocol, spectra, steps, traces, tuning
+from experiments.claims import (
+    algebra,
+    compression,
+    crossover,
+    dynamics,
+    powers,
+    premise,
+    protocol,
+    spectra,
+    steps,
+    traces,
+    tuning,
+)
 from experiments.ledger.claim import Claim
 
 ORDER = (
@@ -17,12 +29,13 @@ ORDER = (
     *("F8a-suppression", "F8b-trace-by-rank", "F8c-purification", "F8d-asymmetry"),
     *("F2a-trajectories", "F2b-drift-noise", "F2c-purity", "F1a-coupling", "F1b-paths", "F1c-square-root"),
     *("V1", "V2", "T6-magnitudes", "V-protocol", "X1", "X2", "X3", "X4", "X5", "X6", "X7", "X13", "X14", "X16"),
+    "X16-best-alpha",
 )
 
 DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4")
 """Claims on expectations and trajectories that the checks of `signal_drift.propositions` hold on drawn problems too."""
 
-MODULES = (algebra, premise, traces, compression, spectra, powers, steps, dynamics, tuning, protocol)
+MODULES = (algebra, premise, traces, compression, spectra, powers, steps, dynamics, tuning, crossover, protocol)
 
 
 def _extended(claim: Claim) -> Claim:

@@ -21,7 +21,7 @@ from experiments.claims.bounds import (
     searched,
 )
 from experiments.claims.controls import weakest
-from experiments.curvature import at_scale, purification
+from experiments.curvature import at_scale, is_it_curvature, purification
 from experiments.ledger.claim import OWN, Claim, Evidence, Reading
 from experiments.ledger.verdict import FRACTION, Band, Finding, at_least, at_most, below
 
@@ -134,6 +134,36 @@ def not_added(config: purification.Config, data: xr.Dataset) -> list[Finding]:
         band = at_most(2 * SEARCH, "0, and what a search leaves open")
         name = f"λmax[H_LoRA] over the larger of s·σ₁(G) and λmax[H_Signal], less 1, α = {alpha:g}"
         found += [Finding(name, band, x) for x in bounds.each]
+    return weakest(found)
+
+
+def bracketed_by_search(config: is_it_curvature.Config, data: xr.Dataset) -> list[Finding]:
+    """Judge the same where both ends were searched, which leaves open how far a spectrum reaches beyond them (X16)."""
+    found = []
+    for alpha in config.alphas:
+        here = data.sel(start="LoRA", alpha=alpha)
+        top, open_ = (x.sel(operator="lora", end="max") for x in (here.whole, here.whole_reach))
+        for end, side in (("lower", "min"), ("upper", "max")):
+            signal, reach = (x.sel(operator="signal", end=side) for x in (here.whole, here.whole_reach))
+            room = (top - here.whole_drift - signal) * (1 if end == "lower" else -1)
+            ends = [(x / top).values for x in (room, room - reach - open_, room + reach + open_)]
+            name = f"room of λmax[H_LoRA] to the {end} end over its size, α = {alpha:g}, the lowest of the draws"
+            band = at_least(-4 * config.tolerance, "0, less what two searches leave open")
+            found.append(Finding(name, band, Bounds(*ends).lowest))
+    return found
+
+
+def larger_by_search(config: is_it_curvature.Config, data: xr.Dataset) -> list[Finding]:
+    """Judge whether λmax[H_LoRA] is 1½ times the sum of s·σ₁(G) and λmax[H_Signal], or more."""
+    found = []
+    for alpha in config.alphas:
+        here = data.sel(start="LoRA", alpha=alpha, end="max")
+        top, signal = here.whole.sel(operator="lora"), here.whole.sel(operator="signal")
+        open_, reach = (here.whole_reach.sel(operator=name) for name in ("lora", "signal"))
+        both = here.whole_drift + signal
+        share = Bounds(*((x.values) for x in (top / both, top / (both + reach), (top + open_) / both)))
+        name = f"λmax[H_LoRA] over the sum of s·σ₁(G) and λmax[H_Signal], α = {alpha:g}, the highest of the draws"
+        found.append(Finding(name, at_least(1.5, "half as much again"), share.highest))
     return weakest(found)
 
 
@@ -287,6 +317,20 @@ CLAIMS = [
                     "λmax[H_LoRA] is the larger of s·σ₁(G) and λmax[H_Signal].",
                     PURIFICATION,
                     not_added,
+                ),
+            ),
+            Evidence(
+                Reading(
+                    "both ends",
+                    "The same by both ends of the spectra, found by search.",
+                    is_it_curvature.EXPERIMENT,
+                    bracketed_by_search,
+                ),
+                Reading(
+                    "control",
+                    "λmax[H_LoRA] is 1½ times the sum of s·σ₁(G) and λmax[H_Signal], or more.",
+                    is_it_curvature.EXPERIMENT,
+                    larger_by_search,
                 ),
             ),
         ),

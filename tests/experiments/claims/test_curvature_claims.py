@@ -11,7 +11,15 @@ import pytest
 import xarray as xr
 
 from experiments.claims import compression, powers, premise, spectra, traces
-from experiments.curvature import asymmetric_scaling, at_scale, layers, purification, residual_curvature, suppression
+from experiments.curvature import (
+    asymmetric_scaling,
+    at_scale,
+    is_it_curvature,
+    layers,
+    purification,
+    residual_curvature,
+    suppression,
+)
 from experiments.ledger.claim import Claim
 from experiments.ledger.verdict import Finding, Verdict, decide
 from experiments.problems import PROBLEMS
@@ -395,6 +403,28 @@ def test_X16_brackets_the_largest_eigenvalue(lora: float, plain: str, control: s
     assert verdict(spectra.not_added(config, data)) == control
 
 
+@pytest.mark.parametrize(
+    ("lora", "plain", "control"),
+    [
+        (0.5, "refuted", "refuted"),
+        (1.5, "supported", "refuted"),
+        (2.99, "supported", "refuted"),
+        (4.6, "refuted", "supported"),
+    ],
+)
+def test_X16_is_judged_by_searched_ends_as_well(lora: float, plain: str, control: str) -> None:
+    """The same numbers, with ½% that the searches leave open; the control asks for 4.5."""
+    config = is_it_curvature.Config(MLP, seeds=1, alphas=(16.0,))
+    ends = np.array([[0.0, 2.0], [-1.0, lora]])[:, :, None, None, None]
+    dims = ("operator", "end", "start", "seed", "alpha")
+    data = xr.Dataset(
+        {"whole": (dims, ends), "whole_reach": (dims, 0.005 * np.abs(ends)), "whole_drift": (dims[2:], [[[1.0]]])},
+        {"operator": ["signal", "lora"], "end": ["min", "max"], "start": ["LoRA"], "alpha": [16.0], "seed": [0]},
+    )
+    assert verdict(spectra.bracketed_by_search(config, data)) == plain
+    assert verdict(spectra.larger_by_search(config, data)) == control
+
+
 def _task(*ratios: float) -> tuple[purification.Config, xr.Dataset]:
     """Ends of H_ℓ, λmin at so many times λmax at each seed."""
     tops = 1.0 + np.arange(len(ratios))
@@ -517,7 +547,7 @@ def test_a_problem_without_matrices_is_decided_by_its_own_evidence(claim: Claim)
         return next((x.name for x in experiments if not x.refuses(PROBLEMS[problem])), None)
 
     wanted = {"P3-trace": "layers", "F8a-suppression": "layers"}
-    wanted |= dict.fromkeys(("K1-alignment", "F8b-trace-by-rank", "X13", "X16"))
+    wanted |= {"X16": "is_it_curvature"} | dict.fromkeys(("K1-alignment", "F8b-trace-by-rank", "X13"))
     assert decided_by("minilm") == wanted.get(claim.id, "spectra_at_scale")
     assert decided_by("mlp") == decided_by("transformer") == claim.evidence[0].plain.experiment.name
 
