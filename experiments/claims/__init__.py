@@ -32,7 +32,7 @@ ORDER = (
     "X16-best-alpha",
 )
 
-DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4")
+DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4", "X16")
 """Claims on expectations and trajectories that the checks of `signal_drift.propositions` hold on drawn problems too."""
 
 MODULES = (algebra, premise, traces, compression, spectra, powers, steps, dynamics, tuning, crossover, protocol)
