@@ -6,7 +6,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from signal_drift.peft.tensors import read_json
+from signal_drift.files.tensors import read_json
 
 Check = Callable[[Any], bool]
 """Tells whether a value read from JSON is what it has to be."""

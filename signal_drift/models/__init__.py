@@ -17,6 +17,7 @@ from signal_drift.models.attention import exact_attention
 from signal_drift.models.bert import Bert, BertConfig, load_bert, mean_pooled
 from signal_drift.models.bridge import Forward, base_and_forward, predictor
 from signal_drift.models.kernel_layout import Layout, layout
+from signal_drift.models.llama import Llama, LlamaConfig, load_gguf, load_llama
 from signal_drift.models.lora_modules import LoRAModel, lora_and_forward
 from signal_drift.models.mlp import MLP
 from signal_drift.models.transformer import TransformerBlock, TransformerClassifier
@@ -27,6 +28,8 @@ __all__ = [
     "BertConfig",
     "Forward",
     "Layout",
+    "Llama",
+    "LlamaConfig",
     "LoRAModel",
     "TransformerBlock",
     "TransformerClassifier",
@@ -34,6 +37,8 @@ __all__ = [
     "exact_attention",
     "layout",
     "load_bert",
+    "load_gguf",
+    "load_llama",
     "lora_and_forward",
     "mean_pooled",
     "predictor",

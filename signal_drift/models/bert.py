@@ -1,7 +1,6 @@
 """Loads a BERT-family encoder into flax.nnx from an ordinary Hugging Face directory."""
 
-import json
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
-from safetensors import SafetensorError, safe_open
 
 from signal_drift.errors import InputError
+from signal_drift.files import find_weights, read_config, read_stored
+from signal_drift.files.hugging_face import CONFIG, WEIGHTS, settings_of
 from signal_drift.models.attention import exact_attention
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+from signal_drift.models.fill import Place, Source, fill, places
 
 
 @dataclass(frozen=True)
@@ -87,17 +86,15 @@ def mean_pooled(states: Float[Array, "n t d"], mask: Bool[Array, "n t"]) -> Floa
 def load_bert(folder: str | Path, dtype: DTypeLike = jnp.float32) -> Bert:
     """Load the encoder that `config.json` and `model.safetensors` describe, its hidden states those of `transformers`.
 
-    Raises `InputError` for a folder without them, for another architecture, and for weights that are missing, damaged
-    or of another shape.
+    Names in the file may begin with "bert.". Raises `InputError` for a folder without them, for another architecture,
+    and for weights that are missing, damaged or of another shape.
     """
     folder = Path(folder)
-    config = _config(folder)
+    config = _config(read_config(folder))
+    stored = {name.removeprefix("bert."): x for name, x in find_weights(folder).items()}
     model = nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0), dtype=dtype))
-    try:
-        with safe_open(folder / WEIGHTS, framework="flax") as file:
-            _fill(model, file)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{WEIGHTS}: cannot be read ({str(error).splitlines()[0]})") from None
+    shapes = {name: x.shape for name, x in stored.items()}
+    fill(_places(model), Source(WEIGHTS, shapes, lambda name: read_stored(name, stored[name])))
     return model
 
 
@@ -106,18 +103,11 @@ def _norm(config: BertConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> nnx.LayerNorm
     return nnx.LayerNorm(size, epsilon=eps, use_fast_variance=False, param_dtype=dtype, rngs=rngs)
 
 
-def _config(folder: Path) -> BertConfig:
-    try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"folder: {str(folder)!r} has no {CONFIG} that can be read ({type(error).__name__})") from None
+def _config(found: dict[str, Any]) -> BertConfig:
     kind, activation = found.get("model_type"), found.get("hidden_act", "gelu")
     if kind != "bert" or activation != "gelu" or found.get("position_embedding_type", "absolute") != "absolute":
         raise InputError(f"{CONFIG}: must be of a BERT with absolute positions and GELU, got {kind!r}, {activation!r}")
-    missing = [field.name for field in fields(BertConfig) if field.default is MISSING and field.name not in found]
-    if missing:
-        raise InputError(f"{CONFIG}: has no {missing[0]!r}")
-    config = BertConfig(**{field.name: found[field.name] for field in fields(BertConfig) if field.name in found})
+    config = BertConfig(**settings_of(BertConfig, found))
     for name, value in vars(config).items():
         if name != "layer_norm_eps" and (not isinstance(value, int) or value < 1):
             raise InputError(f"{CONFIG}: {name} must be a positive integer, got {value!r}")
@@ -128,31 +118,15 @@ def _config(folder: Path) -> BertConfig:
     return config
 
 
-def _fill(model: Bert, file: Any) -> None:
-    """Put every array where it belongs; a kernel of flax is the transpose. Names in the file may begin with "bert."."""
-    names = {name.removeprefix("bert."): name for name in file.keys()}  # noqa: SIM118  # it is no dict
-    for name, variable in _places(model).items():
-        if name not in names:
-            raise InputError(f"{WEIGHTS}: has no {name!r}")
-        found = file.get_tensor(names[name])
-        kernel = name.endswith(("dense.weight", "query.weight", "key.weight", "value.weight"))
-        if found.size != variable.size:
-            raise InputError(f"{WEIGHTS}: {name!r} has the shape {found.shape}, which does not fit {variable.shape}")
-        variable.set_value((found.T if kernel else found).reshape(variable.shape).astype(variable.dtype))
-
-
-def _places(model: Bert) -> dict[str, Any]:
+def _places(model: Bert) -> dict[str, Place]:
     """Names in the file and the variables they belong to."""
     embeddings = {"word": model.words, "position": model.positions, "token_type": model.types}
-    places: dict[str, Any] = {f"embeddings.{k}_embeddings.weight": x.embedding for k, x in embeddings.items()}
-    modules: dict[str, Any] = {"embeddings.LayerNorm": model.norm}
+    modules: dict[str, Any] = {f"embeddings.{k}_embeddings": module for k, module in embeddings.items()}
+    modules |= {"embeddings.LayerNorm": model.norm}
     for i, layer in enumerate(model.layers):
         at = f"encoder.layer.{i}"
         modules |= {f"{at}.attention.self.{k}": getattr(layer.attention, k) for k in ("query", "key", "value")}
         modules |= {f"{at}.attention.output.dense": layer.attention.out, f"{at}.intermediate.dense": layer.expand}
         modules |= {f"{at}.attention.output.LayerNorm": layer.attention_norm, f"{at}.output.dense": layer.contract}
         modules |= {f"{at}.output.LayerNorm": layer.norm}
-    for name, module in modules.items():
-        kernel = module.scale if isinstance(module, nnx.LayerNorm) else module.kernel
-        places |= {f"{name}.weight": kernel, f"{name}.bias": module.bias}
-    return places
+    return {key: place for name, module in modules.items() for key, place in places(name, module).items()}

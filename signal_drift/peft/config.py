@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from signal_drift.display import printable, shown
 from signal_drift.errors import InputError
+from signal_drift.files.tensors import file_in, read_json
 from signal_drift.lora.scaling_rules import kaiming_sigma
 from signal_drift.peft.patterns import check_patterns, of_layer
 from signal_drift.peft.settings import CONFIG, setting_notes
-from signal_drift.peft.tensors import file_in, read_json
 
 NOT_DRAWN = {
     "pissa": "A from the singular vectors of W₀",

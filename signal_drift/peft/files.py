@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signal_drift.display import Table, displayed_as, printable
+from signal_drift.files.tensors import read_tensor
 from signal_drift.peft.config import LoraConfig
 from signal_drift.peft.layouts import Layout, find_layout
 from signal_drift.peft.maps import StoredLayer, factors
-from signal_drift.peft.tensors import read_tensor
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from signal_drift.display import printable, shown
 from signal_drift.errors import InputError
+from signal_drift.files.tensors import NUMBERS, Stored, file_in, list_sharded, list_tensors, read_json, read_tensor
 from signal_drift.peft.config import LoraConfig, field, lora_config, peft_lora
 from signal_drift.peft.maps import Place
 from signal_drift.peft.settings import CONFIG, some
-from signal_drift.peft.tensors import NUMBERS, Stored, file_in, list_sharded, list_tensors, read_json, read_tensor
 
 WEIGHTS = "adapter_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"

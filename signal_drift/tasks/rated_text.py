@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from signal_drift.errors import InputError
+from signal_drift.files import load_tokenizer
 
 DOMAINS = {
     "movies": "movieReviewSnippets",
@@ -74,12 +75,7 @@ def tokenise(folder: str | Path, texts: tuple[str, ...], length: int = 32) -> To
 
     Needs the `minilm` extra. Raises `InputError` where there is no tokenizer.
     """
-    from tokenizers import Tokenizer
-
-    path = Path(folder) / "tokenizer.json"
-    if not path.exists():
-        raise InputError(f"folder: {str(folder)!r} has no tokenizer.json")
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = load_tokenizer(folder)
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length)
     found = tokenizer.encode_batch(list(texts))

@@ -128,15 +128,16 @@ def without(name: str) -> Callable[[Path], None]:
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "folder: ", "has no config.json"),
-    "no JSON": (lambda f: (f / "config.json").write_text("{"), "folder: ", "has no config.json that can be read"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json: cannot be read", "JSONDecodeError"),
     "another model": (change(model_type="gpt2"), "config.json: must be of a BERT", "'gpt2'"),
     "another activation": (change(hidden_act="relu"), "config.json: must be of a BERT", "'relu'"),
-    "no width": (change(hidden_size=None), "config.json: hidden_size must be a positive integer", "None"),
+    "no width": (change(hidden_size=None), "config.json: has no 'hidden_size'", ""),
+    "a width of nothing": (change(hidden_size=0), "config.json: hidden_size must be a positive integer", "0"),
     "heads that do not divide": (change(num_attention_heads=3), "config.json: num_attention_heads", "3"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: cannot be read", ""),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "folder: ", "has neither model.safetensors nor"),
     "truncated": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-1]),
-        "model.safetensors: cannot be read",
+        "model.safetensors: is damaged or no safetensors file",
         "",
     ),
     "a layer missing": (

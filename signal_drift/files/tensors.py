@@ -129,6 +129,12 @@ def _shard(path: Path, name: str) -> dict[str, Stored]:
 
 def read_tensor(key: str, stored: Stored, dtypes: Mapping[str, Any] = FLOATS) -> np.ndarray:
     """Read one tensor, in float32; raise `InputError` for one that is empty, or of none of these dtypes."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return read_stored(key, stored, dtypes).astype(np.float32)
+
+
+def read_stored(key: str, stored: Stored, dtypes: Mapping[str, Any] = FLOATS) -> np.ndarray:
+    """Read one tensor in its own dtype; raise `InputError` for one that is empty, or of none of these dtypes."""
     where = f"{printable(stored.path.name)}: {shown(key)}"
     if stored.dtype not in dtypes:
         raise InputError(f"{where} is of dtype {stored.dtype}, which is not read; read are {', '.join(dtypes)}")
@@ -137,6 +143,5 @@ def read_tensor(key: str, stored: Stored, dtypes: Mapping[str, Any] = FLOATS) ->
             f"{where} has no entries, its shape is {stored.shape}: ZeRO-3 and FSDP leave that where the parameters are "
             "not gathered before they are saved"
         )
-    with np.errstate(over="ignore", invalid="ignore"):
-        found = np.fromfile(stored.path, dtypes[stored.dtype], math.prod(stored.shape), offset=stored.start)
-        return found.astype(np.float32).reshape(stored.shape)
+    found = np.fromfile(stored.path, dtypes[stored.dtype], math.prod(stored.shape), offset=stored.start)
+    return found.reshape(stored.shape)

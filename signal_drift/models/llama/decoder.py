@@ -1,0 +1,175 @@
+"""Defines the decoder of the Llama family: RMSNorm, grouped-query attention with rotary positions, SwiGLU."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from signal_drift.errors import InputError
+from signal_drift.models.attention import exact_attention
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Holds the sizes of a decoder, by their names in config.json, and how it turns queries and keys.
+
+    `rope_interleaved` says which features of a head are one pair: i and i + d/2 as Hugging Face stores queries and
+    keys, or 2i and 2i + 1 as GGUF files of Llama do. `rope_divisors` divide the frequency of each pair, 1 where empty.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_interleaved: bool = False
+    rope_divisors: tuple[float, ...] = ()
+    tie_word_embeddings: bool = False
+    query_key_value_bias: bool = False
+    output_bias: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` for sizes that make no decoder."""
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+            _check_size(name, getattr(self, name))
+        for name in ("num_key_value_heads", "head_dim"):
+            _check_size(name, getattr(self, name))
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise InputError(
+                f"num_key_value_heads: must divide num_attention_heads = {self.num_attention_heads}, got "
+                f"{self.num_key_value_heads}"
+            )
+        if self.head_dim % 2:
+            raise InputError(f"head_dim: must be even for rotary positions, got {self.head_dim}")
+        if len(self.rope_divisors) not in (0, self.head_dim // 2):
+            raise InputError(f"rope_divisors: must be {self.head_dim // 2}, one a pair, got {len(self.rope_divisors)}")
+
+
+class LlamaAttention(nnx.Module):
+    """Maps x to the causal attention of its tokens; query heads in groups share a head of keys and values."""
+
+    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        self.config = config
+        width, d = config.hidden_size, config.head_dim
+
+        def linear(d_in: int, d_out: int, bias: bool) -> nnx.Linear:
+            return nnx.Linear(d_in, d_out, use_bias=bias, param_dtype=dtype, rngs=rngs)
+
+        self.q = linear(width, config.num_attention_heads * d, config.query_key_value_bias)
+        self.k = linear(width, config.num_key_value_heads * d, config.query_key_value_bias)
+        self.v = linear(width, config.num_key_value_heads * d, config.query_key_value_bias)
+        self.o = linear(config.num_attention_heads * d, width, config.output_bias)
+
+    def __call__(self, x: Float[Array, "n t width"]) -> Float[Array, "n t width"]:
+        n, t, _ = x.shape
+        query, key, value = (y(x).reshape(n, t, -1, self.config.head_dim) for y in (self.q, self.k, self.v))
+        query, key = (rotated(self.config, y) for y in (query, key))
+        causal = jnp.tril(jnp.ones((t, t), bool))
+        return self.o(exact_attention(query, key, value, mask=causal).reshape(n, t, -1))
+
+
+class LlamaFeedForward(nnx.Module):
+    """Maps x to W_down(silu(W_gate x) ⊙ W_up x), the SwiGLU."""
+
+    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        def linear(d_in: int, d_out: int) -> nnx.Linear:
+            return nnx.Linear(d_in, d_out, use_bias=False, param_dtype=dtype, rngs=rngs)
+
+        width, hidden = config.hidden_size, config.intermediate_size
+        self.gate, self.up, self.down = linear(width, hidden), linear(width, hidden), linear(hidden, width)
+
+    def __call__(self, x: Float[Array, "n t width"]) -> Float[Array, "n t width"]:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class LlamaLayer(nnx.Module):
+    """Maps x to y + feed_forward(norm(y)) with y = x + attention(norm(x))."""
+
+    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        self.attention_norm = _norm(config, rngs, dtype)
+        self.attention = LlamaAttention(config, rngs=rngs, dtype=dtype)
+        self.norm = _norm(config, rngs, dtype)
+        self.feed_forward = LlamaFeedForward(config, rngs=rngs, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "n t width"]) -> Float[Array, "n t width"]:
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.feed_forward(self.norm(x))
+
+    def matrices(self) -> dict[str, nnx.Linear]:
+        """Return the seven linear maps by their names."""
+        return {x: getattr(self.attention, x) for x in "qkvo"} | {
+            x: getattr(self.feed_forward, x) for x in ("gate", "up", "down")
+        }
+
+
+class Llama(nnx.Module):
+    """Maps token ids to logits: those of position t are of the token at t + 1, from the tokens up to t.
+
+    What gets adapters are seven matrices of every layer, attention.q, .k, .v, .o and feed_forward.gate, .up, .down;
+    embeddings, norms and head are frozen.
+
+    >>> config = LlamaConfig(11, 8, 12, 1, num_attention_heads=2, num_key_value_heads=1, head_dim=4)
+    >>> Llama(config, rngs=nnx.Rngs(0))(jnp.array([[1, 5, 3]])).shape
+    (1, 3, 11)
+    """
+
+    def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
+        self.config = config
+
+        def embed() -> nnx.Embed:
+            return nnx.Embed(config.vocab_size, config.hidden_size, param_dtype=dtype, rngs=rngs)
+
+        self.words = embed()
+        self.layers = nnx.List(LlamaLayer(config, rngs=rngs, dtype=dtype) for _ in range(config.num_hidden_layers))
+        self.norm = _norm(config, rngs, dtype)
+        self.head = None if config.tie_word_embeddings else embed()
+
+    def __call__(self, tokens: Int[Array, "n t"]) -> Float[Array, "n t vocabulary"]:
+        x = in_turn(self.layers, self.words(tokens))
+        return (self.words if self.head is None else self.head).attend(self.norm(x))
+
+
+def in_turn(layers: Iterable[nnx.Module], x: Float[Array, "n t width"]) -> Float[Array, "n t width"]:
+    """Apply one layer after the other, those that follow each other and are alike as one scan over stacked weights."""
+    for alike, run in groupby(map(nnx.split, layers), key=lambda layer: (layer[0], _shapes(layer[1]))):
+        graphdef, stacked = alike[0], jax.tree.map(lambda *values: jnp.stack(values), *(state for _, state in run))
+        x, _ = jax.lax.scan(lambda x, state, g=graphdef: (nnx.merge(g, state)(x), None), x, stacked)
+    return x
+
+
+def _shapes(state: Any) -> Any:
+    return [(values.shape, values.dtype) for values in jax.tree.leaves(state)]
+
+
+def rotated(config: LlamaConfig, x: Float[Array, "n t heads d"]) -> Float[Array, "n t heads d"]:
+    """Turn the i-th pair of features of the token at t by the angle t·θ^(−2i/d), divided by the i-th divisor."""
+    d, dtype = x.shape[-1], jnp.promote_types(x.dtype, jnp.float32)
+    frequency = config.rope_theta ** (-jnp.arange(0, d, 2, dtype=dtype) / d)
+    if config.rope_divisors:
+        frequency = frequency / jnp.asarray(config.rope_divisors, dtype)
+    angle = jnp.arange(x.shape[1], dtype=dtype)[:, None, None] * frequency
+    cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
+    if config.rope_interleaved:
+        a, b = x[..., ::2], x[..., 1::2]
+        return jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(x.shape)
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def _norm(config: LlamaConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> nnx.RMSNorm:
+    return nnx.RMSNorm(config.hidden_size, epsilon=config.rms_norm_eps, param_dtype=dtype, rngs=rngs)
+
+
+def _check_size(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name}: must be a positive integer, got {value!r}")
