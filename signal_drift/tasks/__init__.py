@@ -1,5 +1,4 @@
-"""Open this for something to learn: the paper's teacher, rotated digits, rated text,
-worked answers; each with its data and its loss.
+"""Open this for something to learn, data and loss: a teacher, rotated digits, rated text, worked answers.
 
 >>> import jax
 >>> from flax import nnx
@@ -13,7 +12,7 @@ worked answers; each with its data and its loss.
 ()
 """
 
-from signal_drift.tasks.chats import END, Chats, prompt, tokenise_chats
+from signal_drift.tasks.chats import Chats, prompt, tokenise_chats
 from signal_drift.tasks.criteria import masked_cross_entropy, mean_cross_entropy, mean_square, sum_square
 from signal_drift.tasks.digits import (
     Adaptation,
@@ -32,7 +31,6 @@ from signal_drift.tasks.teacher import Reduction, Regression, spectral_teacher, 
 from signal_drift.tasks.worked_answers import Template, WorkedAnswer, answer_of, draw_answers, is_right, split_templates
 
 __all__ = [
-    "END",
     "Adaptation",
     "Chats",
     "Classification",

@@ -11,10 +11,10 @@ LARGEST = 99
 
 
 def sum_templates() -> dict[int, Template]:
-    """Return five templates by their numbers.
+    r"""Return five templates by their numbers.
 
     >>> sum_templates()[0](Random(0))
-    WorkedAnswer(question='What is 49 plus 97?', answer='49 + 97 = 146\\n#### 146', number='146', template=0)
+    WorkedAnswer(question='What is 49 plus 97?', answer='49 + 97 = 146\n#### 146', number='146', template=0)
     """
     kinds = (_plus, _minus, _times, _plus_twice, _plus_then_times)
     return {number: partial(_drawn, number, kind) for number, kind in enumerate(kinds)}

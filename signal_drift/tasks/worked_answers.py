@@ -67,9 +67,9 @@ def draw_answers(
 
 
 def answer_of(text: str) -> str | None:
-    """Find the number in the first line "#### number" of a text, without commas; None where there is none.
+    r"""Find the number in the first line "#### number" of a text, without commas; None where there is none.
 
-    >>> answer_of("3 * 411 = 1233\\n#### 1,233")
+    >>> answer_of("3 * 411 = 1233\n#### 1,233")
     '1233'
     """
     found = FINAL.search(text)
