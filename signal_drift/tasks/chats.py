@@ -54,7 +54,7 @@ def tokenise_chats(encode: Callable[[str], list[int]], answers: Sequence[WorkedA
         before, after = (_ids(encode, text) for text in (prompt(x.question), x.answer + END))
         end = len(before) + len(after)
         if end > length:
-            raise InputError(f"length: must be at least {end} for the question {x.question!r}, got {length}")
+            raise InputError(f"length: must be at least {end} for the question {shown(x.question)}, got {length}")
         tokens[i, :end] = before + after
         answered[i, len(before) : end] = True
     return Chats(jnp.asarray(tokens), jnp.asarray(answered))
@@ -63,5 +63,5 @@ def tokenise_chats(encode: Callable[[str], list[int]], answers: Sequence[WorkedA
 def _ids(encode: Callable[[str], list[int]], text: str) -> list[int]:
     ids = encode(text)
     if not isinstance(ids, list) or not ids:
-        raise InputError(f"encode: must return a list of token ids, got {shown(ids)} for {text!r}")
+        raise InputError(f"encode: must return a list of token ids, got {shown(ids)} for {shown(text)}")
     return ids
