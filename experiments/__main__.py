@@ -12,7 +12,9 @@ from experiments.error_rates import write_rates
 from experiments.keep import keep_long
 from experiments.lab.command_line import default_out, exit_on_bad_input, main
 from experiments.lab.experiment import Experiment
-from experiments.problems import PROBLEMS, fetch_minilm
+from experiments.problems import PROBLEMS
+from experiments.problems.fetch import Options as Fetching
+from experiments.problems.fetch import cache, fetch, needed
 from experiments.reproduce import Options as Reproduction
 from experiments.reproduce import reproduce
 from experiments.rerun import Options as Rerun
@@ -53,10 +55,9 @@ def _error_rates(arguments: Sequence[str]) -> None:
 
 
 def _fetch(arguments: Sequence[str]) -> None:
-    folder = fetch_minilm.cache()
-    if fetch_minilm.missing(folder):
-        fetch_minilm.fetch(folder)
-    print(folder)
+    options = tyro.cli(Fetching, args=arguments, prog="python -m experiments fetch")
+    fetch(needed(options.problem), cache())
+    print(cache())
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
@@ -65,7 +66,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "verify": ("the claims on your own model: path/to/file.py:problem", _verify),
     "keep": ("put the records that took long into docs/records", _keep),
     "error-rates": ("how often a verdict is wrong, simulated, into docs/error_rates.md", _error_rates),
-    "fetch": ("MiniLM and VADER's rated text, once, into the cache folder", _fetch),
+    "fetch": ("what the problem minilm or smollm needs, once, into the cache folder", _fetch),
 }
 
 

@@ -12,11 +12,11 @@
 import os
 from dataclasses import replace
 
-from experiments.problems import fetch_minilm
+from experiments.problems.fetch import PACKAGES, cache, missing
 from experiments.problems.minilm import MiniLM
 
 SIZE = os.environ.get("SIGNAL_DRIFT_SIZE", "default")
-fetched = SIZE != "quick" and not fetch_minilm.missing(fetch_minilm.cache())
+fetched = SIZE != "quick" and not missing(PACKAGES["minilm"], cache())
 texts, rank, trained_on, steps, corner = {
     "quick": (4, 2, 8, 3, 3),
     "default": (4, 8, 16, 6, 6),

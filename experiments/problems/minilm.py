@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
 from experiments.lab.problem import Drawn, Dtype, Problem, Training, Tuning, cast
-from experiments.problems import fetch_minilm
+from experiments.problems.fetch import PACKAGES, cache, missing
 from signal_drift.models.bert import Bert, BertConfig, load_bert
 from signal_drift.models.bridge import Forward
 from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
@@ -153,12 +153,12 @@ def _correlation(forward: Forward, head: Head, texts: Examples, weights: dict[st
 
 def _missing(model: str) -> str:
     """The first file that a model needs and the cache lacks."""
-    cache = fetch_minilm.cache()
-    archive = cache / "vaderSentiment.tar.gz"
+    folder = cache()
+    archive = folder / "vaderSentiment.tar.gz"
     if model == RANDOM:
         return ""
-    gone = fetch_minilm.missing(cache) if model == MINILM else [archive.name] * (not archive.exists())
-    return str(cache / gone[0]) if gone else ""
+    gone = missing(PACKAGES["minilm"], folder) if model == MINILM else [archive.name] * (not archive.exists())
+    return str(folder / gone[0]) if gone else ""
 
 
 @lru_cache(maxsize=2)
@@ -177,9 +177,8 @@ def _loaded(model: str, length: int) -> tuple[Bert, dict[str, Examples]]:
     gone = _missing(model)
     if gone:
         raise OptionError(f"model: {model!r} needs {gone}, which is not there; run: make minilm")
-    cache = fetch_minilm.cache()
-    folder = cache if model == MINILM else Path(model)
-    rated = read_ratings(cache / "vaderSentiment.tar.gz")
+    folder = cache() if model == MINILM else Path(model)
+    rated = read_ratings(cache() / "vaderSentiment.tar.gz")
     inside, held_out = map(_shuffled, split_by_digest(rated["movies"]))
     others = {k: apart_from(_shuffled(rated[k]), inside) for k in SETS if k in rated}
     domains = {TRAINING: inside, HELD_OUT: held_out} | others

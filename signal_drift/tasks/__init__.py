@@ -1,4 +1,4 @@
-"""Open this for something to learn: the paper's teacher, rotated digits, rated text; each with its data and its loss.
+"""Open this for something to learn, data and loss: a teacher, rotated digits, rated text, worked answers.
 
 >>> import jax
 >>> from flax import nnx
@@ -12,7 +12,8 @@
 ()
 """
 
-from signal_drift.tasks.criteria import mean_cross_entropy, mean_square, sum_square
+from signal_drift.tasks.chats import Chats, prompt, tokenise_chats
+from signal_drift.tasks.criteria import masked_cross_entropy, mean_cross_entropy, mean_square, sum_square
 from signal_drift.tasks.digits import (
     Adaptation,
     Classification,
@@ -21,35 +22,53 @@ from signal_drift.tasks.digits import (
     rotated_digit_rows,
     rotated_digits,
 )
+from signal_drift.tasks.gsm_symbolic import read_templates
+from signal_drift.tasks.next_token import batch_next_token_loss, next_token_loss
 from signal_drift.tasks.rated_text import Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
 from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, rating_error, ridge_head
+from signal_drift.tasks.sums import sum_templates
 from signal_drift.tasks.teacher import Reduction, Regression, spectral_teacher, squared_error, teacher_regression
+from signal_drift.tasks.worked_answers import Template, WorkedAnswer, answer_of, draw_answers, is_right, split_templates
 
 __all__ = [
     "Adaptation",
+    "Chats",
     "Classification",
     "Examples",
     "Head",
     "Rated",
     "Reduction",
     "Regression",
+    "Template",
     "Tokens",
+    "WorkedAnswer",
     "accuracy",
+    "answer_of",
     "apart_from",
     "batch_error",
+    "batch_next_token_loss",
     "cross_entropy",
+    "draw_answers",
     "embeddings",
+    "is_right",
+    "masked_cross_entropy",
     "mean_cross_entropy",
     "mean_square",
+    "next_token_loss",
+    "prompt",
     "rating_error",
     "read_ratings",
+    "read_templates",
     "ridge_head",
     "rotated_digit_rows",
     "rotated_digits",
     "spectral_teacher",
     "split_by_digest",
+    "split_templates",
     "squared_error",
     "sum_square",
+    "sum_templates",
     "teacher_regression",
     "tokenise",
+    "tokenise_chats",
 ]

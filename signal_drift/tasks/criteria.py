@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def sum_square(targets: Float[Array, "*n"], outputs: Float[Array, "*n"]) -> Float[Array, ""]:
@@ -18,3 +18,11 @@ def mean_square(targets: Float[Array, "*n"], outputs: Float[Array, "*n"]) -> Flo
 def mean_cross_entropy(labels: Int[Array, "n"], logits: Float[Array, "n classes"]) -> Float[Array, ""]:
     """Return −(1/n) Σ_i log softmax(logits_i)[label_i]."""
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+def masked_cross_entropy(
+    labels: Int[Array, "*n"], mask: Bool[Array, "*n"], logits: Float[Array, "*n classes"]
+) -> Float[Array, ""]:
+    """Return −(1/m) Σ_i log softmax(logits_i)[label_i] over the m entries of the mask."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.mean(losses, where=mask)

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from scipy.special import erf
 
 import signal_drift as sd
-from experiments.problems import fetch_minilm
+from experiments.problems.fetch import PACKAGES, cache, missing
 from signal_drift.models.bert import Bert, load_bert, mean_pooled
 from signal_drift.propositions import drift_alignment, drift_spectrum, hessian_splits, update_has_no_remainder
 from signal_drift.propositions.subject import Instance
@@ -180,10 +180,10 @@ MINILM = {
 
 def test_hidden_states_of_minilm_are_those_of_transformers() -> None:
     """Where `make minilm` has fetched it."""
-    if fetch_minilm.missing(fetch_minilm.cache()):
+    if missing(PACKAGES["minilm"], cache()):
         pytest.skip("needs make minilm")
-    tokens, mask = map(jnp.asarray, tokenise(fetch_minilm.cache(), TEXTS))
-    model = load_bert(fetch_minilm.cache())
+    tokens, mask = map(jnp.asarray, tokenise(cache(), TEXTS))
+    model = load_bert(cache())
     assert len(sd.base_and_forward(model, "layers.*")[0]) == 36
     found = model(tokens, mask)
     assert np.asarray(mask).sum(1).tolist() == [9, 13]
