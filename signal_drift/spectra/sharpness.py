@@ -1,4 +1,4 @@
-"""Measures curvature by values of the loss alone: how far it can be moved along an update before it rises."""
+"""Measures curvature by a few values of the loss: how far it can be moved along an update before it rises."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,6 @@ from jaxtyping import Array, Bool, Float, Int
 from signal_drift.display import Table, displayed_as, shown, span
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import is_real, leaves
-from signal_drift.hessians.tangents import FAILED
 from signal_drift.losses.arguments import check_loss, traceable
 
 PASSES = 40
@@ -50,32 +49,33 @@ class CriticalSharpness(NamedTuple):
 
     @property
     def bracketed(self) -> Bool[Array, "*runs"]:
-        """Tell whether the loss fell and rose again, at steps that its rounding tells from 0."""
+        """Tell whether both ends are known, and known from 0 in spite of rounding; never at a stationary point."""
         return (self.low > self.rounding) & (self.high < jnp.inf)
 
 
 def critical_sharpness(
     loss: Callable[[Any], Array], point: Any, update: Any, *, tolerance: float = 1e-3
 ) -> CriticalSharpness:
-    """Find the critical sharpness λ_c = 2/η_c along an update u, η_c = min{η > 0 : ℓ(θ + ηu) > ℓ(θ)}, by forward passes.
+    """Find λ_c = 2/η_c along an update u, η_c = min{η > 0 : ℓ(θ + ηu) > ℓ(θ)}, by a gradient and a few values of the loss.
 
-    The definition is that of arXiv 2601.16979, with the sign of optax: updates are added. `point` is any tree of arrays,
-    `loss` any function of it, `update` a tree of the same shapes: what `optimizer.update` returns, so that η = 1 is the
-    step itself and λ_c < 2 if it lowers the loss and no smaller one raises it; or −∇ℓ, for λ_c in the unit of the
-    Hessian. λ_c is proportional to u. A loss that is not finite counts as risen.
+    The definition is that of arXiv 2601.16979 with the sign of optax: updates are added. `point` is any tree of
+    arrays, `loss` any function of it, `update` a tree of the same shapes: what `optimizer.update` returns, so that
+    η = 1 is the step itself and λ_c < 2 where it lowers the loss and no smaller one raises it; or −∇ℓ, for λ_c in the
+    unit of the Hessian. λ_c is proportional to u. A loss that is not finite counts as risen.
 
-    On a quadratic with Hessian H and gradient g, ℓ(θ + ηu) − ℓ(θ) = η gᵀu + ½η² uᵀHu, so that for gᵀu < 0
+    On a quadratic with gradient g and Hessian H, ℓ(θ + ηu) − ℓ(θ) = η gᵀu + ½η² uᵀHu, so that for gᵀu < 0
 
         λ_c = max(0, uᵀHu/(−gᵀu)),
 
-    and along u = −g, λ_c = max(0, gᵀHg/gᵀg) ≤ max(0, λ_max(H)): with gᵀv_i the parts of g in an orthonormal basis of
-    eigenvectors, gᵀHg = Σ_i λ_i (gᵀv_i)² ≤ λ_max Σ_i (gᵀv_i)² = λ_max gᵀg, with equality for g an eigenvector of λ_max.
+    and along u = −g, λ_c = max(0, gᵀHg/gᵀg) ≤ max(0, λ_max(H)): in an orthonormal basis of eigenvectors v_i,
+    gᵀHg = Σ_i λ_i (gᵀv_i)² ≤ λ_max Σ_i (gᵀv_i)² = λ_max gᵀg, with equality for g an eigenvector of λ_max.
 
-    A search from η = 1 brackets η_c, high ≤ (1 + `tolerance`)·low, in 4 or 5 passes on most losses and in 40 at most; the
-    first gives gᵀu too and costs about two. The next η is where the remainder ℓ(θ + ηu) − ℓ(θ) − η gᵀu, taken for a power
-    of η, makes up for η gᵀu: exact on a quadratic. No update of gᵀu > 0 descends, low = high = 0 after one pass. A rise
-    between two η tried that is over at the larger is not seen. The function is traceable: vmap it, or record it in
-    `train`.
+    A search from η = 1 brackets η_c, high ≤ (1 + `tolerance`)·low, in 4 to 8 passes on most quadratics, some ten on
+    a network and 40 at most; the first gives gᵀu too, at the cost of a gradient. The next η is where the remainder
+    ℓ(θ + ηu) − ℓ(θ) − η gᵀu, taken for a power of η, makes up for η gᵀu: exact on a quadratic. Where gᵀu > 0 the
+    loss rises at once, low = high = 0 after one pass; one that has not risen at η = 2⁴⁰ is taken for one that never
+    does. A rise between two η tried that is over at the larger is not seen. The function is traceable: vmap it, or
+    record it in `train`.
 
     >>> import jax, jax.numpy as jnp
     >>> H = jnp.array([3.0, 1.0])
@@ -97,32 +97,37 @@ def critical_sharpness(
     >>> bool(critical_sharpness(of_adapters, theta, down).bracketed)
     True
 
-    Raises `InputError` for an update that is not shaped like the point, a tolerance out of range, and a loss that is not
-    a scalar or, outside of a trace, not finite at the point.
+    Raises `InputError` for an update that is not shaped like the point, a tolerance out of range, and a loss that is
+    no scalar or, outside of a trace, not finite at the point.
     """
+    _check_fit(point, update)
+    check_loss(loss, point)
+    along = traceable("loss", loss)
+    least = 4 * float(jnp.finfo(jax.eval_shape(along, point).dtype).eps)
+    if not is_real(tolerance) or not least <= tolerance < 1:
+        raise InputError(f"tolerance: must be at least 4ε = {least:.1e} and below 1, got {shown(tolerance)}")
+    start, found = _search(along, point, update, tolerance)
+    if not isinstance(start, Tracer) and not jnp.isfinite(start):
+        raise InputError(f"loss: must be finite at the point, got {start}")
+    return found
+
+
+def _check_fit(point: Any, update: Any) -> None:
+    """Two trees of real arrays of the same shapes."""
     values, changes = leaves("point", point), leaves("update", update)
     for name, found in (("point", values), ("update", changes)):
         for path, x in found:
             if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.floating):
-                where = jax.tree_util.keystr(path)
-                raise InputError(f"{name}{where}: must be an array of real floating-point numbers, got {shown(x)}")
+                where = name + jax.tree_util.keystr(path)
+                raise InputError(f"{where}: must be an array of real floating-point numbers, got {shown(x)}")
     if not values:
         raise InputError(f"point: must hold at least one array, got {shown(point)}")
     if jax.tree.structure(point) != jax.tree.structure(update):
         raise InputError(f"update: must be a tree like the point, {shown(point)}, got {shown(update)}")
     for (path, x), (_, change) in zip(values, changes, strict=True):
         if jnp.shape(x) != jnp.shape(change):
-            where = jax.tree_util.keystr(path)
-            raise InputError(f"update{where}: must have the point's shape {jnp.shape(x)}, got {jnp.shape(change)}")
-    check_loss(loss, point)
-    along = traceable("loss", loss)
-    eps = float(jnp.finfo(jax.eval_shape(along, point).dtype).eps)
-    if not is_real(tolerance) or not 4 * eps <= tolerance < 1:
-        raise InputError(f"tolerance: must be at least 4ε = {4 * eps:.1e} and below 1, got {shown(tolerance)}")
-    start, found = _search(along, point, update, tolerance)
-    if not isinstance(start, Tracer) and not jnp.all(jnp.isfinite(start)):
-        raise InputError(f"loss: must be finite at the point, got {start}")
-    return found
+            where = "update" + jax.tree_util.keystr(path)
+            raise InputError(f"{where}: must have the point's shape {jnp.shape(x)}, got {jnp.shape(change)}")
 
 
 class _State(NamedTuple):
@@ -145,7 +150,7 @@ def _search(loss: Partial, point: Any, update: Any, tolerance: Array) -> tuple[A
 
     given = jax.eval_shape(loss, point).dtype
     zero = jnp.zeros((), jnp.promote_types(given, jnp.float32))
-    start, slope = _value_and_slope(value, zero)
+    start, slope = jax.value_and_grad(value)(zero)
 
     def remainder(eta: Array, there: Array) -> Array:
         return (there - start) / eta - slope
@@ -177,14 +182,6 @@ def _search(loss: Partial, point: Any, update: Any, tolerance: Array) -> tuple[A
     return start, CriticalSharpness(found.low, found.high, rounding, found.passes)
 
 
-def _value_and_slope(value: Callable[[Array], Array], zero: Array) -> tuple[Array, Array]:
-    """ℓ(θ) and gᵀu: forwards, and through the reverse rule where that is the only one."""
-    try:
-        return jax.jvp(value, (zero,), (jnp.ones_like(zero),))
-    except FAILED:
-        return jax.value_and_grad(value)(zero)
-
-
 def _next(x: _State, slope: Array, nudge: Array) -> Array:
     """The η to try: on the far side of where the remainder of a power of η meets −gᵀu, so that both ends close in."""
     risen = jnp.isfinite(x.high)
@@ -205,9 +202,8 @@ def _next(x: _State, slope: Array, nudge: Array) -> Array:
 
 
 def _table(x: CriticalSharpness) -> Table:
-    certain = "bracketed" if jnp.all(x.bracketed) else "NOT bracketed"
-    numbers = f"λ_c = {span(x.sharpness)}, η_c = {span(x.rate)} in {span(x.low)} … {span(x.high)}"
-    return Table(f"CriticalSharpness, {numbers}, {certain} after {span(x.passes)} passes")
+    bracket = f"η_c = {span(x.rate)} between {span(x.low)} and {span(x.high)}, ± {span(x.rounding)} by rounding"
+    return Table(f"CriticalSharpness, λ_c = {span(x.sharpness)}, {bracket}, after {span(x.passes)} passes")
 
 
 displayed_as(_table)(CriticalSharpness)
