@@ -44,10 +44,12 @@ from signal_drift.models.mlp import MLP
 from signal_drift.operators import LinearOperator, SymmetricOperator, shard_columns, shard_data
 from signal_drift.spectra import (
     Block,
+    CriticalSharpness,
     Estimate,
     ExtremeEigenvalues,
     LayerView,
     SpectralDensity,
+    critical_sharpness,
     eigenvalues,
     estimate_trace,
     extreme_eigenvalues,
@@ -61,6 +63,7 @@ __all__ = [
     "MLP",
     "Adapter",
     "Block",
+    "CriticalSharpness",
     "Decomposition",
     "Estimate",
     "ExtremeEigenvalues",
@@ -80,6 +83,7 @@ __all__ = [
     "alpha_base",
     "base_and_forward",
     "composite",
+    "critical_sharpness",
     "decompose",
     "decompose_layer",
     "decompose_update",

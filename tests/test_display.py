@@ -54,6 +54,7 @@ def everything() -> dict[str, Any]:
         "no steps": sd.train(loss, base, adapters, 2.0, optax.adam(1e-2), 0),
         "update": sd.decompose_update(trained, adapters, 2.0),
         "extremes": sd.extreme_eigenvalues(parts.lora, which="both"),
+        "sharpness": sd.critical_sharpness(loss, base, base),
         "trace": sd.estimate_trace(parts.lora, probes=9),
         "density": sd.spectral_density(parts.lora, probes=3, steps=5),
         "views": sd.layer_views(parts, adapters),
@@ -123,7 +124,8 @@ def test_repr_of_what_jit_traces_has_dashes_for_numbers() -> None:
     def traced(theta: dict) -> jax.Array:
         run = sd.train(loss, base, theta, 2.0, optax.sgd(0.1), 2)
         parts: Any = sd.decompose(loss, base, theta, 2.0)
-        seen.extend([repr(parts), repr(run), repr(theta["in"]), parts._repr_html_()])
+        sharpness = sd.critical_sharpness(lambda x: jnp.sum(x**2), theta["in"].A, -theta["in"].A)
+        seen.extend([repr(parts), repr(run), repr(sharpness), repr(theta["in"]), parts._repr_html_()])
         return run.loss
 
     traced(adapters)

@@ -53,6 +53,10 @@ CALLS: dict[str, tuple[Callable, dict[str, Any]]] = {
     "alignment": (sd.alignment, {"update": BASE, "gradient": BASE}),
     "alpha_base": (sd.alpha_base, {"rank": 2, "sigma_a": 0.5}),
     "composite": (sd.composite, {"outputs": outputs, "criterion": square}),
+    "critical_sharpness": (
+        sd.critical_sharpness,
+        {"loss": LOSS, "point": BASE, "update": jax.tree.map(jnp.negative, BASE), "tolerance": 1e-3},
+    ),
     "decompose": (sd.decompose, POINT),
     "decompose_layer": (sd.decompose_layer, POINT | {"layer": "a"}),
     "decompose_update": (sd.decompose_update, MAP | {"delta": THETA}),

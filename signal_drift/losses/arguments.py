@@ -26,8 +26,11 @@ def traceable(name: str, value: Callable[..., Any]) -> Partial:
     return value if isinstance(value, Partial) else Partial(value)
 
 
-def check_loss(loss: Loss, weights: dict[str, Array]) -> None:
-    """Raise `InputError` for a loss that is no scalar function of these weights which JAX can differentiate."""
+def check_loss(loss: Callable[[Any], Array], weights: Any) -> None:
+    """Raise `InputError` for a loss that is no scalar function of these weights which JAX can differentiate.
+
+    The weights may be any tree of arrays.
+    """
     value = _value(traceable("loss", loss), weights)
     if isinstance(value, tuple | list | dict) or not hasattr(value, "shape"):
         kind = "None; is a return missing" if value is None else f"a {type(value).__name__}; is it the first of several"
@@ -69,7 +72,7 @@ def _name(function: Any) -> str:
     return getattr(function, "__qualname__", type(function).__name__)
 
 
-def _value(loss: Loss, weights: dict[str, Array]) -> Any:
+def _value(loss: Callable[[Any], Array], weights: Any) -> Any:
     """The shapes of what the loss returns. Its own errors are passed on unless the mend is known."""
     try:
         return jax.eval_shape(loss, weights)
@@ -114,7 +117,7 @@ register_pytree_node(
 )
 
 
-def _missing(loss: Loss, weights: dict[str, Array]) -> set[str]:
+def _missing(loss: Callable[[Any], Array], weights: Any) -> set[str]:
     """The layers that the loss asks the weights for and does not find: no key of a dict of its own is among them."""
     asked = _Asked()
     with suppress(Exception):  # the one that is being looked into
@@ -122,7 +125,7 @@ def _missing(loss: Loss, weights: dict[str, Array]) -> set[str]:
     return asked.missing
 
 
-def _takes_transposes(loss: Loss, weights: dict[str, Array]) -> bool:
+def _takes_transposes(loss: Callable[[Any], Array], weights: Any) -> bool:
     try:
         jax.eval_shape(loss, {layer: jax.ShapeDtypeStruct(W.shape[::-1], W.dtype) for layer, W in weights.items()})
     except Exception:  # whatever a function of the user's raises

@@ -25,15 +25,18 @@ In float64, which `jax.config.update("jax_enable_x64", True)` has to allow befor
 from signal_drift.spectra.exact import eigenvalues, trace
 from signal_drift.spectra.extremes import ExtremeEigenvalues, extreme_eigenvalues
 from signal_drift.spectra.layers import Block, LayerView, LayerViews, layer_views
+from signal_drift.spectra.sharpness import CriticalSharpness, critical_sharpness
 from signal_drift.spectra.stochastic import Estimate, SpectralDensity, estimate_trace, spectral_density
 
 __all__ = [
     "Block",
+    "CriticalSharpness",
     "Estimate",
     "ExtremeEigenvalues",
     "LayerView",
     "LayerViews",
     "SpectralDensity",
+    "critical_sharpness",
     "eigenvalues",
     "estimate_trace",
     "extreme_eigenvalues",
