@@ -28,7 +28,7 @@ from experiments.ledger.pages import Page, counts, unsound, write_pages
 from experiments.ledger.sentences import begun
 from experiments.ledger.table import Entries, Entry
 from experiments.problems import PROBLEMS
-from signal_drift.display import printable
+from signal_drift.errors.words import printable
 
 
 @dataclass(frozen=True)

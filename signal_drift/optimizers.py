@@ -5,8 +5,8 @@ from typing import Any, cast
 import jax
 import optax
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import shown
 
 
 def loop_of(optimizer: Any, start: Any) -> optax.GradientTransformationExtraArgs:

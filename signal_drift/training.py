@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from signal_drift.display import Table, displayed_as, dtype, shown, span
+from signal_drift.display import Table, displayed_as, dtype, span
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import leaves, whole
+from signal_drift.errors.words import shown
 from signal_drift.lora.adapters import (
     Adapter,
     Adapters,

@@ -15,8 +15,8 @@ from experiments.lab.experiment import C, Experiment, table
 from experiments.lab.problem import Problem
 from experiments.lab.runner import measure_shard, run, run_shard, stored
 from experiments.lab.shards import WHOLE, Shard, shard_of
-from signal_drift.display import printable
 from signal_drift.errors import InputError
+from signal_drift.errors.words import printable
 
 Device = Literal["auto", "cpu", "cuda", "rocm", "tpu"]
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from experiments.lab.figure_files import Drawing
 from experiments.lab.problem import Problem
-from signal_drift.display import printable
+from signal_drift.errors.words import printable
 
 C = TypeVar("C")
 """A frozen dataclass: everything that decides what an experiment measures."""

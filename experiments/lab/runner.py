@@ -16,7 +16,7 @@ from experiments.lab.experiment import C, Experiment, Point, Report
 from experiments.lab.figure_files import Drawing, fingerprint, is_drawn, save_figure
 from experiments.lab.seal import body_of
 from experiments.lab.shards import Shard
-from signal_drift.display import printable
+from signal_drift.errors.words import printable
 
 
 def results(experiment: Experiment[C], config: C, out: Path) -> xr.Dataset:

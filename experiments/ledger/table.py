@@ -10,7 +10,8 @@ from experiments.lab.errors import RecordError
 from experiments.lab.json_files import Check, by_name, each, fields, is_number, is_text, is_truth, one_of, or_none
 from experiments.ledger.claim import GROUPS
 from experiments.ledger.verdict import VERDICTS
-from signal_drift.display import Table, displayed_as, printable
+from signal_drift.display import Table, displayed_as
+from signal_drift.errors.words import printable
 
 Entry = dict[str, Any]
 

@@ -16,6 +16,7 @@ import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
 from experiments.lab.problem import Drawn, Dtype, Problem, Training, Tuning, cast
 from experiments.problems.fetch import PACKAGES, cache, missing
+from experiments.problems.pool import batches_of, order_of, sample_of
 from signal_drift.models.bert import Bert, BertConfig, load_bert
 from signal_drift.models.bridge import Forward
 from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
@@ -98,25 +99,18 @@ class MiniLM(Problem):
 
     def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
         encoder = self.encoder(dtype)
-        rows = _order(encoder, seed)[: self.texts]
+        rows = order_of(len(encoder.training.ratings), seed)[: self.texts]
         return Drawn(encoder.base, rating_error(encoder.forward, encoder.head, encoder.training.at(rows)))
 
     def training(self, seed: int, steps: int, dtype: Dtype = "float64") -> Training:
         encoder = self.encoder(dtype)
-        batches = self.batches(encoder, seed, steps)
-        own = Partial(_error, encoder.forward, encoder.head, _sample(batches, self.judged))
+        batches = batches_of(encoder.training, seed, steps, self.batch)
+        own = Partial(_error, encoder.forward, encoder.head, sample_of(batches, self.judged))
         scores = {
             f"correlation, {name}": Partial(_correlation, encoder.forward, encoder.head, texts)
             for name, texts in encoder.judged.items()
         }
         return Training(batch_error(encoder.forward, encoder.head), batches, own, scores)
-
-    def batches(self, encoder: Encoder, seed: int, steps: int) -> Examples:
-        """Divide the training texts into batches, no text twice. Raises `OptionError` where there are not enough."""
-        count, wanted = len(encoder.training.ratings), steps * self.batch
-        if wanted > count:
-            raise OptionError(f"steps: {steps} batches of {self.batch} texts are more than the {count} there are")
-        return encoder.training.at(_order(encoder, seed)[:wanted].reshape(steps, self.batch))
 
     def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
         """Draw A ~ N(0, 1/d_in) in float32, whose random numbers differ from those of float64, and set B = 0."""
@@ -129,16 +123,6 @@ class MiniLM(Problem):
 
     def tiny(self) -> Self:
         return replace(self, model=RANDOM, length=6, head_texts=40, judged=20, rank=2, batch=8)
-
-
-def _order(encoder: Encoder, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(len(encoder.training.ratings))
-
-
-def _sample(batches: Examples, count: int) -> Examples:
-    """About `count` texts of all batches, evenly over the steps."""
-    texts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches)
-    return jax.tree.map(lambda x: x[:: max(1, len(x) // count)], texts)
 
 
 def _error(forward: Forward, head: Head, texts: Examples, weights: dict[str, Array]) -> Array:

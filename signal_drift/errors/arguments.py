@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from signal_drift.display import shown
 from signal_drift.errors.input_error import InputError
+from signal_drift.errors.words import shown
 
 MOST = 2**31 - 1
 """Larger whole numbers than this are a mistake wherever one is asked for."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from signal_drift.display import printable, shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import printable, shown
 
 READ = "F32, F16, BF16 and the quantisations that the package gguf has a rule for (Q4_0 to Q8_0, Q2_K to Q6_K, IQ…)"
 

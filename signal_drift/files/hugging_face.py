@@ -4,8 +4,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import shown
 from signal_drift.files.tensors import Stored, file_in, list_sharded, list_tensors, read_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"

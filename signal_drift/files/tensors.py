@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from signal_drift.display import printable, shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import printable, shown
 
 LARGEST_TEXT = 100_000_000
 """Bytes of JSON that are read at most, as many as safetensors allows a header."""

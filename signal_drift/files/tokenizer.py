@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from signal_drift.display import printable, shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import printable, shown
 from signal_drift.files.gguf_file import GgufFile, open_gguf
 from signal_drift.files.tensors import file_in
 

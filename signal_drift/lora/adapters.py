@@ -14,9 +14,10 @@ import numpy as np
 from jax.nn.initializers import Initializer, variance_scaling
 from jaxtyping import Array, Float, Key
 
-from signal_drift.display import Table, displayed_as, dtype, norm, shape, shown
+from signal_drift.display import Table, displayed_as, dtype, norm, shape
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import function, is_real, named_layers, random_key, whole
+from signal_drift.errors.words import shown
 
 Weights = Mapping[str, Float[Array, "_d_out _d_in"]]
 Scaling = float | Array | Mapping[str, float | Array]

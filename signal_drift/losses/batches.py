@@ -10,8 +10,8 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import shown
 from signal_drift.lora.adapters import Weights
 from signal_drift.losses.arguments import traceable
 

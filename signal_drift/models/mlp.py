@@ -10,9 +10,9 @@ from jax.nn.initializers import variance_scaling
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import whole
+from signal_drift.errors.words import shown
 
 
 class MLP(nnx.Module):

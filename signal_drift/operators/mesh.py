@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import shown
 
 
 class MeshAxis(NamedTuple):

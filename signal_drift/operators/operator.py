@@ -11,8 +11,9 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array, Float, Inexact
 
-from signal_drift.display import LAYER, Table, displayed_as, layer_rows, shown
+from signal_drift.display import LAYER, Table, displayed_as, layer_rows
 from signal_drift.errors import InputError
+from signal_drift.errors.words import shown
 from signal_drift.lora.adapters import Adapter, effective_weights
 from signal_drift.operators.chunks import check_room, chunk, map_chunks
 from signal_drift.operators.linearised import apply

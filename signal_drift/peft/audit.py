@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from signal_drift.display import Table, displayed_as, number, printable
+from signal_drift.display import Table, displayed_as, number
+from signal_drift.errors.words import printable
 from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base
 from signal_drift.peft.config import not_drawn
 from signal_drift.peft.files import open_adapter

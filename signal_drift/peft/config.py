@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from signal_drift.display import printable, shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import printable, shown
 from signal_drift.files.tensors import file_in, read_json
 from signal_drift.lora.scaling_rules import kaiming_sigma
 from signal_drift.peft.patterns import check_patterns, of_layer

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from signal_drift.display import printable
+from signal_drift.errors.words import printable
 from signal_drift.peft.audit import Audit
 from signal_drift.plotting import COLOR, panels
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from signal_drift.display import Table, displayed_as, printable
+from signal_drift.display import Table, displayed_as
+from signal_drift.errors.words import printable
 from signal_drift.files.tensors import read_tensor
 from signal_drift.peft.config import LoraConfig
 from signal_drift.peft.layouts import Layout, find_layout

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from signal_drift.display import printable, shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import printable, shown
 from signal_drift.files.tensors import NUMBERS, Stored, file_in, list_sharded, list_tensors, read_json, read_tensor
 from signal_drift.peft.config import LoraConfig, field, lora_config, peft_lora
 from signal_drift.peft.maps import Place

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import shown
 from signal_drift.peft.config import LoraConfig, initial_sigma
 from signal_drift.peft.settings import CONFIG
 

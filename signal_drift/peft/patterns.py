@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
-from signal_drift.display import printable, shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import printable, shown
 from signal_drift.peft.settings import CONFIG
 
 MOST_PATTERNS = 10_000

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import shown
 
 CONFIG = "adapter_config.json"
 

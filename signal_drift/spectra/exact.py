@@ -8,8 +8,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import shown
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.operators.scale import exponent_of, in_range, restored
 from signal_drift.spectra.matvec import asymmetry_of_rounding

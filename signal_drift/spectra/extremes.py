@@ -5,9 +5,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from signal_drift.display import Table, displayed_as, number, shown
+from signal_drift.display import Table, displayed_as, number
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import is_real, whole
+from signal_drift.errors.words import shown
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.operators.scale import restored
 from signal_drift.spectra.lanczos import Lanczos, Ritz

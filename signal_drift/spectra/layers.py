@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from signal_drift.display import Table, displayed_as, number, shown
+from signal_drift.display import Table, displayed_as, number
 from signal_drift.errors import InputError
+from signal_drift.errors.words import shown
 from signal_drift.hessians.decomposition import Decomposition
 from signal_drift.lora.adapters import Adapters, check_adapters, per_layer
 from signal_drift.lora.scaling_rules import alpha_base

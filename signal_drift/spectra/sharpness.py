@@ -10,9 +10,10 @@ from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
-from signal_drift.display import Table, displayed_as, shown, span
+from signal_drift.display import Table, displayed_as, span
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import is_real, leaves
+from signal_drift.errors.words import shown
 from signal_drift.losses.arguments import check_loss, traceable
 
 PASSES = 40

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import function, whole
+from signal_drift.errors.words import shown
 from signal_drift.tasks.worked_answers import WorkedAnswer
 
 END = "<|im_end|>"

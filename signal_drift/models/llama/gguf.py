@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
+from signal_drift.errors.words import shown
 from signal_drift.files import GgufFile, open_gguf
 from signal_drift.models.fill import Place, Source, fill, places
 from signal_drift.models.llama.decoder import Llama, LlamaConfig

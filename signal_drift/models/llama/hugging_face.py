@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from signal_drift.display import shown
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import is_real
+from signal_drift.errors.words import shown
 from signal_drift.files import find_weights, read_config, read_stored
 from signal_drift.files.hugging_face import CONFIG, WEIGHTS, settings_of
 from signal_drift.models.fill import Place, Source, fill, places

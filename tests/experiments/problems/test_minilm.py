@@ -11,6 +11,7 @@ from experiments.lab.errors import OptionError
 from experiments.problems import PROBLEMS
 from experiments.problems.adam_run import adam_run
 from experiments.problems.minilm import HELD_OUT, SETS, TRAINING, MiniLM
+from experiments.problems.pool import batches_of
 from signal_drift.models.bert import mean_pooled
 from signal_drift.tasks.rating_head import rating_error
 
@@ -20,7 +21,7 @@ TINY = MiniLM().tiny()
 def test_no_text_is_trained_on_twice_and_all_methods_see_the_same():
     encoder = TINY.encoder("float32")
     numbered = encoder._replace(training=encoder.training._replace(ratings=jnp.arange(len(encoder.training.ratings))))
-    one, again, other = (np.asarray(TINY.batches(numbered, seed, 6).ratings) for seed in (0, 0, 1))
+    one, again, other = (np.asarray(batches_of(numbered.training, seed, 6, TINY.batch).ratings) for seed in (0, 0, 1))
     assert len(np.unique(one)) == one.size == 6 * TINY.batch
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
@@ -90,7 +91,7 @@ def test_head_starts_from_what_the_encoder_knows():
 def test_plain_run_equals_adam_written_out():
     """The first batches' losses of LoRA with α = r, by one step of `optax`-free Adam: Δ = −η·sign(∇) from rest."""
     encoder, eta, start = TINY.encoder("float32"), 1e-2, TINY.adapters(0, dtype="float32")
-    batches = TINY.batches(encoder, 0, 2)
+    batches = batches_of(encoder.training, 0, 2, TINY.batch)
 
     def loss(W, k):
         texts = jax.tree.map(lambda x: x[k], batches)
@@ -111,7 +112,7 @@ def test_a_trained_model_is_judged_as_it_says():
     encoder, training = TINY.encoder("float32"), TINY.training(1, 3, "float32")
     trained = adam_run(TINY, 1, TINY.adapters(1, dtype="float32"), 2.0, 1e-2, 3, "float32").trained
     weights = sd.effective_weights(encoder.base, trained, 2.0)
-    own = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), TINY.batches(encoder, 1, 3))
+    own = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches_of(encoder.training, 1, 3, TINY.batch))
     own = jax.tree.map(lambda x: x[:: max(1, len(x) // TINY.judged)], own)
 
     def rated(texts):

