@@ -57,7 +57,7 @@ class CriticalSharpness(NamedTuple):
 def critical_sharpness(
     loss: Callable[[Any], Array], point: Any, update: Any, *, tolerance: float = 1e-3
 ) -> CriticalSharpness:
-    """Find λ_c = 2/η_c along an update u, η_c = min{η > 0 : ℓ(θ + ηu) > ℓ(θ)}, by a gradient and a few values of the loss.
+    """Find λ_c = 2/η_c along an update u, η_c = min{η > 0 : ℓ(θ + ηu) > ℓ(θ)}, by a few values of the loss.
 
     The definition is that of arXiv 2601.16979 with the sign of optax: updates are added. `point` is any tree of
     arrays, `loss` any function of it, `update` a tree of the same shapes: what `optimizer.update` returns, so that
