@@ -135,8 +135,8 @@ class Llama(nnx.Module):
         self.head = None if config.tie_word_embeddings else embed()
 
     def __call__(self, tokens: Int[Array, "n t"]) -> Float[Array, "n t vocabulary"]:
-        x = in_turn(self.layers, self.words(tokens))
-        return (self.words if self.head is None else self.head).attend(self.norm(x))
+        words, head = (jnp.asarray(table.embedding[...]) for table in (self.words, self.head or self.words))
+        return self.norm(in_turn(self.layers, words[tokens])) @ head.T  # in their own dtype, which nnx.Embed fixes
 
 
 def in_turn(layers: Iterable[nnx.Module], x: Float[Array, "n t width"]) -> Float[Array, "n t width"]:
