@@ -73,12 +73,11 @@ def stored(folder: Path, config: dict[str, Any], weights: dict[str, np.ndarray] 
     return folder
 
 
-def by_transformers(folder: Path) -> np.ndarray:
-    """Logits of `TOKENS`. Needs torch and transformers."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+def by_transformers(folder: Path, transformers: Any, torch: Any) -> np.ndarray:
+    """Logits of `TOKENS`, computed by these two packages."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     with torch.no_grad():
         return model(torch.tensor(TOKENS)).logits.numpy()
 

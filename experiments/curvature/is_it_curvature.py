@@ -28,7 +28,8 @@ from signal_drift.lora.adapters import Adapters
 
 STARTS = ("LoRA", "PiSSA", "OLoRA", "trained")
 """Where the adapters are: as each method begins, and after training from LoRA's start."""
-ENDS = ("min", "max")
+AXES = {"operator": ["signal", "lora"], "end": ["min", "max"]}
+"""The two operators that are searched, and their ends."""
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """How the kinds of layers are drawn, told apart without hue."""
 
@@ -45,6 +46,8 @@ class Config(Setting):
     """α of everything else, one of `alphas`."""
     blocks: int = 64
     """Adapted layers that are measured by themselves, at most: evenly over depth where there are more."""
+    block_starts: tuple[str, ...] = STARTS
+    """Where layers are measured by themselves."""
     tolerance: float = 1e-2
     """Residual of an eigenvalue over ‖H‖ at which a search stops."""
     learning_rate: float = 1e-4
@@ -65,7 +68,8 @@ def configure(problem: Problem) -> Config:
     if not problem.costly:
         return Config(problem)
     steps = problem.tuning.steps if problem.tuning else Config.steps
-    return Config(problem, seeds=1, alphas=(4.0, 16.0, 64.0), blocks=24, tolerance=0.05, steps=steps)
+    few = {"blocks": 14, "block_starts": ("LoRA",), "tolerance": 0.05}
+    return Config(problem, seeds=1, alphas=(4.0, 16.0, 64.0), steps=steps, **few)
 
 
 def points(config: Config) -> list[Point]:
@@ -77,9 +81,9 @@ def measure(config: Config, start: str, seed: int) -> xr.Dataset:
     dtype: Dtype = "float64" if config.problem.dense else "float32"
     drawn = config.problem.draw(seed, dtype)
     alphas = config.alphas if start == "LoRA" else (config.alpha,)
-    whole = [_whole(config, drawn, *begun(config, drawn, start, seed, alpha, dtype), alpha) for alpha in alphas]
-    stored = xr.concat(whole, xr.IndexVariable("alpha", list(alphas))).reindex(alpha=list(config.alphas))
-    return stored.merge(_blocks(config, drawn, *begun(config, drawn, start, seed, config.alpha, dtype)))
+    whole = _whole(config, drawn, {alpha: begun(config, drawn, start, seed, alpha, dtype) for alpha in alphas})
+    layers = config.blocks if start in config.block_starts else 0
+    return whole.merge(_blocks(config, drawn, *begun(config, drawn, start, seed, config.alpha, dtype), layers))
 
 
 def begun(
@@ -93,45 +97,44 @@ def begun(
     return drawn.base, adapters_at(state, problem, seed, alpha, config.learning_rate, config.steps, dtype)
 
 
-def _whole(config: Config, drawn: Drawn, base: Mapping[str, Array], theta: Adapters, alpha: float) -> xr.Dataset:
-    """Both ends of H_Signal and H_LoRA of all layers together, and the largest s·σ₁(G)."""
-    s = config.problem.scaling(alpha)
-    parts = sd.decompose(drawn.loss, base, theta, s)
-    ends, reach = _ends(parts, config.tolerance)
-    return xr.Dataset(
-        {
-            "whole": (("operator", "end"), ends),
-            "whole_reach": (("operator", "end"), reach),
-            "whole_drift": s * max(spectral_norms(drawn, base, theta, s).values()),
-        },
-        coords={"operator": ["signal", "lora"], "end": list(ENDS)},
-    )
+def _whole(config: Config, drawn: Drawn, points: Mapping[float, tuple[Mapping[str, Array], Adapters]]) -> xr.Dataset:
+    """Both ends of H_Signal and H_LoRA of all layers together, and the largest s·σ₁(G), over α.
+
+    Where several α are asked for B = 0, and H_Signal is searched once (P4-landscape).
+    """
+    found, searched = [], {}
+    for alpha, (base, theta) in points.items():
+        s = config.problem.scaling(alpha)
+        parts = sd.decompose(drawn.loss, base, theta, s)
+        searched = searched or {s: _ends(parts.signal, config.tolerance)}
+        ((first, signal),) = searched.items()
+        ends, reach = np.stack([signal * (s / first) ** 2, _ends(parts.lora, config.tolerance)], axis=1)
+        data = {"whole": (("operator", "end"), ends), "whole_reach": (("operator", "end"), reach)}
+        drift = s * max(spectral_norms(drawn, base, theta, s).values())
+        found.append(xr.Dataset(data, AXES).assign(whole_drift=drift))
+    return xr.concat(found, xr.IndexVariable("alpha", list(points))).reindex(alpha=list(config.alphas))
 
 
-def _blocks(config: Config, drawn: Drawn, base: Mapping[str, Array], theta: Adapters) -> xr.Dataset:
-    """The same of every chosen layer's own block, and s·σ₁(G) of all of them."""
+def _blocks(config: Config, drawn: Drawn, base: Mapping[str, Array], theta: Adapters, count: int) -> xr.Dataset:
+    """λmax of the same in so many layers' own blocks, and s·σ₁(G) of all of them."""
     s = config.problem.scaling(config.alpha)
     norms = spectral_norms(drawn, base, theta, s)
     names = by_depth(norms)
-    unknown = np.full((2, 2), np.nan)
-    ends, reach = {}, {}
-    for layer in evenly(names, config.blocks):
+    block = np.full((2, 2, len(names)), np.nan)
+    for layer in evenly(names, count):
         parts = sd.decompose_layer(drawn.loss, base, theta, s, layer)
-        ends[layer], reach[layer] = _ends(parts, config.tolerance)
-    return xr.Dataset(
-        {
-            "block": (("layer", "operator", "end"), np.array([ends.get(k, unknown) for k in names])),
-            "block_reach": (("layer", "operator", "end"), np.array([reach.get(k, unknown) for k in names])),
-            "block_drift": ("layer", [s * norms[k] for k in names]),
-        },
-        coords={"layer": names, "operator": ["signal", "lora"], "end": list(ENDS)},
-    )
+        both = [certified(op, tolerance=config.tolerance) for op in (parts.signal, parts.lora)]
+        block[:, :, names.index(layer)] = np.array([[x.values[0], x.residuals[0] + x.missed] for x in both]).T
+    labels = {"layer": names, "operator": AXES["operator"]}
+    drift = ("layer", [s * norms[k] for k in names])
+    values = {name: (("operator", "layer"), x) for name, x in zip(("block", "block_reach"), block, strict=True)}
+    return xr.Dataset({**values, "block_drift": drift}, labels)
 
 
-def _ends(parts: sd.Decomposition, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """(λmin, λmax) of H_Signal and of H_LoRA, and how far beyond the spectrum may reach."""
-    found = [certified(op, which="both", tolerance=tolerance) for op in (parts.signal, parts.lora)]
-    return np.array([x.values for x in found]), np.array([x.residuals + x.missed for x in found])
+def _ends(op: sd.SymmetricOperator, tolerance: float) -> np.ndarray:
+    """(λmin, λmax), and how far beyond them the spectrum may reach."""
+    found = certified(op, which="both", tolerance=tolerance)
+    return np.array([found.values, found.residuals + found.missed])
 
 
 def spectral_norms(drawn: Drawn, base: Mapping[str, Array], theta: Adapters, s: float) -> dict[str, float]:
@@ -146,6 +149,8 @@ def evenly(names: list[str], count: int) -> list[str]:
     >>> evenly(["a", "b", "c", "d", "e"], 3)
     ['a', 'c', 'e']
     """
+    if not count:
+        return []
     return [names[k] for k in sorted(set(np.linspace(0, len(names) - 1, count).round().astype(int).tolist()))]
 
 
@@ -175,7 +180,7 @@ def whole_share(data: xr.Dataset) -> xr.DataArray:
 
 def block_share(data: xr.Dataset) -> xr.DataArray:
     """Return the share of curvature in λmax of every layer's block."""
-    return share(data.block_drift, data.block.sel(operator="lora", end="max"))
+    return share(data.block_drift, data.block.sel(operator="lora"))
 
 
 def crossover(config: Config, drift: xr.DataArray, signal: xr.DataArray) -> xr.DataArray:
@@ -188,11 +193,10 @@ def crossover(config: Config, drift: xr.DataArray, signal: xr.DataArray) -> xr.D
 
 def crossovers(config: Config, data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """Return α_c of every layer's block, and of the whole, at LoRA's start."""
-    here = data.sel(start="LoRA", end="max", operator="signal")
-    whole = here.sel(alpha=config.alpha)
+    here = data.sel(start="LoRA", operator="signal", alpha=config.alpha)
     return (
         crossover(config, here.block_drift, here.block),
-        crossover(config, whole.whole_drift, whole.whole),
+        crossover(config, here.whole_drift, here.whole.sel(end="max")),
     )
 
 
@@ -206,7 +210,8 @@ def report(config: Config, data: xr.Dataset) -> Report:
             name = f"X16  s·σ₁(G), λmax of H_Signal and of H_LoRA, whole, {start}, α = {alpha:g}"
             rows.append(Row(name, "the last within the sum of the others", values, "–"))
             rows.append(Row("     share of it that is curvature", "–", _spread(whole_share(here)), "–"))
-        rows.append(_layer_row(data.sel(start=start), start))
+        if start in config.block_starts:
+            rows.append(_layer_row(data.sel(start=start), start))
     layers, whole = crossovers(config, data)
     rows.append(Row("X16  α_c, layer by layer", "–", _spread(layers), "–"))
     rows.append(Row("X16  α_c, whole", "–", _spread(whole), "–"))

@@ -63,7 +63,7 @@ class SmolLM(Problem):
     """Chats to train on."""
     judged: int = 16
     """Chats of each kind by which a trained model is judged."""
-    texts: int = 2
+    texts: int = 1
     """Chats of the loss whose curvature is taken: the first that the training run of a seed sees."""
     batch: int = 4
     """Chats of a training step."""

@@ -53,7 +53,9 @@ def gguf_tokenizer(file: str | Path | GgufFile) -> Tokenizer:
         )
     tokens = file.field("tokenizer.ggml.tokens", list)
     types = file.field("tokenizer.ggml.token_type", list, [1] * len(tokens))
-    merges = [tuple(merge.split(" ")) for merge in file.field("tokenizer.ggml.merges", list)]
+    merges: Any = [tuple(merge.split(" ")) for merge in file.field("tokenizer.ggml.merges", list)]
+    if len(types) != len(tokens):
+        raise InputError(f"{file.label}: has {len(tokens)} tokens and {len(types)} types of them")
     try:
         found = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
     except Exception as error:  # the package raises no narrower one

@@ -60,9 +60,11 @@ def test_logits_are_those_of_transformers(tmp_path: Path, name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_stored_logits_are_those_of_the_transformers_at_hand(tmp_path: Path, name: str) -> None:
-    for package in ("transformers", "torch"):
-        pytest.importorskip(package, reason="needs the extra peers", exc_type=ImportError)
-    np.testing.assert_allclose(by_transformers(stored(tmp_path, CONFIGS[name]))[0], LOGITS[name], atol=CLOSE)
+    peers = [
+        pytest.importorskip(x, reason="needs the extra peers", exc_type=ImportError) for x in ("transformers", "torch")
+    ]
+    found = by_transformers(stored(tmp_path, CONFIGS[name]), *peers)[0]
+    np.testing.assert_allclose(found, LOGITS[name], rtol=0, atol=CLOSE)
 
 
 def swapped(weights: dict[str, np.ndarray], part: str, order: list[int]) -> dict[str, np.ndarray]:
