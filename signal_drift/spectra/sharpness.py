@@ -132,7 +132,7 @@ def _check_fit(point: Any, update: Any) -> None:
 
 
 class _State(NamedTuple):
-    """A bracket of η_c, the remainders at its ends, the values of the loss taken and how many of them within it."""
+    """A bracket of η_c, remainder/η at its ends, the values of the loss taken and how many of them within it."""
 
     low: Array
     high: Array
@@ -153,14 +153,11 @@ def _search(loss: Partial, point: Any, update: Any, tolerance: Array) -> tuple[A
     zero = jnp.zeros((), jnp.promote_types(given, jnp.float32))
     start, slope = jax.value_and_grad(value)(zero)
 
-    def remainder(eta: Array, there: Array) -> Array:
-        return (there - start) / eta - slope
-
     def trial(x: _State) -> _State:
         eta = _next(x, slope, tolerance / 3)
         there = value(eta)
         risen = ~(jnp.isfinite(there) & (there <= start))
-        rest = remainder(eta, there)
+        rest = (there - start) / eta - slope
         within = jnp.isfinite(x.high) & (x.low > 0)
         return _State(
             low=jnp.where(risen, x.low, eta),

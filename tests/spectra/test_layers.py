@@ -7,6 +7,7 @@ import pytest
 from problems import AWAY_FROM_INIT, EPS, flat, problem, rejects
 
 import signal_drift as sd
+from signal_drift.jaxpr import equations
 from signal_drift.spectra.layers import OPERATORS
 
 
@@ -31,6 +32,22 @@ def test_the_operators_of_one_layer_are_blocks_of_the_whole(x, name):
         block = getattr(sd.decompose_layer(x.loss, x.base, x.adapters, x.scaling, k), name).dense()
         rows = slice(start[k], start[k] + size[k])
         np.testing.assert_allclose(block, whole[rows, rows], rtol=0, atol=1e3 * EPS * np.max(np.abs(whole)))
+
+
+def test_products_with_one_layer_build_nothing_of_its_square():
+    """No array is larger than a layer of activations or weights; a dense block, the control, is."""
+    P = problem("mlp")
+    most = max(W.size for W in P.base.values()) + 6 * 5  # and what is computed of six inputs at the widest layer
+    for layer in P.base:
+        parts = sd.decompose_layer(P.loss, P.base, P.adapters, P.scaling, layer)
+        for op in (parts.task, parts.signal, parts.drift, parts.lora):
+            assert largest(lambda v, op=op: op @ v, jnp.ones(op.shape[1])) <= most
+        assert largest(lambda _, op=parts.signal: op.dense(), 0.0) > most
+
+
+def largest(f, x):
+    """The size of the largest array that f computes."""
+    return max(y.aval.size for equation in equations(jax.make_jaxpr(f)(x)) for y in equation.outvars)
 
 
 def test_the_table_says_what_the_blocks_are(x):

@@ -202,7 +202,7 @@ def test_adapters_move_the_effective_weights():
     moved = np.concatenate(
         [P.s[k] * np.ravel(np.asarray(update[k].B) @ np.asarray(P.adapters[k].A)) for k in sorted(P.base)]
     )
-    exact = moved @ Q @ moved / -(g @ moved)
+    exact = float(moved @ Q @ moved / -(g @ moved))
     found = sd.critical_sharpness(loss, P.adapters, update)
     assert off(found.sharpness, exact) <= 1e-3 / 2 + 10 * float(found.rounding / found.rate)
 
