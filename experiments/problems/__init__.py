@@ -3,7 +3,7 @@
 Every module here that defines `PROBLEM` or `PROBLEMS` is found by itself.
 
 >>> sorted(PROBLEMS)
-['digits', 'minilm', 'mlp', 'teacher256', 'teacher64', 'transformer']
+['digits', 'minilm', 'mlp', 'smollm', 'teacher256', 'teacher64', 'transformer']
 >>> PROBLEMS["mlp"].draw(0).base["layers.0"].shape
 (32, 32)
 """
