@@ -18,7 +18,8 @@ from stored import CONFIG, factors
 
 from signal_drift.__main__ import as_json, as_table
 from signal_drift.errors import InputError
-from signal_drift.peft import audit_adapter, open_adapter, settings, tensors
+from signal_drift.files import tensors
+from signal_drift.peft import audit_adapter, open_adapter, settings
 
 CASES = 300
 SECONDS = 5.0
