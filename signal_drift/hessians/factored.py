@@ -34,18 +34,6 @@ class Factored(NamedTuple):
         return self.W0 + jnp.tensordot(self.L, self.R, 1)
 
 
-class Stacked(NamedTuple):
-    """Hold the W = W0 + L R of several layers of one shape and rank, one after the other along a first axis of each."""
-
-    W0: Float[Array, "layers ..."]
-    L: Float[Array, "layers *m r"]
-    R: Float[Array, "layers r *n"]
-
-    def merged(self) -> Float[Array, "layers ..."]:
-        """Return every W itself."""
-        return jax.vmap(lambda W: W.merged())(Factored(*self))
-
-
 def composed_loss(loss: Callable, base: Weights, adapters: Adapters, scaling: Mapping[str, Any]) -> Float[Array, ""]:
     """Evaluate ℓ(w(θ)), w = W₀ + s·BA (Eq. 4), each layer in the form in which its products are cheaper."""
     check_fit(base, adapters)
@@ -81,14 +69,12 @@ def _run(traced: Any, arguments: list) -> list:
 
 
 def _rule(equation: Equation, inputs: list) -> list:
-    if any(isinstance(x, Stacked) for x in inputs):
-        return BODIES.get(equation.primitive.name, _merge_and_bind)(equation, inputs)
     factored = any(isinstance(x, Factored) for x in inputs)
     return RULES.get(equation.primitive.name, _merge_and_bind)(equation, inputs) if factored else bind(equation, inputs)
 
 
 def _merged(x: Any) -> Any:
-    return x.merged() if isinstance(x, Factored | Stacked) else x
+    return x.merged() if isinstance(x, Factored) else x
 
 
 def _merge_and_bind(equation: Equation, inputs: list) -> list:
@@ -124,16 +110,6 @@ def _overwrite(equation: Equation, inputs: list) -> list:
     (_, indices, W), target = inputs, equation.invars[0].aval
     whole = isinstance(W, Factored) and (target.shape, target.dtype, indices.size) == (W.W0.shape, W.W0.dtype, 0)
     return [W] if whole and equation.params["update_jaxpr"] is None else _merge_and_bind(equation, inputs)
-
-
-def _stack(equation: Equation, inputs: list) -> list:
-    """Layers of one shape and rank along a new first axis, for a scan over them."""
-    alike = all(
-        isinstance(x, Factored) and jax.tree.map(jnp.shape, x) == jax.tree.map(jnp.shape, inputs[0]) for x in inputs
-    )
-    if not alike or equation.params["axis"]:
-        return _merge_and_bind(equation, inputs)
-    return [Stacked(*(jnp.stack(parts) for parts in zip(*inputs, strict=True)))]
 
 
 def _dot_general(equation: Equation, inputs: list) -> list:
@@ -194,7 +170,7 @@ def _call(equation: Equation, inputs: list) -> list:
 
 
 def _scan(equation: Equation, inputs: list) -> list:
-    """Weights stay factored that every iteration sees (a loss streamed over batches), or takes in turn (`Stacked`)."""
+    """Weights that every iteration sees stay factored (a loss streamed over batches); those that iterate are merged."""
     p = equation.params
     constants, carry, rows = _scan_arguments(p, inputs)
 
@@ -203,8 +179,7 @@ def _scan(equation: Equation, inputs: list) -> list:
         return outputs[: len(carry)], outputs[len(carry) :]
 
     options = {name: p[name] for name in ("length", "reverse", "unroll")}
-    rows = [Factored(*x) if isinstance(x, Stacked) else _merged(x) for x in rows]
-    carry, rows = jax.lax.scan(body, [*map(_merged, carry)], rows, **options)
+    carry, rows = jax.lax.scan(body, [*map(_merged, carry)], [*map(_merged, rows)], **options)
     return [*carry, *rows]
 
 
@@ -226,14 +201,13 @@ def _checkpoint(equation: Equation, inputs: list) -> list:
     return run(inputs)
 
 
-BODIES = {"jit": _call, "scan": _scan, "remat2": _checkpoint}
-"""The rule for an equation with a body of its own, which takes stacked weights too."""
 RULES = {
     "transpose": _transpose,
     "reshape": _reshape,
     "dot_general": _dot_general,
     "scatter": _overwrite,
-    "stack": _stack,
-    **BODIES,
+    "jit": _call,
+    "scan": _scan,
+    "remat2": _checkpoint,
 }
 """The rule for an equation with a factored weight, by primitive."""

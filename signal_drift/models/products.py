@@ -163,17 +163,6 @@ def _slice(equation: Equation, inputs: Views) -> Views:
     return [View(view.kernel, tuple(() if i in cut else axes for i, axes in enumerate(view.axes)))]
 
 
-def _stack(equation: Equation, inputs: Views) -> Views:
-    """Layers put along a new axis, which stacks them: what holds of the first holds of all that lie as it does."""
-    first, *others = filter(None, inputs)
-    kernel = first.kernel
-    if any((x.kernel.shape, x.kernel.layout, x.axes) != (kernel.shape, kernel.layout, first.axes) for x in others):
-        return _unknown(equation, inputs)
-    axes = [tuple(Piece(piece.axis + 1, piece.size) for piece in group) for group in first.axes]
-    axes.insert(equation.params["axis"], (Piece(0, len(inputs)),) if len(inputs) > 1 else ())
-    return [View(kernel._replace(shape=(len(inputs), *kernel.shape)), tuple(axes))]
-
-
 def _dot_general(equation: Equation, inputs: Views) -> Views:
     """The end: y = W x, W of one kernel, contracted over all of its inputs and nothing else."""
     (contract, batch) = equation.params["dimension_numbers"]
@@ -236,7 +225,6 @@ RULES = {
     "broadcast_in_dim": _broadcast,
     "squeeze": _squeeze,
     "slice": _slice,
-    "stack": _stack,
     "dynamic_slice": _slice,
     "dot_general": _dot_general,
     "scan": _scan,

@@ -129,10 +129,6 @@ def kernel(model):
     return model.layer.kernel[...]
 
 
-def stacked(model, axis=0):
-    return jnp.stack([kernel(model), jnp.zeros((4, 4)), kernel(model)], axis)
-
-
 ELSEWHERE = {
     "tied head": (lambda m, x: jnp.tanh(m.layer(x)) @ kernel(m).T, "axes [1] are summed over in place of [0]"),
     "penalty": (lambda m, x: m.layer(x) + jnp.sum(kernel(m) ** 2), "integer_pow"),
@@ -156,9 +152,6 @@ ELSEWHERE = {
         "summed over",
     ),
     "under jit": (lambda m, x: jax.jit(lambda W: x @ (W + 1))(kernel(m)), "`add`"),
-    "stacked": (lambda m, x: jnp.einsum("ni,koi->kno", x, stacked(m)), "axes [2] are summed over in place of [1]"),
-    "stacked and summed": (lambda m, x: jnp.einsum("ni,kio->no", x, stacked(m)), "reduce_sum"),
-    "stacked with another view": (lambda m, x: x @ jnp.stack([kernel(m), kernel(m).T])[0], "`stack`"),
 }
 
 
@@ -187,8 +180,6 @@ FINE = {
     "heads": lambda m, x: jnp.einsum("ni,iab->nab", x, kernel(m).reshape(4, 2, 2)).reshape(5, 4),
     "from the left": lambda m, x: (kernel(m).T @ x.T).T,
     "in float32": lambda m, x: x.astype(jnp.float32) @ kernel(m).astype(jnp.float32),
-    "stacked": lambda m, x: jax.lax.scan(lambda c, W: (jnp.tanh(c @ W), None), x, stacked(m))[0],
-    "stacked last": lambda m, x: jnp.einsum("ni,iok->kno", x, stacked(m, 2)),
     "custom derivative": lambda m, x: jax.nn.relu(m.layer(x)),
     "not at all": lambda m, x: x,
 }

@@ -1,9 +1,6 @@
 """Defines the decoder of the Llama family: RMSNorm, grouped-query attention with rotary positions, SwiGLU."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +115,12 @@ class Llama(nnx.Module):
     What gets adapters are seven matrices of every layer, attention.q, .k, .v, .o and feed_forward.gate, .up, .down;
     embeddings, norms and head are frozen.
 
+    The layers are a list, one after the other in the trace, and not one scan over stacked weights. Both were measured
+    on SmolLM2-135M with 760 tokens, in seconds of CPU, with the factors of rank 8 never merged: a gradient takes 7.9
+    (scan: 9.1) and has 2.1 GiB of intermediate values (2.5). Tracing and compiling takes 11 (14) for a gradient and 26
+    (16) for a product with H_LoRA. What a scan saves there once, copying 106 million weights into its stacks costs
+    again within ten products.
+
     >>> config = LlamaConfig(11, 8, 12, 1, num_attention_heads=2, num_key_value_heads=1, head_dim=4)
     >>> Llama(config, rngs=nnx.Rngs(0))(jnp.array([[1, 5, 3]])).shape
     (1, 3, 11)
@@ -135,20 +138,12 @@ class Llama(nnx.Module):
         self.head = None if config.tie_word_embeddings else embed()
 
     def __call__(self, tokens: Int[Array, "n t"]) -> Float[Array, "n t vocabulary"]:
+        # nnx.Embed computes in the dtype that it was made in; the tables may have been cast since
         words, head = (jnp.asarray(table.embedding[...]) for table in (self.words, self.head or self.words))
-        return self.norm(in_turn(self.layers, words[tokens])) @ head.T  # in their own dtype, which nnx.Embed fixes
-
-
-def in_turn(layers: Iterable[nnx.Module], x: Float[Array, "n t width"]) -> Float[Array, "n t width"]:
-    """Apply one layer after the other, those that follow each other and are alike as one scan over stacked weights."""
-    for alike, run in groupby(map(nnx.split, layers), key=lambda layer: (layer[0], _shapes(layer[1]))):
-        graphdef, stacked = alike[0], jax.tree.map(lambda *values: jnp.stack(values), *(state for _, state in run))
-        x, _ = jax.lax.scan(lambda x, state, g=graphdef: (nnx.merge(g, state)(x), None), x, stacked)
-    return x
-
-
-def _shapes(state: Any) -> Any:
-    return [(values.shape, values.dtype) for values in jax.tree.leaves(state)]
+        x = words[tokens]
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x) @ head.T
 
 
 def rotated(config: LlamaConfig, x: Float[Array, "n t heads d"]) -> Float[Array, "n t heads d"]:
