@@ -81,7 +81,7 @@ def test_typical_sigma_is_known_without_the_files():
 
 
 def test_the_real_model_answers_as_its_first_tokens_say():
-    """On the fetched files where they are: 210 matrices, and the loss of a trained model (a random one has ln 49152)."""
+    """On the fetched files where they are: 210 matrices, and the loss of a trained model, not ln 49152."""
     if fetch.missing(fetch.needed("smollm"), fetch.cache()):
         pytest.skip("SmolLM2 is not fetched")
     problem = dataclasses.replace(PROBLEMS["smollm"], pool=64, judged=1)
