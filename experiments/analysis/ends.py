@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 import xarray as xr
+from jax import Array
+from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.analysis.intervals import Interval
 from experiments.lab.experiment import Row
 from experiments.lab.problem import DENSE, Drawn
-from signal_drift.lora.adapters import Adapters
+from signal_drift.lora.adapters import Adapters, Weights
 from signal_drift.spectra.extremes import End
 
 OPERATORS = ("task", "signal", "drift", "lora")
@@ -66,8 +68,7 @@ def extremes(
     """
     parts = sd.decompose(drawn.loss, drawn.base, theta, s)
     found = [certified(getattr(parts, name), which="both", tolerance=tolerance) for name in operators]
-    gradient = jax.jit(jax.grad(drawn.loss))(sd.effective_weights(drawn.base, theta, s))
-    sigma = max(float(np.linalg.norm(np.asarray(G), 2)) for G in gradient.values())
+    sigma = max(spectral_norms(drawn.loss, sd.effective_weights(drawn.base, theta, s)).values())
     return xr.Dataset(
         {
             "ends": (("operator", "end"), np.array([x.values for x in found])),
@@ -77,6 +78,17 @@ def extremes(
         },
         coords={"operator": list(operators), "end": ["min", "max"]},
     )
+
+
+def spectral_norms(loss: Partial, weights: Weights) -> dict[str, float]:
+    """Return σ₁(G_l) of every layer, G_l = ∇_{W_l} ℓ: λmax of that layer's H_Drift at s = 1 (X1)."""
+    return {layer: float(np.linalg.norm(np.asarray(G, float), 2)) for layer, G in _gradient(loss, weights).items()}
+
+
+@jax.jit
+def _gradient(loss: Partial, weights: Weights) -> dict[str, Array]:
+    """The gradient of a loss whose data are arguments: as constants a language model's would be folded for minutes."""
+    return jax.grad(loss)(weights)
 
 
 def certificate_rows(data: xr.Dataset) -> list[Row]:

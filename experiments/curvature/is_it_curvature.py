@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 from jax import Array
 from matplotlib.ticker import MaxNLocator
 
 import signal_drift as sd
-from experiments.analysis.ends import certified
+from experiments.analysis.ends import certified, spectral_norms
 from experiments.curvature.states import adapters_at
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
@@ -110,7 +109,7 @@ def _whole(config: Config, drawn: Drawn, points: Mapping[float, tuple[Mapping[st
         ((first, signal),) = searched.items()
         ends, reach = np.stack([signal * (s / first) ** 2, _ends(parts.lora, config.tolerance)], axis=1)
         data = {"whole": (("operator", "end"), ends), "whole_reach": (("operator", "end"), reach)}
-        drift = s * max(spectral_norms(drawn, base, theta, s).values())
+        drift = s * max(spectral_norms(drawn.loss, sd.effective_weights(base, theta, s)).values())
         found.append(xr.Dataset(data, AXES).assign(whole_drift=drift))
     return xr.concat(found, xr.IndexVariable("alpha", list(points))).reindex(alpha=list(config.alphas))
 
@@ -118,7 +117,7 @@ def _whole(config: Config, drawn: Drawn, points: Mapping[float, tuple[Mapping[st
 def _blocks(config: Config, drawn: Drawn, base: Mapping[str, Array], theta: Adapters, count: int) -> xr.Dataset:
     """λmax of the same in so many layers' own blocks, and s·σ₁(G) of all of them."""
     s = config.problem.scaling(config.alpha)
-    norms = spectral_norms(drawn, base, theta, s)
+    norms = spectral_norms(drawn.loss, sd.effective_weights(base, theta, s))
     names = by_depth(norms)
     block = np.full((2, 2, len(names)), np.nan)
     for layer in evenly(names, count):
@@ -135,12 +134,6 @@ def _ends(op: sd.SymmetricOperator, tolerance: float) -> np.ndarray:
     """(λmin, λmax), and how far beyond them the spectrum may reach."""
     found = certified(op, which="both", tolerance=tolerance)
     return np.array([found.values, found.residuals + found.missed])
-
-
-def spectral_norms(drawn: Drawn, base: Mapping[str, Array], theta: Adapters, s: float) -> dict[str, float]:
-    """Return σ₁(G_l) of every layer, G_l = ∇_{W_l} ℓ at the effective weights."""
-    gradient = jax.jit(jax.grad(drawn.loss))(sd.effective_weights(base, theta, s))
-    return {layer: float(np.linalg.norm(np.asarray(G, float), 2)) for layer, G in gradient.items()}
 
 
 def evenly(names: list[str], count: int) -> list[str]:

@@ -18,7 +18,7 @@ from jaxtyping import Key
 from matplotlib.ticker import LogLocator
 
 import signal_drift as sd
-from experiments.analysis.ends import PLAIN, STATES, SYMBOL, certified
+from experiments.analysis.ends import PLAIN, STATES, SYMBOL, certified, spectral_norms
 from experiments.analysis.intervals import Estimate, mean_of
 from experiments.curvature.states import adapters_at
 from experiments.curvature.trace_law import largest_normal
@@ -112,11 +112,11 @@ def dense_blocks(drawn: Drawn, theta: Adapters, s: float) -> np.ndarray:
 
 def searched_blocks(drawn: Drawn, theta: Adapters, s: float, tolerance: float) -> np.ndarray:
     """Return the largest eigenvalue of every block, that of H_Drift by X1, and NaN for the other fields."""
-    gradient, found = jax.grad(drawn.loss)(sd.effective_weights(drawn.base, theta, s)), []
+    norms, found = spectral_norms(drawn.loss, sd.effective_weights(drawn.base, theta, s)), []
     for layer in sorted(drawn.base):
         parts = sd.decompose_layer(drawn.loss, drawn.base, theta, s, layer)
         tops = [certified(op, tolerance=tolerance).values[0] for op in (parts.task, parts.signal)]
-        found.append([*tops, s * float(np.linalg.norm(np.asarray(gradient[layer], float), 2))])
+        found.append([*tops, s * norms[layer]])
     blocks = np.full((len(found), len(BLOCKS), len(Block._fields)), np.nan)
     blocks[:, :, Block._fields.index("largest")] = found
     return blocks

@@ -10,13 +10,12 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 import scipy.stats
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.ends import certified
+from experiments.analysis.ends import certified, spectral_norms
 from experiments.analysis.intervals import Estimate, geometric_mean_of, mean_of
 from experiments.analysis.sweeps import best_point
 from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_only
@@ -79,8 +78,7 @@ def sides(problem: Problem, seed: int, rank: int, tolerance: float) -> tuple[flo
     """Return σ₁(G), the largest of all layers, and λmax[H_Signal] at s = 1, where B = 0."""
     dtype: Dtype = "float64" if problem.dense else "float32"
     drawn, theta = problem.draw(seed, dtype), problem.adapters(seed, rank, dtype)
-    gradient = jax.jit(jax.grad(drawn.loss))(drawn.base)
-    drift = max(float(np.linalg.norm(np.asarray(G, float), 2)) for G in gradient.values())
+    drift = max(spectral_norms(drawn.loss, drawn.base).values())
     signal = certified(sd.decompose(drawn.loss, drawn.base, theta, 1.0).signal, tolerance=tolerance)
     return drift, float(signal.values[0])
 
