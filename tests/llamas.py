@@ -83,12 +83,13 @@ def by_transformers(folder: Path, transformers: Any, torch: Any) -> np.ndarray:
 
 
 def gguf(path: Path, config: dict[str, Any], kind: Any = None, **fields: Any) -> Path:
-    """One Llama in the form of llama.cpp, its queries and keys permuted. Needs the extra smollm."""
+    """One decoder in the form of llama.cpp, queries and keys of a Llama permuted. Needs the extra smollm."""
     from gguf import GGMLQuantizationType, GGUFWriter
     from gguf.quants import quantize
 
     kind = GGMLQuantizationType.F32 if kind is None else kind
-    writer = GGUFWriter(path, fields.get("architecture", "llama"))
+    architecture = fields.get("architecture", "llama")
+    writer = GGUFWriter(path, architecture)
     heads = {"q": config["num_attention_heads"], "k": config["num_key_value_heads"]}
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_embedding_length(config["hidden_size"])
@@ -108,7 +109,8 @@ def gguf(path: Path, config: dict[str, Any], kind: Any = None, **fields: Any) ->
     for name, x in tensors(config).items():
         if name not in fields.get("without", ()):
             quantised = kind if x.ndim > 1 else GGMLQuantizationType.F32
-            writer.add_tensor(_short(name), quantize(_permuted(name, x, heads), quantised), raw_dtype=quantised)
+            turned = _permuted(name, x, heads) if architecture == "llama" else x
+            writer.add_tensor(_short(name), quantize(turned, quantised), raw_dtype=quantised)
     for name, x in fields.get("more", {}).items():
         writer.add_tensor(name, x)
     writer.write_header_to_file()

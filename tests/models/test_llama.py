@@ -108,22 +108,18 @@ def test_positions_turn_pairs_by_their_angles() -> None:
 
 @cache
 def small() -> Llama:
-    config = LlamaConfig(7, 4, 6, 2, num_attention_heads=2, num_key_value_heads=1, head_dim=2)
+    config = LlamaConfig(7, 4, 6, 1, num_attention_heads=2, num_key_value_heads=1, head_dim=2)
     return Llama(config, rngs=nnx.Rngs(0), dtype=jnp.float64)
 
 
-NAMES = [
-    f"layers.{i}.{x}"
-    for i in range(2)
-    for x in (*(f"attention.{x}" for x in "koqv"), *(f"feed_forward.{x}" for x in ("down", "gate", "up")))
-]
+NAMES = [*(f"layers.0.attention.{x}" for x in "koqv"), *(f"layers.0.feed_forward.{x}" for x in ("down", "gate", "up"))]
 
 
 def test_what_is_adapted_are_seven_matrices_a_layer() -> None:
     base, forward = sd.base_and_forward(small(), example=jax.ShapeDtypeStruct((1, 3), jnp.int32))
-    assert sorted(base) == sorted(NAMES)
+    assert sorted(base) == NAMES
     assert [x.parameter for x in forward.passed_over] == ["head.embedding", "words.embedding"]
-    assert base["layers.1.attention.k"].shape == (2, 4)
+    assert base["layers.0.attention.k"].shape == (2, 4)
     tokens = jnp.asarray(TOKENS)
     np.testing.assert_array_equal(forward(base, tokens), small()(tokens))
 
@@ -159,12 +155,12 @@ def test_a_product_with_the_hessian_is_that_of_merged_weights() -> None:
 def test_an_adapter_of_flax_is_taken_apart() -> None:
     """One nnx.LoRA around one matrix, whose base it leaves as it was."""
     model = nnx.clone(small())
-    layer: Any = model.layers[1].attention
+    layer: Any = model.layers[0].attention
     layer.v = nnx.LoRA(4, 1, 2, base_module=layer.v, param_dtype=jnp.float64, rngs=nnx.Rngs(1))
     found = sd.lora_and_forward(model, example=jax.ShapeDtypeStruct((1, 3), jnp.int32))
     ((name, W),) = found.base.items()
-    assert name == "layers.1.attention.v.base_module"
-    np.testing.assert_array_equal(W, sd.base_and_forward(small())[0]["layers.1.attention.v"])
+    assert name == "layers.0.attention.v.base_module"
+    np.testing.assert_array_equal(W, sd.base_and_forward(small())[0]["layers.0.attention.v"])
 
 
 def shards(folder: Path) -> Path:
@@ -269,12 +265,29 @@ def test_what_is_no_llama_is_one_line(tmp_path: Path, breaks: Callable[[Path], A
 
 def test_a_file_of_llama_cpp_gives_the_same_logits(tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="needs the extra smollm")
-    untied = LLAMA | {"rope_theta": 100.0}
-    for name, config in (("tied", CONFIGS["tied"]), ("untied", untied)):
+    for name, config in (("tied", CONFIGS["tied"]), ("untied", LLAMA | {"rope_theta": 100.0})):
         wanted = np.asarray(logits(load_llama(stored(tmp_path / name, config)), jnp.asarray(TOKENS)))[0]
         model = load_gguf(gguf(tmp_path / f"{name}.gguf", config))
         assert off(model, wanted) < CLOSE
         assert off(altered(model, rope_interleaved=False), wanted) > 100 * CLOSE  # control
+
+
+def test_a_qwen2_of_llama_cpp_has_biases_and_halves(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="needs the extra smollm")
+    model = load_gguf(gguf(tmp_path / "model.gguf", CONFIGS["qwen2"], architecture="qwen2"))
+    assert off(model, LOGITS["qwen2"]) < CLOSE
+
+
+def test_frequencies_of_llama3_are_divided_in_gguf_too(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="needs the extra smollm")
+    config = LLAMA | {"rope_parameters": FAR}
+    model = load_llama(stored(tmp_path / "folder", config))
+    wanted = np.asarray(logits(model, jnp.asarray(TOKENS)))[0]
+    divisors = np.array(model.config.rope_divisors, np.float32)
+    assert divisors.max() == 8 > divisors.min() > 1
+    more = {"rope_freqs.weight": divisors}
+    path = gguf(tmp_path / "model.gguf", config | {"rope_theta": FAR["rope_theta"]}, more=more)
+    assert off(load_gguf(path), wanted) < CLOSE
 
 
 def test_a_quantised_file_is_near(tmp_path: Path) -> None:
