@@ -42,8 +42,8 @@ class LayerCurvature(NamedTuple):
     """Describes one layer at the stored point, G = ∇_W ℓ there; its blocks of both Hessians are those of (A, B).
 
     `drift_largest` is λmax[H_Drift] = s·σ₁(G) (X1), `signal_largest` is λmax[H_Signal] to ± `signal_error`.
-    `signal_to_drift` is ‖ΔW_Signal‖_F / ‖ΔW_Drift‖_F along Δθ = −η·sign(∇_θ ℓ), Adam's first step, with η = 1e-4 (Eq. 4); infinite where
-    the step has no drift, as at B = 0.
+    `signal_to_drift` is ‖ΔW_Signal‖_F / ‖ΔW_Drift‖_F along Δθ = −η·sign(∇_θ ℓ), Adam's first step, with η = 1e-4; it is
+    infinite where the step has no drift, as at B = 0.
     """
 
     layer: str
