@@ -86,7 +86,7 @@ def program(layer: str) -> Any:
     graphdef = nnx.split(case().decoder)[0]
 
     def loss(W: jax.Array, state: nnx.State, targets: jax.Array) -> jax.Array:
-        model = nnx.merge(graphdef, state)
+        model = nnx.merge(graphdef, state, copy=True)
         linear(model, layer).kernel[...] = W.T
         chance = jax.nn.softmax(model(jnp.asarray(TOKENS)))[0]
         return -jnp.mean(jnp.log(chance[jnp.arange(7), targets]))
