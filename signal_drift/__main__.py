@@ -1,4 +1,4 @@
-"""Runs the command line: audits a stored LoRA adapter, or writes its configuration anew with another α.
+"""Runs the command line: audits a stored LoRA adapter, on a text too, or writes its configuration with another α.
 
 It is run as `python -m signal_drift audit DIR` and `python -m signal_drift config DIR`; both explain their options with
 `--help`.
@@ -18,23 +18,31 @@ from signal_drift.peft.audit import Audit, LayerAudit, audit_adapter
 from signal_drift.peft.export import ScalingRule, as_python, he_sigma, qwix_scaling
 from signal_drift.peft.files import open_adapter
 from signal_drift.peft.rescale import Keep, linear_layers, rescaled, rescaled_config, stored_scaling
+from signal_drift.text_audit import LayerCurvature, TextAudit, audit_on_text
 
 
 def audit_command(
     folder: tyro.conf.Positional[Path],
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     figure: Path | None = None,
+    model: Path | None = None,
+    text: Path | None = None,
 ) -> None:
     """Print rank, scaling, σ_A, V1, V2 and the spectrum of s·BA for every layer of an adapter.
+
+    With --model and --text also λmax of H_Drift and of H_Signal in every layer, and signal to drift of one Adam step.
 
     Args:
         folder: Where the adapter is, as PEFT or mlx stores it, or alone as one safetensors file of diffusers or kohya.
         json: Print everything, the singular values too, as JSON.
         figure: Draw α beside V1 and V2, and the singular values, into this file: as .png, .svg and .pdf.
+        model: The Llama or Qwen2 that it was trained for, a Hugging Face folder with its tokenizer.json.
+        text: A file in UTF-8, whose mean next-token loss it is judged by.
 
     """
     found = audit_adapter(folder)
-    print(as_json(found) if json else as_table(found))
+    on_text = None if model is None and text is None else _on_text(folder, model, text)
+    print(as_json(found, on_text) if json else as_table(found, on_text))
     if figure is not None:
         from signal_drift.peft.figure import draw_audit
 
@@ -82,20 +90,40 @@ def config_command(
     print(as_python(config) if form == "python" else json.dumps(config, indent=1))
 
 
-def as_table(found: Audit) -> str:
-    """Write the table, cut where it is long, and what has to be known to read it."""
+def _on_text(folder: Path, model: Path | None, text: Path | None) -> TextAudit:
+    if model is None or text is None:
+        given = f"--model {model} without --text" if text is None else f"--text {text} without --model"
+        raise InputError(f"model and text: each needs the other, got {given}")
+    try:
+        words = text.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"text: {str(text)!r} cannot be read ({type(error).__name__})") from None
+    return audit_on_text(folder, model, words)
+
+
+def as_table(found: Audit, on_text: TextAudit | None = None) -> str:
+    """Write the tables, cut where they are long, and what has to be known to read the first."""
     notes = [f"note: {note} ({count} of {len(found)} layers)" for note, count in found.notes().items()]
-    return "\n".join([repr(found), *notes])
+    return "\n".join([repr(found), *notes, *([] if on_text is None else [repr(on_text)])])
 
 
-def as_json(found: Audit) -> str:
+def as_json(found: Audit, on_text: TextAudit | None = None) -> str:
     """Write every layer as an object; a number that does not exist is null, what commands a terminal is escaped."""
-    text = json.dumps([_entry(layer) for layer in found], indent=1, ensure_ascii=False, allow_nan=False)
+    beside = {} if on_text is None else {x.layer: _on_text_entry(x, on_text) for x in on_text.layers}
+    entries = [_finite(_entry(layer) | beside.get(layer.layer, {})) for layer in found]
+    text = json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _entry(layer: LayerAudit) -> dict[str, Any]:
-    values = layer._asdict() | {"singular_values": layer.singular_values.tolist(), "stable_rank": layer.stable_rank}
+    return layer._asdict() | {"singular_values": layer.singular_values.tolist(), "stable_rank": layer.stable_rank}
+
+
+def _on_text_entry(x: LayerCurvature, found: TextAudit) -> dict[str, Any]:
+    return x._asdict() | {"crossover": x.crossover, "loss": found.loss, "predicted": found.predicted}
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(x, float) and not math.isfinite(x) else x for k, x in values.items()}
 
 

@@ -32,9 +32,10 @@ LIBRARY: dict[str, set[str]] = {
     "tasks": BASICS | {"files", "lora", "losses", "models", "training"},
     "propositions": BASICS | {"lora", "losses", "operators", "hessians", "spectra", "training", "tasks", "models"},
     "peft": BASICS | {"files", "lora", "models", "plotting"},
+    "text_audit": BASICS | {"files", "lora", "losses", "hessians", "spectra", "models", "tasks", "peft"},
     "testing": {"propositions"},
     "__init__": BASICS | {"lora", "losses", "operators", "hessians", "spectra", "models", "training"},
-    "__main__": BASICS | {"peft"},
+    "__main__": BASICS | {"peft", "text_audit"},
 }
 BOTTOM = {"lab", "analysis", "problems"}
 SUBJECTS = {"curvature", "dynamics", "tuning", "benchmark"}

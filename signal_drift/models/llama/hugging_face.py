@@ -116,13 +116,31 @@ def _llama3_divisors(said: dict[str, Any], theta: float, d: Any) -> tuple[float,
     return tuple(1 / ((1 - u) / factor + u) for u in part)
 
 
+def matrix_names(model: Llama) -> dict[str, str]:
+    """Return where in the decoder each of its matrices is, by the names of `transformers` and PEFT.
+
+    >>> model = Llama(LlamaConfig(11, 8, 12, 1, 2, 1, head_dim=4), rngs=nnx.Rngs(0))
+    >>> matrix_names(model)["model.layers.0.self_attn.q_proj"]
+    'layers.0.attention.q'
+    """
+    paths = {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(model)}
+    return {name: paths[id(module)] for name, module in _matrices(model).items()}
+
+
+def _matrices(model: Llama) -> dict[str, nnx.Linear]:
+    return {
+        f"model.layers.{i}.{name}": layer.matrices()[short]
+        for i, layer in enumerate(model.layers)
+        for name, short in MATRICES.items()
+    }
+
+
 def _places(model: Llama) -> dict[str, Place]:
     """Names in the file and the variables they belong to."""
-    modules: dict[str, Any] = {"model.embed_tokens": model.words, "model.norm": model.norm}
+    modules: dict[str, Any] = {"model.embed_tokens": model.words, "model.norm": model.norm, **_matrices(model)}
     if model.head is not None:
         modules["lm_head"] = model.head
     for i, layer in enumerate(model.layers):
         at = f"model.layers.{i}"
         modules |= {f"{at}.input_layernorm": layer.attention_norm, f"{at}.post_attention_layernorm": layer.norm}
-        modules |= {f"{at}.{name}": layer.matrices()[short] for name, short in MATRICES.items()}
     return {key: place for name, module in modules.items() for key, place in places(name, module).items()}
