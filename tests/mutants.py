@@ -128,7 +128,7 @@ MUTANTS = {
         "signal_drift.hessians.decomposition",
         "signal_hessian",
         linear_in_alpha,
-        {"P1-hessian", "P4-landscape", "X2", *TRACE},
+        {"P1-hessian", "P4-landscape", "X2", "X16", *TRACE},
         begins=True,
     ),
     "A transposed where square": Mutant(

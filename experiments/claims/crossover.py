@@ -70,5 +70,6 @@ CLAIMS = [
             ),
         ),
         figure="crossover",
+        measurement="best α at η_FFT over ranks, beside λmax at the start",
     ),
 ]

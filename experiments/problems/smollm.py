@@ -111,7 +111,7 @@ class SmolLM(Problem):
         tutor = self.tutor(dtype)
         batches = batches_of(tutor.training, seed, steps, self.batch)
         own = Partial(_mean_loss, tutor.forward, sample_of(batches, self.judged))
-        scores = {f"−loss, {name}": Partial(_score, tutor.forward, chats) for name, chats in tutor.judged.items()}
+        scores = {f"tokens right, {name}": Partial(_right, tutor.forward, x) for name, x in tutor.judged.items()}
         return Training(batch_next_token_loss(tutor.forward), batches, own, scores)
 
     def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
@@ -124,7 +124,7 @@ class SmolLM(Problem):
         return (576**6 * 1536) ** (-1 / 14) if self.model == SMOLLM else super().typical_sigma()
 
     def tiny(self) -> Self:
-        return replace(self, model=RANDOM, length=100, pool=256, judged=8, rank=2, batch=4)
+        return replace(self, model=RANDOM, length=100, pool=256, judged=8, rank=2, texts=4, batch=4)
 
 
 def _mean_loss(forward: Forward, chats: Chats, weights: Mapping[str, Array]) -> Array:
@@ -138,8 +138,14 @@ def _mean_loss(forward: Forward, chats: Chats, weights: Mapping[str, Array]) -> 
     return (losses * counts).sum() / counts.sum()
 
 
-def _score(forward: Forward, chats: Chats, weights: Mapping[str, Array]) -> Array:
-    return -_mean_loss(forward, chats, weights)
+def _right(forward: Forward, chats: Chats, weights: Mapping[str, Array]) -> Array:
+    """The share of the answers' tokens that are the most likely ones, each given what comes before it."""
+
+    def one(chat: Chats) -> Array:
+        likely = forward(weights, chat.tokens[None])[0, :-1].argmax(-1)
+        return ((likely == chat.tokens[1:]) & chat.answered[1:]).sum()
+
+    return jax.lax.map(one, chats).sum() / chats.answered.sum()
 
 
 @lru_cache(maxsize=2)

@@ -134,15 +134,13 @@ def largest_eigenvalue_is_bracketed(x: Instance) -> Check:
     signal, lora = (eigenvalues(x.dense[name]) for name in ("signal", "lora"))
     ends = [drift + signal[0], drift + signal[-1]]
     tolerance = rounding(len(signal), worst(drift, largest(signal), largest(lora)))
+    moved = max(ends[0], lora[-1] + NEARNESS * tolerance.value)
     return Check.bound(
         "X16",
         "λmax[H_LoRA] lies between s·σ₁(G) + λmin[H_Signal] and s·σ₁(G) + λmax[H_Signal]",
         worst(below_zero(lora[-1] - ends[0]), below_zero(ends[1] - lora[-1])),
         tolerance,
-        control=(
-            "two tolerances below the lower end or above the upper one, whichever is nearer",
-            NEARNESS * tolerance.value + min(lora[-1] - ends[0], ends[1] - lora[-1]),
-        ),
+        control=("its lower end is two tolerances above it", below_zero(lora[-1] - moved)),
         assumptions=x.sloped,
     )
 

@@ -13,14 +13,14 @@ from experiments.problems import PROBLEMS
 
 DENSE = {"mlp", "transformer"}
 """Where full spectra fit."""
-TUNED = {"digits", "minilm", "teacher64", "teacher256"}
+TUNED = {"digits", "minilm", "smollm", "teacher64", "teacher256"}
 ANSWERED = {
     "magnitudes": {"mlp"},
     "readings": {"mlp"},
     **dict.fromkeys(
         ("spectral_suppression", "purification", "residual_curvature", "asymmetric_scaling", "density_check"), DENSE
     ),
-    **dict.fromkeys(("rates", "rank_law", "protocol_comparison"), TUNED),
+    **dict.fromkeys(("rates", "rank_law", "crossover", "protocol_comparison"), TUNED),
 }
 
 

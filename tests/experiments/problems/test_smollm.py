@@ -16,8 +16,7 @@ TINY = SmolLM().tiny()
 
 
 def test_curvature_is_taken_on_the_chats_of_the_first_step():
-    problem = dataclasses.replace(TINY, texts=TINY.batch)
-    training, drawn = problem.training(0, 2), problem.draw(0)
+    training, drawn = TINY.training(0, 2), TINY.draw(0)
     first = jax.tree.map(lambda x: x[0], training.batches)
     assert float(drawn.loss(drawn.base)) == pytest.approx(float(training.loss(drawn.base, first)), rel=1e-12)
     second = jax.tree.map(lambda x: x[1], training.batches)
@@ -25,7 +24,7 @@ def test_curvature_is_taken_on_the_chats_of_the_first_step():
 
 
 def test_loss_is_the_cross_entropy_of_the_answers_tokens_by_numpy():
-    tutor, drawn = TINY.tutor("float64"), TINY.draw(0)
+    tutor, drawn = TINY.tutor("float64"), dataclasses.replace(TINY, texts=1).draw(0)
     chats = tutor.training.at(np.random.default_rng(0).permutation(TINY.pool)[:1])
     logits = np.asarray(tutor.forward(drawn.base, chats.tokens))[0]
     tokens, answered = np.asarray(chats.tokens[0]), np.asarray(chats.answered[0])
@@ -52,6 +51,14 @@ def test_fit_weighs_every_token_of_the_answers_alike():
     chats = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batches_of(tutor.training, 0, 2, TINY.batch))
     at_once = training.loss(tutor.base, chats)
     assert float(training.fit(tutor.base)) == pytest.approx(float(at_once), rel=1e-12)
+
+
+def test_judge_counts_the_answers_tokens_that_are_the_most_likely():
+    tutor, training = TINY.tutor("float64"), TINY.training(0, 2)
+    for name, chats in tutor.judged.items():
+        likely = np.asarray(tutor.forward(tutor.base, chats.tokens)).argmax(-1)[:, :-1]
+        right = (likely == np.asarray(chats.tokens)[:, 1:])[np.asarray(chats.answered)[:, 1:]]
+        assert float(training.scores[f"tokens right, {name}"](tutor.base)) == pytest.approx(right.mean(), abs=1e-12)
 
 
 def test_precision_is_the_one_asked_for():
