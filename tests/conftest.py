@@ -23,3 +23,13 @@ def compiled_code_is_let_go():
     """Programs of one file are of little use to the next, and hundreds of them take gigabytes; the disk keeps them."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def untyped():
+    """Take the type checker away that the tests switch on, as a user has it."""
+    import jaxtyping  # not before pytest has set up its filters
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

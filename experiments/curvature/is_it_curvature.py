@@ -273,9 +273,10 @@ def _draw_whole(panel: plotting.Axes, config: Config, data: xr.Dataset) -> None:
     at = data.sel(start="LoRA")
     at_one = at.sel(alpha=config.alpha)
     alphas = np.geomspace(config.alphas[0], config.alphas[-1], 60)
-    drift, signal = (float(x.mean()) for x in (at_one.whole_drift, at_one.whole.sel(operator="signal", end="max")))
-    sides = drift * alphas / config.alpha, signal * (alphas / config.alpha) ** 2
-    low, high = 1 - sides[0] / np.maximum(*sides), 1 - sides[0] / (sides[0] + sides[1])
+    lowest, highest = (float(at_one.whole.sel(operator="signal", end=end).mean()) for end in ("min", "max"))
+    drift, growth = float(at_one.whole_drift.mean()) * alphas / config.alpha, (alphas / config.alpha) ** 2
+    least = np.maximum(drift + lowest * growth, highest * growth)  # λmax[H_Signal] lies in a block without drift (X13)
+    low, high = 1 - drift / least, 1 - drift / (drift + highest * growth)
     color = {"color": plotting.COLOR["band"], "alpha": 0.35, "lw": 0}
     panel.fill_between(alphas, low, high, **color, label="what X16 leaves open")
     measured = whole_share(at)

@@ -96,7 +96,7 @@ def test_logits_do_not_see_later_tokens(tmp_path: Path) -> None:
 
 
 def test_positions_turn_pairs_by_their_angles() -> None:
-    """As a product of complex numbers, in both layouts."""
+    """They are the products of complex numbers, in both layouts."""
     x = np.random.default_rng(0).standard_normal((1, 3, 2, 6))
     config = LlamaConfig(7, 12, 4, 1, 2, 2, 6, rope_theta=9.0, rope_divisors=(1.0, 2.0, 4.0))
     turn = np.exp(1j * np.arange(3)[:, None, None] * 9.0 ** (-np.arange(3) / 3) / [1, 2, 4])

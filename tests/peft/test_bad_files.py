@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 from problems import rejects
@@ -210,7 +209,7 @@ def shards(files: Folder, draws: np.random.Generator) -> None:
 
 
 def other_layout(files: Folder, draws: np.random.Generator) -> None:
-    """The same tensors by the names of kohya or mlx, with an odd α or scale."""
+    """Give the same tensors the names of kohya or mlx, with an odd α or scale."""
     found, data = header(files[WEIGHTS])
     value = NASTY[draws.integers(len(NASTY))]
     if draws.random() < 0.5:
@@ -264,14 +263,6 @@ ORIGINAL = {
     SETTINGS: json.dumps(CONFIG | {"rank_pattern": {"o_proj": 4}}).encode(),
     WEIGHTS: save({key: x.astype(np.float32) for key, x in factors().items()}),
 }
-
-
-@pytest.fixture
-def untyped() -> Iterator[None]:
-    """As a user sees it, without the type checker that the tests switch on."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -110,7 +110,9 @@ def test_an_embedding_as_peft_saves_it_is_audited_beside_its_table(tmp_path: Pat
 
 @pytest.mark.parametrize("dtype", [jnp.dtype(jnp.float8_e4m3fn), jnp.dtype(jnp.float8_e5m2)])
 def test_float8_is_read_as_any_float(tmp_path: Path, dtype: Any) -> None:
-    for x in audit_adapter(adapter(tmp_path / "a", dtype=dtype)):
+    found = audit_adapter(adapter(tmp_path / "a", dtype=dtype))
+    assert [x.layer for x in found] == sorted(SHAPES)
+    for x in found:
         A, B = (factors()[f"{P}{x.layer}.lora_{k}.weight"].astype(dtype).astype(np.float32) for k in "AB")
         same(x, 2.0 * B @ A)
 
@@ -352,7 +354,7 @@ def test_a_snapshot_of_a_hugging_face_cache_is_read(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_leaves_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `head` does: the pipe is closed before everything is written, and nothing is written about that."""
+    """The pipe is closed before everything is written, as `head` does, and nothing is written about that."""
     read, write = os.pipe()
     os.close(read)
     errors = tmp_path / "errors"

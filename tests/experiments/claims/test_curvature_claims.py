@@ -413,7 +413,7 @@ def test_X16_brackets_the_largest_eigenvalue(lora: float, plain: str, control: s
     ],
 )
 def test_X16_is_judged_by_searched_ends_as_well(lora: float, plain: str, control: str) -> None:
-    """The same numbers, with ½% that the searches leave open; the control asks for 4.5."""
+    """It takes the same numbers, with ½% that the searches leave open; the control asks for 4.5."""
     config = is_it_curvature.Config(MLP, seeds=1, alphas=(16.0,))
     ends = np.array([[0.0, 2.0], [-1.0, lora]])[:, :, None, None, None]
     dims = ("operator", "end", "start", "seed", "alpha")
