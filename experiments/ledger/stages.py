@@ -66,8 +66,14 @@ def _decides(claim: Claim, question: Question) -> bool:
 
 
 def added_seconds(question: Question, config: Any, out: Path) -> float:
-    """Return what further seeds would take, at the pace of those that are stored."""
-    experiment = question.experiment
-    now = last_stage(experiment, experiment.at(question.problem), out)
-    spent = seconds_spent(experiment, now, out)
-    return math.inf if spent is None else spent * (config.seeds / now.seeds - 1)
+    """Return what further seeds would take, at the pace of those that are stored; those of what it builds on too."""
+    experiment, cost = question.experiment, 0.0
+    start = experiment.at(question.problem)
+    while True:
+        now = last_stage(experiment, start, out)
+        if config.seeds > now.seeds:
+            spent = seconds_spent(experiment, now, out)
+            cost += math.inf if spent is None else spent * (config.seeds / now.seeds - 1)
+        if experiment.first is None:
+            return cost
+        (experiment, start), (_, config) = experiment.first(start), experiment.first(config)

@@ -1,6 +1,6 @@
 """Seeds are added where a claim is undecided, stage by stage, and no longer than the budget lasts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ class Config:
 
 def measure(config: Config, seed: int) -> xr.Dataset:
     return xr.Dataset({"x": config.mean + np.random.default_rng(seed).standard_normal()})
+
+
+def measure_above(config: Config, first: xr.Dataset, seed: int) -> xr.Dataset:
+    return first.sel(seed=seed, drop=True)
 
 
 def trial(mean: float) -> tuple[Question, list[Claim]]:
@@ -100,6 +104,22 @@ def test_cost_of_a_stage_is_that_of_its_seeds_at_the_pace_of_the_first(tmp_path:
     results(question.experiment, first, tmp_path)
     assert added_seconds(question, third, tmp_path) == 7 * added_seconds(question, second, tmp_path) > 0
     assert last_stage(question.experiment, first, tmp_path) == first
+
+
+def test_seeds_cost_as_well_what_the_experiment_builds_on(tmp_path: Path) -> None:
+    """What has its seeds already costs nothing, what lacks them as much as its own stored points say."""
+    below, _ = trial(0.0)
+    own = replace(
+        below.experiment, name="above", first=lambda config: (below.experiment, config), measure=measure_above
+    )
+    above = Question(own, below.problem)
+    first, second, _ = own.staged(own.at(below.problem))
+    results(own, first, tmp_path)
+    both = added_seconds(above, second, tmp_path)
+    alone = added_seconds(Question(replace(own, first=None), below.problem), second, tmp_path)
+    assert both == alone + added_seconds(below, second, tmp_path) > alone
+    results(below.experiment, second, tmp_path)
+    assert added_seconds(above, second, tmp_path) == alone
 
 
 def test_levels_are_shared_over_the_looks(tmp_path: Path) -> None:
