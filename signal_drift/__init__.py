@@ -42,6 +42,7 @@ from signal_drift.models.bridge import base_and_forward
 from signal_drift.models.lora_modules import LoRAModel, lora_and_forward
 from signal_drift.models.mlp import MLP
 from signal_drift.operators import LinearOperator, SymmetricOperator, shard_columns, shard_data
+from signal_drift.optimizers import frozen_A, one_factor_at_a_time, separate_rates
 from signal_drift.spectra import (
     Block,
     CriticalSharpness,
@@ -57,7 +58,7 @@ from signal_drift.spectra import (
     spectral_density,
     trace,
 )
-from signal_drift.training import RecordedRun, Run, Step, pad_rank, separate_rates, train
+from signal_drift.training import DriftNoise, RecordedRun, Run, Step, pad_rank, train
 
 __all__ = [
     "MLP",
@@ -65,6 +66,7 @@ __all__ = [
     "Block",
     "CriticalSharpness",
     "Decomposition",
+    "DriftNoise",
     "Estimate",
     "ExtremeEigenvalues",
     "GaussNewton",
@@ -93,6 +95,7 @@ __all__ = [
     "estimate_trace",
     "exact_attention",
     "extreme_eigenvalues",
+    "frozen_A",
     "gauss_newton",
     "init_adapters",
     "jacobian_product",
@@ -102,6 +105,7 @@ __all__ = [
     "lora_and_forward",
     "mean_over_batches",
     "normal_fan_in",
+    "one_factor_at_a_time",
     "pad_rank",
     "separate_rates",
     "shard_columns",

@@ -1,16 +1,22 @@
-"""Trains under one scan that records something of every step: what the signal and the drift did, unless told."""
+"""Trains under one scan that records something of every step: what the signal and the drift did, unless told.
 
+The drift is in the experimenter's hand: it may be removed, turned, multiplied or replaced by noise of its own size.
+"""
+
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Array, Float, Key
 
 from signal_drift.display import Table, displayed_as, dtype, span
 from signal_drift.errors import InputError
-from signal_drift.errors.arguments import leaves, whole
+from signal_drift.errors.arguments import is_real, leaves, random_key, whole
 from signal_drift.errors.words import shown
 from signal_drift.lora.adapters import (
     Adapter,
@@ -37,7 +43,9 @@ class Run(NamedTuple):
     """Hold what happened in T steps; a run that diverges carries on as inf and NaN.
 
     `loss` has T + 1 entries, from before the first step to after the last; everything else has T. Norms are
-    ‖ΔW‖_F per layer, alignments ⟨Δw, −g⟩ over all layers, `trained` the final adapters or weights.
+    ‖ΔW‖_F per layer, alignments ⟨Δw, −g⟩ over all layers, `trained` the final adapters or weights. The drift is
+    s ΔBΔA, whatever was put in its place; `base` is then the W₀ that belongs to `trained`, and None where it never
+    moved.
     """
 
     loss: Float[Array, "*steps"]
@@ -47,6 +55,7 @@ class Run(NamedTuple):
     drift_alignment: Float[Array, "*steps"]
     gradient_norm: Float[Array, "*steps"]
     trained: Any = None
+    base: Any = None
 
     @property
     def signal_norm(self) -> Float[Array, "*steps"]:
@@ -64,6 +73,7 @@ class Step(NamedTuple):
 
     `loss` and `gradient`, G = ∇_W ℓ per layer, are those at w on the batch of the step, and `theta_gradient` is Jᵀg.
     `after` is θ + Δθ, `state` that of the optimizer after the step, and `scaling` s per layer, empty where θ = w.
+    `base_delta` is ΔW₀, by which the step's drift is another than s ΔBΔA; None where it is not.
     """
 
     theta: Any
@@ -75,7 +85,17 @@ class Step(NamedTuple):
     after: Any
     state: optax.OptState
     scaling: Mapping[str, float | Array]
+    base_delta: dict[str, Array] | None = None
 
+
+class DriftNoise(NamedTuple):
+    """Put noise in the place of the drift: in every step and layer a Gaussian matrix of the norm ‖s ΔBΔA‖_F."""
+
+    key: Key[Array, ""]
+
+
+Drift = float | Array | DriftNoise
+"""What the drift of every step is: so many times s ΔBΔA, or noise."""
 
 Recorder = Callable[[Step], Any]
 """A pure function of one step to a tree of arrays."""
@@ -85,13 +105,14 @@ class RecordedRun(NamedTuple):
     """Hold what a recorder of one's own saw in T steps.
 
     `loss` has T + 1 entries as in `Run`, every array of `recorded` has T rows; `trained` and `state` are θ and the
-    state of the optimizer after the last step.
+    state of the optimizer after the last step, `base` as in `Run`.
     """
 
     loss: Float[Array, "steps"]
     recorded: Any
     trained: Any
     state: optax.OptState
+    base: Any = None
 
 
 @overload
@@ -103,6 +124,8 @@ def train(
     optimizer: Optimizer,
     steps: int,
     batches: Any = None,
+    *,
+    drift: Drift = 1.0,
 ) -> Run: ...
 
 
@@ -116,6 +139,7 @@ def train(
     steps: int,
     batches: Any = None,
     *,
+    drift: Drift = 1.0,
     record: Recorder,
 ) -> RecordedRun: ...
 
@@ -129,6 +153,7 @@ def train(
     steps: int,
     batches: Any = None,
     *,
+    drift: Drift = 1.0,
     record: Recorder | None = None,
 ) -> Run | RecordedRun:
     """Take `steps` steps of `optimizer` on θ ↦ ℓ(w(θ)), recording ‖Δw_Signal‖, ‖Δw_Drift‖ and their alignment with −g.
@@ -139,6 +164,10 @@ def train(
     step is that of the last batch. The function is traceable: vmap it over scalings, adapters or learning rates. Any
     optimizer of optax will do: one that asks for the loss beside the gradient (a line search, Polyak's rate, …) is
     given that of the step's batch, and the θ of optax.lookahead are its fast weights.
+
+    With `drift` c the update of w is ΔW_Signal + c·ΔW_Drift, exactly (Eq. 4): W₀ takes up (c − 1)·s ΔBΔA at every
+    step, and the optimizer moves θ as it would. 0 removes the drift, −1 turns it round, and `DriftNoise(key)` puts
+    noise of the same norm in its place.
 
     With `record`, a function of a `Step` to a tree of arrays, what it returns is recorded instead, one row a step:
 
@@ -156,36 +185,49 @@ def train(
     >>> run = train(loss, base, start, 1.0, optax.sgd(0.25), 2, record=lambda step: {"B": step.after["layer"].B[:, 0]})
     >>> run.recorded["B"].tolist()
     [[-0.25, -0.25], [-0.375, -0.375]]
+    >>> removed = train(loss, base, start, 1.0, optax.sgd(0.25), 2, drift=0.0)
+    >>> (removed.base["layer"] - base["layer"]).tolist()  # what the drift would have added, and did not
+    [[-0.0078125, -0.0078125], [-0.0078125, -0.0078125]]
 
-    Raises `InputError` for steps, an optimizer, adapters, a scaling, batches or a loss that do not fit.
+    Raises `InputError` for steps, an optimizer, adapters, a scaling, a drift, batches or a loss that do not fit.
     """
     steps = whole("steps", steps, 0)
     if record is None:
         recorder = all_signal if adapters is None else signal_and_drift
-        run = train(loss, base, adapters, scaling, optimizer, steps, batches, record=recorder)
-        return run.recorded._replace(loss=run.loss, trained=run.trained)
+        run = train(loss, base, adapters, scaling, optimizer, steps, batches, drift=drift, record=recorder)
+        return run.recorded._replace(loss=run.loss, trained=run.trained, base=run.base)
     if not callable(record):
         raise InputError(f"record: must be a function of a Step, as lambda step: step.after, got {shown(record)}")
     space = _full(base) if adapters is None else _low_rank(base, adapters, scaling)
+    replaced = _in_place_of(drift, adapters)
 
     on, last = _on_batches(loss, batches, steps)
-    check_loss(lambda weights: on(weights, last), space.weights(space.start))
+    check_loss(lambda weights: on(weights, last), space.weights(space.start, base))
     loop = loop_of(optimizer, space.start)
 
-    def step(carry: tuple[Any, optax.OptState], batch: Any) -> tuple[tuple[Any, optax.OptState], tuple[Array, Any]]:
-        theta, state = carry
-        weights = space.weights(theta)
+    def step(carry: tuple[Any, optax.OptState, Any], given: Any) -> tuple[tuple[Any, optax.OptState, Any], Any]:
+        (theta, state, moved), (batch, key) = carry, given
+        here = base if moved is None else moved
+        weights = space.weights(theta, here)
         value, gradient = jax.value_and_grad(on)(weights, batch)
         theta_gradient = jax.tree.map(lambda g, x: g.astype(x.dtype), space.pull_back(theta, gradient), theta)
-        extra = {"value": value, "grad": theta_gradient, "value_fn": lambda theta: on(space.weights(theta), batch)}
+        extra = {
+            "value": value,
+            "grad": theta_gradient,
+            "value_fn": lambda theta: on(space.weights(theta, here), batch),
+        }
         delta, state = loop.update(theta_gradient, state, theta, **extra)
         after = optax.apply_updates(theta, delta)
-        seen = record(Step(theta, weights, value, gradient, theta_gradient, delta, after, state, space.scaling))
-        return (after, state), (value, seen)
+        base_delta = None if replaced is None else replaced(delta, space.scaling, key)
+        moved = None if base_delta is None else {k: (W + base_delta[k]).astype(W.dtype) for k, W in here.items()}
+        seen = Step(theta, weights, value, gradient, theta_gradient, delta, after, state, space.scaling, base_delta)
+        return (after, state, moved), (value, record(seen))
 
-    start = space.start, loop.init(space.start)
-    (theta, state), (losses, recorded) = jax.lax.scan(step, start, batches, length=steps)
-    return RecordedRun(jnp.append(losses, on(space.weights(theta), last)), recorded, theta, state)
+    start = space.start, loop.init(space.start), None if replaced is None else dict(base)
+    keys = jax.random.split(drift.key, steps) if isinstance(drift, DriftNoise) else None
+    (theta, state, moved), (losses, recorded) = jax.lax.scan(step, start, (batches, keys), length=steps)
+    final = on(space.weights(theta, base if moved is None else moved), last)
+    return RecordedRun(jnp.append(losses, final), recorded, theta, state, moved)
 
 
 def signal_and_drift(step: Step) -> Run:
@@ -235,20 +277,6 @@ def pad_rank(adapters: Adapters, rank: int) -> dict[str, Adapter]:
     }
 
 
-def separate_rates(
-    for_A: optax.GradientTransformation, for_B: optax.GradientTransformation
-) -> optax.GradientTransformationExtraArgs:
-    """Join one optimizer for every A and another for every B into one (LoRA+ with a larger rate for B)."""
-    for name, optimizer in (("for_A", for_A), ("for_B", for_B)):
-        if not isinstance(optimizer, optax.GradientTransformation):
-            raise InputError(f"{name}: must be an optimizer of optax, as optax.adam(1e-3), got {shown(optimizer)}")
-
-    def labels(theta: Adapters) -> Any:
-        return {layer: adapter._replace(A="A", B="B") for layer, adapter in theta.items()}
-
-    return optax.partition({"A": for_A, "B": for_B}, labels)
-
-
 def _on_batches(loss: Callable[..., Array], batches: Any, steps: int) -> tuple[BatchLoss, Any]:
     """The loss as a function of (weights, batch), and the last batch."""
     if batches is None:
@@ -259,11 +287,41 @@ def _on_batches(loss: Callable[..., Array], batches: Any, steps: int) -> tuple[B
     return loss, jax.tree.map(lambda x: x[-1], batches)
 
 
+def _in_place_of(drift: Drift, adapters: Adapters | None) -> Callable[..., dict[str, Array]] | None:
+    """What W₀ takes up in a step, by (Δθ, s, key); None where the drift is the map's own. Raises `InputError`."""
+    if isinstance(drift, DriftNoise):
+        random_key("drift: the key of its noise", drift.key)
+        replaced: Callable[..., dict[str, Array]] | None = _noise_less_drift
+    elif not is_real(drift):
+        raise InputError(f"drift: must be a number, or DriftNoise(jax.random.key(seed)), got {shown(drift)}")
+    elif not isinstance(drift, Tracer) and not math.isfinite(drift):
+        raise InputError(f"drift: must be finite, got {shown(drift)}")
+    else:
+        ordinary = isinstance(drift, int | float) and drift == 1
+        replaced = None if ordinary else partial(_multiple_less_drift, drift)
+    if adapters is None and replaced is not None:
+        raise InputError(f"drift: there is none without adapters, got {shown(drift)}")
+    return replaced
+
+
+def _multiple_less_drift(c: float | Array, delta: Adapters, s: Mapping[str, Any], key: None) -> dict[str, Array]:
+    """(c − 1)·s ΔBΔA."""
+    return {k: (c - 1) * s[k] * (dB @ dA) for k, (dA, dB) in delta.items()}
+
+
+def _noise_less_drift(delta: Adapters, s: Mapping[str, Any], key: Key[Array, ""]) -> dict[str, Array]:
+    """N − s ΔBΔA with N of the direction of a Gaussian matrix and of the norm of s ΔBΔA."""
+    own = {k: s[k] * (dB @ dA) for k, (dA, dB) in delta.items()}
+    keys = dict(zip(own, jax.random.split(key, len(own)), strict=True))
+    noise = {k: jax.random.normal(keys[k], x.shape, x.dtype) for k, x in own.items()}
+    return {k: frobenius(x) / frobenius(noise[k]) * noise[k] - x for k, x in own.items()}
+
+
 class _Space(NamedTuple):
-    """The parameters θ that are trained: where they start, w(θ), and (θ, g) ↦ Jᵀg."""
+    """The parameters θ that are trained: where they start, w(θ, W₀), and (θ, g) ↦ Jᵀg."""
 
     start: Any
-    weights: Callable[[Any], dict[str, Array]]
+    weights: Callable[[Any, Weights], dict[str, Array]]
     pull_back: Callable[[Any, dict[str, Array]], Any]
     scaling: Mapping[str, float | Array]
 
@@ -274,7 +332,7 @@ def _low_rank(base: Weights, adapters: Adapters, scaling: Scaling) -> _Space:
     s = scalings(scaling, base)
     return _Space(
         start=dict(adapters),
-        weights=lambda theta: effective_weights(base, theta, s),
+        weights=lambda theta, base: effective_weights(base, theta, s),
         pull_back=lambda theta, gradient: adjoint_product(theta, gradient, s),
         scaling=s,
     )
@@ -283,7 +341,7 @@ def _low_rank(base: Weights, adapters: Adapters, scaling: Scaling) -> _Space:
 def _full(base: Weights) -> _Space:
     """θ = w."""
     check_matrices(base)
-    return _Space(start=dict(base), weights=lambda w: w, pull_back=lambda w, gradient: gradient, scaling={})
+    return _Space(start=dict(base), weights=lambda w, base: w, pull_back=lambda w, gradient: gradient, scaling={})
 
 
 def _total(norms: PerLayer) -> Array:

@@ -75,6 +75,8 @@ CALLS: dict[str, tuple[Callable, dict[str, Any]]] = {
     "kaiming_sigma": (sd.kaiming_sigma, {"d_in": 3}),
     "layer_views": (sd.layer_views, {"parts": PARTS, "adapters": THETA, "sigma_a": SCALES}),
     "mean_over_batches": (sd.mean_over_batches, {"loss_on_batch": lambda w, x: square(x), "batches": [X, X]}),
+    "frozen_A": (sd.frozen_A, {"optimizer": optax.sgd(0.1)}),
+    "one_factor_at_a_time": (sd.one_factor_at_a_time, {"optimizer": optax.sgd(0.1)}),
     "pad_rank": (sd.pad_rank, {"adapters": THETA, "rank": 2}),
     "separate_rates": (sd.separate_rates, {"for_A": optax.sgd(0.1), "for_B": optax.sgd(0.2)}),
     "shard_columns": (sd.shard_columns, {"operators": PARTS, "mesh": MESH, "axis": "x"}),
@@ -83,7 +85,8 @@ CALLS: dict[str, tuple[Callable, dict[str, Any]]] = {
     "trace": (sd.trace, {"op": np.eye(3)}),
     "train": (
         sd.train,
-        POINT | {"optimizer": optax.sgd(0.1), "steps": 2, "batches": None, "record": lambda step: step.loss},
+        POINT
+        | {"optimizer": optax.sgd(0.1), "steps": 2, "batches": None, "drift": 0.5, "record": lambda step: step.loss},
     ),
     "train in full": (sd.train, POINT | {"adapters": None, "optimizer": optax.sgd(0.1), "steps": 2}),
     "composed_loss": (composed_loss, POINT | {"scaling": SCALES}),

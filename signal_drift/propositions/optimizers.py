@@ -15,10 +15,11 @@ from jaxtyping import Array, Float
 from signal_drift.lora.adapters import Adapter, effective_weights
 from signal_drift.lora.updates import decompose_update
 from signal_drift.operators.operator import Point
+from signal_drift.optimizers import separate_rates
 from signal_drift.propositions.check import Check, exact, largest, worst
 from signal_drift.propositions.subject import Instance
 from signal_drift.propositions.updates import VANISHING_EPSILON
-from signal_drift.training import Step, separate_rates, train
+from signal_drift.training import Step, train
 
 Optimizer = Callable[[Array], optax.GradientTransformation]
 
