@@ -16,6 +16,7 @@ from experiments.curvature import (
     suppression,
 )
 from experiments.dynamics import (
+    drift_knockout,
     gauge_breaking,
     optimizer_gauge,
     readings,
@@ -51,6 +52,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
         update_scaling,
         signal_descent,
         stability,
+        drift_knockout,
         spectra_along_training,
         optimizer_gauge,
         gauge_breaking,

@@ -12,6 +12,7 @@ from experiments.claims import (
     algebra,
     compression,
     crossover,
+    drift,
     dynamics,
     powers,
     premise,
@@ -28,14 +29,33 @@ ORDER = (
     *("P3-trace", "P4-landscape", "P4-update", "L1-stability", "K1-alignment", "A1-sgd"),
     *("F8a-suppression", "F8b-trace-by-rank", "F8c-purification", "F8d-asymmetry"),
     *("F2a-trajectories", "F2b-drift-noise", "F2c-purity", "F1a-coupling", "F1b-paths", "F1c-square-root"),
-    *("V1", "V2", "T6-magnitudes", "V-protocol", "X1", "X2", "X3", "X4", "X5", "X6", "X7", "X13", "X14", "X16"),
+    *(
+        "V1",
+        "V2",
+        "T6-magnitudes",
+        "V-protocol",
+        "C1",
+        "C2",
+        "C3",
+        "C4",
+        "X1",
+        "X2",
+        "X3",
+        "X4",
+        "X5",
+        "X6",
+        "X7",
+        "X13",
+        "X14",
+        "X16",
+    ),
     "X16-best-alpha",
 )
 
 DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4", "X16")
 """Claims on expectations and trajectories that the checks of `signal_drift.propositions` hold on drawn problems too."""
 
-MODULES = (algebra, premise, traces, compression, spectra, powers, steps, dynamics, tuning, crossover, protocol)
+MODULES = (algebra, premise, traces, compression, spectra, powers, steps, dynamics, drift, tuning, crossover, protocol)
 
 
 def _extended(claim: Claim) -> Claim:

@@ -22,6 +22,7 @@ class Digits(Problem):
     angle: float = 45.0
     """Rotation of the digits, in degrees."""
 
+    reproduced: ClassVar[tuple[str, ...]] = ("drift_knockout",)
     tuning: ClassVar[Tuning | None] = Tuning()
 
     def __post_init__(self) -> None:

@@ -62,7 +62,7 @@ class MiniLM(Problem):
     """Texts of a training step."""
 
     reproduced: ClassVar[tuple[str, ...]] = (
-        *("layers", "spectra_at_scale", "is_it_curvature"),
+        *("layers", "spectra_at_scale", "is_it_curvature", "drift_knockout"),
         *("rates", "rank_law", "protocol_comparison"),
     )
     costly: ClassVar[bool] = True

@@ -18,6 +18,7 @@ class Teacher64(MLP):
     """d, inputs, outputs and hidden units of every layer."""
 
     paper: ClassVar[bool] = False
+    reproduced: ClassVar[tuple[str, ...]] = ("drift_knockout",)
     tuning: ClassVar[Tuning | None] = Tuning()
 
     @property
@@ -48,6 +49,7 @@ class Teacher256(Teacher64):
     width: int = 256
     """d, inputs, outputs and hidden units of every layer."""
 
+    reproduced: ClassVar[tuple[str, ...]] = ()
     tuning: ClassVar[Tuning | None] = Tuning(ranks=(1, 4, 16, 64), grid_ranks=(16,))
 
     @property
