@@ -17,8 +17,6 @@ from experiments.curvature import (
 )
 from experiments.dynamics import (
     drift_knockout,
-    gauge_breaking,
-    optimizer_gauge,
     readings,
     signal_descent,
     spectra_along_training,
@@ -26,6 +24,7 @@ from experiments.dynamics import (
     trajectories,
     update_scaling,
 )
+from experiments.gauge import gauge_breaking, optimizer_gauge
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem

@@ -39,7 +39,7 @@ LIBRARY: dict[str, set[str]] = {
     "__main__": BASICS | {"peft", "text_audit"},
 }
 BOTTOM = {"lab", "analysis", "problems"}
-SUBJECTS = {"curvature", "dynamics", "tuning", "benchmark"}
+SUBJECTS = {"curvature", "dynamics", "gauge", "tuning", "benchmark"}
 DOORS = {"reproduce", "rerun", "verify", "keep", "error_rates"}
 EXPERIMENTS: dict[str, set[str]] = {
     "__init__": set(),

@@ -6,11 +6,10 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import Estimate, certified_between, geometric_mean_of, mean_of
-from experiments.claims.controls import weakest
 from experiments.claims.traces import AT_START, LAYERS, MLP, SUPPRESSION
 from experiments.curvature import layers, suppression
 from experiments.ledger.claim import Claim, Evidence, Reading
-from experiments.ledger.verdict import MAGNITUDE, Finding, below, magnitude
+from experiments.ledger.verdict import MAGNITUDE, Finding, below, magnitude, weakest
 
 TENFOLD = MAGNITUDE**2
 """A law that is two margins off one that is asked to hold in order of magnitude."""

@@ -7,10 +7,9 @@ import xarray as xr
 
 from experiments.analysis.intervals import Estimate, certified_between, exponents, geometric_mean_of, mean_of
 from experiments.claims.bounds import distance, ends_of
-from experiments.claims.controls import weakest
 from experiments.curvature import asymmetric_scaling, at_scale
 from experiments.ledger.claim import Claim, Evidence, Reading
-from experiments.ledger.verdict import EXPONENT, FRACTION, Finding, at_most, equal, power
+from experiments.ledger.verdict import EXPONENT, FRACTION, Finding, at_most, equal, power, weakest
 
 STATED = {"signal": 2.0, "drift": 1.0}
 """The exponents of α that the paper states."""

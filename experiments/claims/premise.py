@@ -17,11 +17,10 @@ from experiments.claims.bounds import (
     searched,
     uncertified,
 )
-from experiments.claims.controls import weakest
 from experiments.curvature import at_scale, purification, residual_curvature
 from experiments.curvature.residual_curvature import LABEL
 from experiments.ledger.claim import Claim, Evidence, Reading
-from experiments.ledger.verdict import FRACTION, Band, Finding, at_least
+from experiments.ledger.verdict import FRACTION, Band, Finding, at_least, weakest
 
 DEFINITE = 2 * FRACTION
 """λmin/λmax of a wrong law that is two margins off one of 0."""

@@ -20,10 +20,9 @@ from experiments.claims.bounds import (
     not_negative_by_ends,
     searched,
 )
-from experiments.claims.controls import weakest
 from experiments.curvature import at_scale, is_it_curvature, purification
 from experiments.ledger.claim import OWN, Claim, Evidence, Reading
-from experiments.ledger.verdict import FRACTION, Band, Finding, at_least, at_most, below
+from experiments.ledger.verdict import FRACTION, Band, Finding, at_least, at_most, below, weakest
 
 SEARCH = 1e-9
 """What a search to 100·√n·ε of the norm leaves open, at any n below 10⁸."""

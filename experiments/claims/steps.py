@@ -8,11 +8,12 @@ import xarray as xr
 from experiments.analysis.divergence import CRITERIA
 from experiments.analysis.intervals import exactly_known, geometric_mean_of
 from experiments.claims.dynamics import APP_E, TRAJECTORIES
-from experiments.dynamics import gauge_breaking, optimizer_gauge, signal_descent, stability, update_scaling
+from experiments.dynamics import signal_descent, stability, update_scaling
 from experiments.dynamics import trajectories as dynamics
 from experiments.dynamics.eta_against_alpha import FAMILIES, Families, purity, ratio_over_x14, slope
 from experiments.dynamics.one_step import FORGETFUL, OPTIMIZERS, READ_OFF
 from experiments.dynamics.update_scaling import fitted
+from experiments.gauge import gauge_breaking, optimizer_gauge
 from experiments.ledger.claim import OWN, Claim, Evidence, Reading
 from experiments.ledger.verdict import (
     MAGNITUDE,

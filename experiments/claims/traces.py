@@ -21,7 +21,6 @@ from experiments.analysis.intervals import (
     mean_of,
     quotient_of,
 )
-from experiments.claims.controls import weakest
 from experiments.curvature import layers, suppression
 from experiments.curvature.trace_law import Traces
 from experiments.ledger.claim import Claim, Evidence, Reading
@@ -35,6 +34,7 @@ from experiments.ledger.verdict import (
     equal,
     magnitude,
     power,
+    weakest,
 )
 
 EPS = float(np.finfo(float).eps)

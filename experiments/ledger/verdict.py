@@ -35,6 +35,12 @@ MAGNITUDE = 10**0.5
 """Of the same order of magnitude: nearer to it than to ten times or a tenth of it."""
 
 
+DECADES = 15.0
+"""Levels are told apart down to 10⁻¹⁵, where 1 − level is still another number than 1."""
+HALVINGS = 20
+"""Bisections of the exponent of the level."""
+
+
 class Band(NamedTuple):
     """Hold the values a statement allows, both ends included, and why it ends there.
 
@@ -222,3 +228,24 @@ def seeds_needed(finding: Finding, confidence: float) -> int | None:
     halves = [interval.high - interval.mean if x > interval.mean else interval.mean - interval.low for x in edges]
     wider = max(half / abs(x - interval.mean) for half, x in zip(halves, edges, strict=True))
     return int(np.ceil(n * max(wider**2, 1.0)))
+
+
+def weakest(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the finding that lies least apart from its band, the first of equals; none of none."""
+    return [min(findings, key=apartness)] if findings else []
+
+
+def apartness(finding: Finding) -> float:
+    """Compute −log₁₀ of the lowest level at which the interval lies apart from the band; 0 where it does at none.
+
+    Infinite for what lies apart without sampling error.
+    """
+    if not finding.known or not finding.apart(0.0):
+        return 0.0
+    if finding.estimate.n == 0:
+        return float("inf") if finding.apart(1 - ERROR) else 0.0
+    low, high = 0.0, DECADES
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if finding.apart(1 - 10**-middle) else (low, middle)
+    return low

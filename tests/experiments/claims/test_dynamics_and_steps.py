@@ -6,8 +6,9 @@ import xarray as xr
 
 from experiments.claims import dynamics as trajectories
 from experiments.claims import steps
-from experiments.dynamics import optimizer_gauge, signal_descent
+from experiments.dynamics import signal_descent
 from experiments.dynamics.eta_against_alpha import Families
+from experiments.gauge import optimizer_gauge
 from experiments.ledger.verdict import Finding, decide
 from experiments.problems import PROBLEMS
 

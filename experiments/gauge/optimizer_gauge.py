@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import mean_of
-from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, gauge, trajectory
+from experiments.gauge.runs import FLOOR, Knobs, Runs, distance, gauge, trajectory
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from signal_drift import plotting
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.analysis.intervals import certified_between, exactly_known, mean_of
-from experiments.claims.controls import apartness, weakest
-from experiments.ledger.verdict import Finding, at_most
+from experiments.ledger.verdict import Finding, apartness, at_most, weakest
 
 BAND = at_most(0.0, "a band")
 

@@ -8,9 +8,9 @@ import optax
 import pytest
 
 import signal_drift as sd
-from experiments.dynamics import gauge_breaking, optimizer_gauge
-from experiments.dynamics.gauge_runs import Knobs, distance, gauge, trajectory
-from experiments.dynamics.optimizer_gauge import EXACT, FALSE, INEXACT, YARDSTICK
+from experiments.gauge import gauge_breaking, optimizer_gauge
+from experiments.gauge.optimizer_gauge import EXACT, FALSE, INEXACT, YARDSTICK
+from experiments.gauge.runs import Knobs, distance, gauge, trajectory
 from experiments.lab.runner import results
 from experiments.problems import PROBLEMS
 

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import exponents, mean_of
-from experiments.dynamics.gauge_runs import FLOOR, Knobs, Runs, distance, trajectory
+from experiments.gauge.runs import FLOOR, Knobs, Runs, distance, trajectory
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from signal_drift import plotting
 
