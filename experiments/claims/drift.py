@@ -18,6 +18,7 @@ from experiments.dynamics.drift_knockout import (
     NOISE,
     ORDINARY,
     REMOVED,
+    WORDS,
     Config,
     calmer,
     descending,
@@ -35,13 +36,13 @@ SIDE = 0.1
 
 def raises_limit(config: Config, data: xr.Dataset, arm: str = REMOVED, meaning: str = "stable") -> list[Finding]:
     """Judge by what factor an arm raises the limit of η."""
-    name = f"limit of η, {drift_knockout.described(arm)}, over that of the drift as it is"
+    name = f"limit of η, {WORDS.get(arm, arm)}, over that of the drift as it is"
     return [Finding(name, at_least(1.1, TENTH), raised(data, arm, meaning))]
 
 
 def calms(config: Config, data: xr.Dataset, arm: str = REMOVED) -> list[Finding]:
     """Judge by what factor an arm lowers the jitter of the loss at large η."""
-    name = f"jitter of the loss at η ≥ {LARGE:g}·η₀, {drift_knockout.described(arm)}, over that of the drift as it is"
+    name = f"jitter of the loss at η ≥ {LARGE:g}·η₀, {WORDS.get(arm, arm)}, over that of the drift as it is"
     return [Finding(name, at_most(0.9, TENTH), calmer(data, arm))]
 
 

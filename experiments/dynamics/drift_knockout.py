@@ -35,6 +35,8 @@ MULTIPLES = {ORDINARY: 1.0, REMOVED: 0.0, "turned": -1.0, "fourfold": 4.0, MIRRO
 """c of the arms in which the drift is multiplied; the mirrored one starts from −A and is the first one, bit for bit."""
 ARMS = (ORDINARY, REMOVED, "turned", "fourfold", NOISE, "one factor at a time", FROZEN, MIRRORED)
 """What becomes of the drift; the last, a placebo, is for the controls."""
+WORDS = {arm: f"drift {arm}" for arm in ARMS[:4]} | {NOISE: "noise for drift", MIRRORED: "started from −A"}
+"""What an arm is called where its own name would not do."""
 PATHS = (ORDINARY, REMOVED, FROZEN)
 """Arms in which α is multiplied too, at η₀."""
 LIMITS = ("stable", "diverges")
@@ -234,15 +236,6 @@ def _alone(delta: Adapters, factor: str) -> dict[str, sd.Adapter]:
     }
 
 
-def described(arm: str) -> str:
-    """Name an arm for a reader: drift removed, but A frozen."""
-    return (
-        f"drift {arm}"
-        if arm in {REMOVED, ORDINARY, "turned", "fourfold"}
-        else {NOISE: "noise for drift", MIRRORED: "started from −A"}.get(arm, arm)
-    )
-
-
 def raised(data: xr.Dataset, arm: str, meaning: str = "stable") -> Estimate:
     """Divide the limit of η in an arm by that of the ordinary run, seed by seed."""
     here = data.limit.sel(meaning=meaning)
@@ -283,7 +276,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         *(_limit_row(data, arm, meaning) for meaning in LIMITS for arm in config.arms),
         *(
             Row(
-                f"C2   jitter of the loss over that of the ordinary run, η ≥ {LARGE:g}·η₀, {described(arm)}",
+                f"C2   jitter of the loss over that of the ordinary run, η ≥ {LARGE:g}·η₀, {WORDS.get(arm, arm)}",
                 *_cells(stated, x),
             )
             for arm in config.arms
@@ -308,7 +301,7 @@ def _cells(stated: str, estimate: Estimate) -> tuple[str, str, str]:
 def _limit_row(data: xr.Dataset, arm: str, meaning: str) -> Row:
     words = {"stable": "largest η/η₀ at which a run is stable", "diverges": "smallest η/η₀ from which it diverges"}
     value, interval = geometric_mean_of(data.limit.sel(arm=arm, meaning=meaning).values).cells("out of reach")
-    return Row(f"C1   {words[meaning]}, {described(arm)}", "–", value, interval)
+    return Row(f"C1   {words[meaning]}, {WORDS.get(arm, arm)}", "–", value, interval)
 
 
 def _descent_rows(data: xr.Dataset, m: float) -> list[Row]:
@@ -337,14 +330,14 @@ def better_step(data: xr.Dataset, probe: str) -> xr.DataArray:
 
 def _asymmetry_row(data: xr.Dataset, path: str) -> Row:
     depth = mean_of(asymmetry(data, path))
-    name = f"C4   ln of the deepest final loss over α, over that over η, {described(path)}"
+    name = f"C4   ln of the deepest final loss over α, over that over η, {WORDS.get(path, path)}"
     return Row(name, "0 (X9)" if path == FROZEN else "–", *depth.cells("not finite"))
 
 
 def _behaviour_row(data: xr.Dataset, arm: str, m: float) -> Row:
     here = data.loss.sel(arm=arm, multiplier=m)
     level = geometric_mean_of(final(here).values)
-    name = f"     {described(arm)}, {run_label('η', m)}: behaviour; final / initial loss"
+    name = f"     {WORDS.get(arm, arm)}, {run_label('η', m)}: behaviour; final / initial loss"
     value, interval = level.cells("not finite")
     return Row(name, "–", f"{counted(per_run(classify, here))}; {value}", interval)
 
@@ -375,7 +368,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
             panel.fill_between(data.time, y.min("seed"), y.max("seed"), color=color, alpha=0.15, lw=0)
             panel.plot(data.time, y.isel(seed=0), color=color, lw=1.3, label=run_label("η", m))
         panel.axhline(1, lw=1, color="#777777")
-        panel.set(yscale="log", xlabel="step", title=described(arm))
+        panel.set(yscale="log", xlabel="step", title=WORDS.get(arm, arm))
         panel.sharey(axes[0])
     for panel in axes[len(shown) :]:
         panel.set_visible(False)
@@ -397,7 +390,7 @@ def _limits_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
         values = data.limit.sel(meaning=meaning, arm=arms).transpose("arm", "seed")
         left.plot(values, y, alpha=0.25, ms=4, **style)
         left.plot(np.exp(np.log(values).mean("seed")), y, ms=9, label=word, **style)
-    left.set_yticks(range(len(arms)), [described(arm) for arm in arms])
+    left.set_yticks(range(len(arms)), [WORDS.get(arm, arm) for arm in arms])
     left.invert_yaxis()
     left.set(xscale="log", xlabel="η / η₀", title="(a) limits of η; further right: more stable")
     left.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
@@ -418,7 +411,7 @@ def _limits_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
         right.plot(np.full(len(values), x), values, "o", color=plotting.COLOR["lora"], alpha=0.25, ms=4)
         right.plot(x, values.mean(), "o", color=plotting.COLOR["lora"], ms=9)
     right.axhline(0, ls="--", color=plotting.COLOR["prediction"])
-    right.set_xticks(range(len(PATHS)), [described(path) for path in PATHS])
+    right.set_xticks(range(len(PATHS)), [WORDS.get(path, path) for path in PATHS])
     right.set(ylabel="ln(deepest loss over α / over η)", title="(c) α against η; 0: exchangeable")
     right.set_xlim(-0.5, len(PATHS) - 0.5)
     return figure
@@ -427,8 +420,8 @@ def _limits_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 CAPTIONS = {
     "drift_knockout": (
         "Loss along training over η, with the drift as it is and with it removed, turned round, multiplied or replaced "
-        "by noise of its norm, and in two ways of training that have none; one seed, and the range of all. If the drift "
-        "made a large η oscillate, the second panel would be calm."
+        "by noise of its norm, and in two ways of training that have none; one seed, and the range of all. Did the "
+        "drift make a large η oscillate, the second panel would be calm."
     ),
     "drift_knockout_limits": (
         "Up to which η a run is stable and from which it diverges, by what becomes of the drift (a); at how many steps "

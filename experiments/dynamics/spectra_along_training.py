@@ -3,7 +3,8 @@
 Adam steps by −η P⁻¹m, m an average of gradients with β₁ and P = (1 − β₁ᵗ)(√v̂ + ε) after t steps. With P held, descent
 with such an m on a quadratic of Hessian H is stable up to λmax[P^{-1/2} H P^{-1/2}] = 2(1 + β₁)/((1 − β₁)η), 38/η at
 β₁ = 0.9 (Cohen et al., Adaptive Gradient Methods at the Edge of Stability, 2022, arXiv 2207.14484). Gradient descent's
-2/η (L1) is not Adam's edge. A run is made once, in float64, and looked at on its way.
+2/η (L1) is not Adam's edge. A run is made once, in float64, and looked at on its way. Each η-scaled run is made again
+with its drift removed at every step, from the same start: what is then at the edge is not there because of the drift.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from signal_drift.lora.adapters import Adapters
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """β₁, β₂ and ε of Adam, optax's defaults."""
+REMOVED = ", drift removed"
+"""How the name of a run without drift ends."""
 EDGE = 2 * (1 + BETA_1) / (1 - BETA_1)
 """Where momentum on the preconditioned quadratic becomes unstable, in units of 1/η."""
 
@@ -59,14 +62,16 @@ class Config(Setting):
     def runs(self) -> dict[str, tuple[float, float]]:
         """Return (η, α) of every trajectory."""
         eta = {run_label("η", m): (m * self.learning_rate, 1.0) for m in self.eta_multipliers}
-        return eta | {run_label("α", m): (self.learning_rate, m) for m in self.alpha_multipliers}
+        alpha = {run_label("α", m): (self.learning_rate, m) for m in self.alpha_multipliers}
+        return eta | alpha | {f"{run}{REMOVED}": rates for run, rates in eta.items()}
 
 
 class State(NamedTuple):
-    """Hold a trajectory after t steps: θ, and Adam's running mean v of squared gradients, of the shape of θ."""
+    """Hold a trajectory after t steps: θ, Adam's running mean v of squared gradients, and W₀ if it has moved."""
 
     theta: Any
     second: Any
+    base: Any
 
 
 def points(config: Config) -> list[Point]:
@@ -78,14 +83,19 @@ def measure(config: Config, seed: int, run: str) -> xr.Dataset:
     problem, (eta, alpha) = config.problem, config.runs()[run]
     drawn, start, s = problem.draw(seed), problem.adapters(seed), problem.scaling(alpha)
     training = problem.training(seed, config.steps)
-    loss, states = _adam(training.loss, drawn.base, start, s, eta, training.batches, steps=config.steps)
+    removed = run.endswith(REMOVED)
+    rates = s, eta, training.batches
+    loss, states = _adam(training.loss, drawn.base, start, *rates, removed=removed, steps=config.steps)
     steps = list(range(config.every, config.steps + 1, config.every))
 
     def after(t: int) -> State:
         return jax.tree.map(lambda x: x[t - 1], states)
 
-    sharpness = [_preconditioned(config, drawn, after(t), s, t) for t in steps]
-    ends = [_ends(config, drawn, after(t).theta if t else start, s) for t in config.looks]
+    def there(t: int) -> Drawn:
+        return drawn._replace(base=after(t).base) if removed and t else drawn
+
+    sharpness = [_preconditioned(config, there(t), after(t), s, t) for t in steps]
+    ends = [_ends(config, there(t), after(t).theta if t else start, s) for t in config.looks]
     return xr.concat(ends, xr.IndexVariable("look", list(config.looks))).assign(
         loss=("time", np.asarray(loss)),
         preconditioned=("step", [found.values[0] for found in sharpness]),
@@ -96,17 +106,29 @@ def measure(config: Config, seed: int, run: str) -> xr.Dataset:
     )
 
 
-@partial(jax.jit, static_argnames="steps")
+@partial(jax.jit, static_argnames=("removed", "steps"))
 def _adam(
-    loss: Partial, base: dict[str, Array], start: Adapters, s: float, eta: float, batches: Any, *, steps: int
+    loss: Partial,
+    base: dict[str, Array],
+    start: Adapters,
+    s: float,
+    eta: float,
+    batches: Any,
+    *,
+    removed: bool,
+    steps: int,
 ) -> tuple[Array, State]:
     """Return the loss before every step and after the last, and the state after every step."""
     optimizer = optax.adam(eta, b1=BETA_1, b2=BETA_2, eps=EPSILON)
 
     def record(step: sd.Step) -> State:
-        return State(step.after, optax.tree.get(step.state, "nu"))
+        moved = None
+        if step.base_delta is not None:
+            moved = {k: step.weights[k] - s * (B @ A) + step.base_delta[k] for k, (A, B) in step.theta.items()}
+        return State(step.after, optax.tree.get(step.state, "nu"), moved)
 
-    run = sd.train(loss, base, start, s, optimizer, steps, batches, record=record)
+    drift = 0.0 if removed else 1.0
+    run = sd.train(loss, base, start, s, optimizer, steps, batches, drift=drift, record=record)
     return run.loss, run.recorded
 
 
@@ -276,15 +298,17 @@ def _looks_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 
 
 def _styles(config: Config) -> dict[str, dict[str, Any]]:
+    """As in F2, and the runs without drift dotted, in the colour of those with it."""
     names = [run_label("η", m) for m in config.eta_multipliers], [run_label("α", m) for m in config.alpha_multipliers]
-    return run_styles(*names)
+    styles = run_styles(*names)
+    return styles | {f"{run}{REMOVED}": {**styles[run], "ls": ":", "marker": "D"} for run in names[0]}
 
 
 CAPTIONS = {
     "spectra_along_training": (
         "λmax of the Hessian as Adam's preconditioner sees it, over Adam's edge 2(1 + β₁)/((1 − β₁)η) (Cohen et "
         "al. 2022), median and range over seeds: L1 expects oscillations where a run reaches the line, and lower "
-        "is more stable."
+        "is more stable. Dotted: the same run with its drift removed at every step."
     ),
     "drift_along_training": (
         "Negative curvature of H_LoRA (left) and the size of H_Drift beside H_Signal (right) at a few steps: the "

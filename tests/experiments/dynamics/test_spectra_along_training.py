@@ -82,3 +82,42 @@ def test_one_run_is_recorded_on_its_way(measured):
         assert float(measured.loss[t]) == pytest.approx(float(loss), rel=1e4 * EPS)
         delta, state = optimizer.update(gradient, state)
         theta = optax.apply_updates(theta, delta)
+
+
+def test_without_drift_the_hessian_is_that_of_the_weights_that_the_signal_alone_has_reached():
+    """Adam by hand, w followed by itself: w ← w + s(BΔA + ΔB A); at the w of the run with its drift it is another."""
+    problem, t = QUICK.problem, 6
+    drawn, s, eta = problem.draw(1), problem.scaling(1.0), 64 * QUICK.learning_rate
+    theta, unravel = ravel_pytree(problem.adapters(1))
+    w, flat_to_weights = ravel_pytree(drawn.base)
+
+    @jax.jit
+    def signal(theta, delta):
+        return jax.jvp(lambda x: ravel_pytree(sd.effective_weights(drawn.base, unravel(x), s))[0], (theta,), (delta,))[
+            1
+        ]
+
+    @jax.jit
+    def pulled(theta, w):
+        G = jax.grad(lambda w: drawn.loss(flat_to_weights(w)))(w)
+        return jax.vjp(lambda x: ravel_pytree(sd.effective_weights(drawn.base, unravel(x), s))[0], theta)[1](G)[0]
+
+    m = v = jnp.zeros_like(theta)
+    for i in range(1, t + 1):
+        g = pulled(theta, w)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        delta = -eta * m / (1 - 0.9**i) / (jnp.sqrt(v / (1 - 0.999**i)) + 1e-8)
+        theta, w = theta + delta, w + signal(theta, delta)
+    P = (1 - 0.9**t) * (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)
+
+    def top(w):
+        """At θ with the W₀ that makes w."""
+        rest = w - ordinary(theta)
+        H = jax.hessian(lambda x: drawn.loss(flat_to_weights(ordinary(x) + rest)))(theta)
+        return float(np.linalg.eigvalsh(np.asarray(H) / np.sqrt(np.outer(P, P)))[-1])
+
+    found = along.measure(QUICK, 1, "64·η₀, drift removed")
+    expected = top(w)
+    slack = float(found.preconditioned_reach.sel(step=t)) + 1e-6 * expected
+    assert abs(float(found.preconditioned.sel(step=t)) - expected) <= slack
+    assert abs(top(ordinary(theta)) - expected) > slack
