@@ -120,15 +120,21 @@ MUTANTS = {
         partial(update_parts, lambda delta, s, drift: s * abs(delta.B) @ delta.A),
         {"P1-update", "P2-drift-alignment"},  # of either sign or of one, it is bilinear
     ),
-    "1/r forgotten": Mutant("signal_drift.hessians.decomposition", "signal_hessian", without_rank, {"P1-hessian"}),
+    "1/r forgotten": Mutant(
+        "signal_drift.hessians.decomposition", "signal_hessian", without_rank, {"P1-hessian", "X10"}
+    ),
     "1/r forgotten, from B = 0": Mutant(
-        "signal_drift.hessians.decomposition", "signal_hessian", without_rank, {"P1-hessian", "X2", *TRACE}, begins=True
+        "signal_drift.hessians.decomposition",
+        "signal_hessian",
+        without_rank,
+        {"P1-hessian", "X2", "X10", *TRACE},
+        begins=True,
     ),
     "α for α², from B = 0": Mutant(
         "signal_drift.hessians.decomposition",
         "signal_hessian",
         linear_in_alpha,
-        {"P1-hessian", "P4-landscape", "X2", "X16", *TRACE},
+        {"P1-hessian", "P4-landscape", "X2", "X10", "X16", *TRACE},
         begins=True,
     ),
     "A transposed where square": Mutant(
@@ -158,7 +164,7 @@ MUTANTS = {
         "signal_drift.propositions.closed_forms",
         "suppression",
         lambda r, s, sigma: suppression(r, s, sigma) * r,
-        {"P3-trace"},
+        {"P3-trace", "X8"},
         begins=True,
     ),
     "α_base without the root": Mutant(
@@ -179,6 +185,10 @@ MUTANTS = {
         begins=True,
     ),
     "Adam with an ε that matters": Mutant(
-        "signal_drift.propositions.optimizers", "ADAM", lambda rate: optax.adam(rate, eps=1e-8), {"X4"}, begins=True
+        "signal_drift.propositions.optimizers",
+        "ADAM",
+        lambda rate: optax.adam(rate, eps=1e-8),
+        {"X4", "X9"},
+        begins=True,
     ),
 }

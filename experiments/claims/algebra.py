@@ -1,4 +1,4 @@
-"""Judge the claims that are algebra: P1, P2, P4-landscape, X1, X2, X5–X7, wherever their assumptions are met."""
+"""Judge the claims that are algebra: P1, P2, P4-landscape, X1, X2, X5–X10, wherever their assumptions are met."""
 
 from functools import partial
 
@@ -211,5 +211,32 @@ CLAIMS = [
         OWN,
         "J Jᵀ = s²(AᵀA ⊗ I + I ⊗ BBᵀ), columns stacked.",
         r"J J^\top = s^2 (A^\top A \otimes I + I \otimes B B^\top)",
+    ),
+    _claim(
+        "X8",
+        OWN,
+        "From B = 0 the first step of Adam or sign descent has, over Gaussian A, E‖ΔW₁‖_F² = "
+        "α²(σ_A²/r)[1 + 2(r − 1)/(π d_in)]·‖ΔW_FFT‖_F², and E⟨ΔW₁, −G⟩ = α σ_A √(2/π) η Σ_o ‖g_o‖₂, in which r is not.",
+        r"E\|\Delta W_1\|_F^2 = \alpha^2\tfrac{\sigma_A^2}{r}"
+        r"\left[1 + \tfrac{2(r-1)}{\pi d_{in}}\right] \|\Delta W_{FFT}\|_F^2",
+        "B = 0",
+        "no entry of G is 0",
+        "Gaussian A",
+    ),
+    _claim(
+        "X9",
+        OWN,
+        "With A frozen (LoRA-FA) w is linear in B, there is no drift, and from B = 0 α×c is η×c under Adam with ε → 0.",
+        r"\Delta A = 0:\; H_{\mathrm{Drift}} = 0,\; (c\alpha, \eta) \sim (\alpha, c\eta)",
+        "B = 0 at the start",
+        "Adam with ε → 0",
+    ),
+    _claim(
+        "X10",
+        OWN,
+        "Tr H_Signal = s² Σ_l [Tr(A_l M_l A_lᵀ) + Tr(B_lᵀ N_l B_l)] for any B, N_l = Σ_i H_ℓ[(·,i), (·,i)].",
+        r"\operatorname{Tr} H_{\mathrm{Signal}} = s^2 \sum_l"
+        r" [\operatorname{Tr}(A_l M_l A_l^\top) + \operatorname{Tr}(B_l^\top N_l B_l)]",
+        "H_ℓ ≠ 0",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Check P1–P4, L1, K1 and X1–X7, the statements about matrices and updates, on drawn problems, each with its control.
+"""Check P1–P4, L1, K1 and X1–X10, the statements about matrices and updates, on drawn problems, each with its control.
 
 Each statement of `signal_drift.propositions` is held against quadratics, regressions, classifiers and attention with
 everything drawn at random, and against a problem itself, over α and at B = 0 and away from it: the MLP of App. E at a

@@ -28,11 +28,23 @@ from signal_drift.propositions.matrices import (
     signal_is_quadratic_in_alpha,
     signal_is_semidefinite,
 )
-from signal_drift.propositions.optimizers import adam_has_a_gauge, alpha_is_the_rate_of_B, first_step_has_no_drift
+from signal_drift.propositions.optimizers import (
+    adam_has_a_gauge,
+    alpha_is_the_rate_of_B,
+    first_step_has_a_descent,
+    first_step_has_a_size,
+    first_step_has_no_drift,
+    frozen_A_makes_alpha_the_rate,
+)
 from signal_drift.propositions.random_problems import KINDS, instance_of, random_instance
 from signal_drift.propositions.stability import critical_rate_is_two_over_lambda_max
 from signal_drift.propositions.subject import Instance
-from signal_drift.propositions.traces import signal_trace_is_quadratic_in_A, trace_is_preserved, trace_shrinks
+from signal_drift.propositions.traces import (
+    signal_trace_is_quadratic_in_A,
+    signal_trace_is_quadratic_in_both,
+    trace_is_preserved,
+    trace_shrinks,
+)
 from signal_drift.propositions.updates import (
     UPDATE_RULES,
     VANISHING_EPSILON,
@@ -64,7 +76,10 @@ __all__ = [
     "drift_is_indefinite",
     "drift_spectrum",
     "failures",
+    "first_step_has_a_descent",
+    "first_step_has_a_size",
     "first_step_has_no_drift",
+    "frozen_A_makes_alpha_the_rate",
     "gauge_directions",
     "gauss_newton_is_semidefinite",
     "hessian_splits",
@@ -76,6 +91,7 @@ __all__ = [
     "signal_is_quadratic_in_alpha",
     "signal_is_semidefinite",
     "signal_trace_is_quadratic_in_A",
+    "signal_trace_is_quadratic_in_both",
     "trace_is_preserved",
     "trace_shrinks",
     "update_has_no_remainder",
@@ -106,6 +122,10 @@ PROPOSITIONS: list[Callable[[Instance], Check]] = [
     gauge_directions,
     gauss_newton_is_semidefinite,
     jacobian_gram,
+    first_step_has_a_size,
+    first_step_has_a_descent,
+    frozen_A_makes_alpha_the_rate,
+    signal_trace_is_quadratic_in_both,
 ]
 
 MATRIX_FREE: list[Callable[[Instance], Check]] = [
@@ -116,6 +136,7 @@ MATRIX_FREE: list[Callable[[Instance], Check]] = [
     first_step_has_no_drift,
     adam_has_a_gauge,
     alpha_is_the_rate_of_B,
+    frozen_A_makes_alpha_the_rate,
 ]
 
 

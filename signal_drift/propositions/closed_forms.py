@@ -21,12 +21,22 @@ def suppression(rank: int, scaling: float, sigma_a: float) -> float:
 
 def task_grams(task: Float[Array, "D D"], base: Weights) -> dict[str, Array]:
     """Sum M_l = Σ_o H_ℓ[(o,·), (o,·)] of shape (d_in, d_in) for every layer, from the dense H_ℓ (X2)."""
-    grams, start = {}, 0
+    return {layer: jnp.einsum("oioj->ij", block) for layer, block in _blocks(task, base).items()}
+
+
+def row_grams(task: Float[Array, "D D"], base: Weights) -> dict[str, Array]:
+    """Sum N_l = Σ_i H_ℓ[(·,i), (·,i)] of shape (d_out, d_out) for every layer, from the dense H_ℓ (X10)."""
+    return {layer: jnp.einsum("oipi->op", block) for layer, block in _blocks(task, base).items()}
+
+
+def _blocks(task: Float[Array, "D D"], base: Weights) -> dict[str, Array]:
+    """The diagonal block of H_ℓ of every layer, with the axes (d_out, d_in, d_out, d_in)."""
+    blocks, start = {}, 0
     for layer, W0 in sorted(base.items()):
         block = task[start : start + W0.size, start : start + W0.size]
-        grams[layer] = jnp.einsum("oioj->ij", block.reshape(W0.shape * 2))
+        blocks[layer] = block.reshape(W0.shape * 2)
         start += W0.size
-    return grams
+    return blocks
 
 
 def signal_trace(grams: Grams, adapters: Adapters, scaling: Scaling) -> Float[Array, ""]:
@@ -52,6 +62,19 @@ def signal_trace_deviation(
     sigma = per_layer("sigma_a", sigma_a, grams)
     layers = [2 * r[k] * (float(s[k]) * sigma[k]) ** 4 * float(jnp.sum(M**2)) for k, M in grams.items()]
     return float(np.sqrt(sum(layers)))
+
+
+def first_step_size(rank: int, scaling: float, sigma_a: float, d_in: int) -> float:
+    """Return E‖ΔW₁‖_F²/‖ΔW_FFT‖_F² = α²(σ_A²/r)·[1 + 2(r − 1)/(π d_in)] of a first sign step from B = 0 (X8).
+
+    Over Gaussian A at a fixed G without zero rows, beside a sign step of full fine-tuning in which no entry rests.
+    """
+    return suppression(rank, scaling, sigma_a) * (1 + 2 * (rank - 1) / (np.pi * d_in))
+
+
+def first_step_descent(gradient: Float[Array, "d_out d_in"], alpha: float, sigma_a: float) -> float:
+    """Return E⟨ΔW₁, −G⟩/η = α σ_A √(2/π) Σ_o ‖g_o‖₂ of that step, g_o the rows of G: r does not enter (X8)."""
+    return alpha * sigma_a * float(np.sqrt(2 / np.pi) * np.sum(np.linalg.norm(np.asarray(gradient), axis=1)))
 
 
 def drift_eigenvalues(gradient: Weights, adapters: Adapters, scaling: Scaling) -> Float[np.ndarray, "p"]:

@@ -1,4 +1,4 @@
-"""Checks Tr H_Signal at B = 0: in expectation over A (P3-trace, K1-alignment) and for every A (X2)."""
+"""Checks Tr H_Signal: at B = 0 in expectation over A (P3-trace, K1-alignment), for every A (X2), and any B (X10)."""
 
 import zlib
 from collections.abc import Mapping
@@ -56,6 +56,24 @@ def signal_trace_is_quadratic_in_A(x: Instance) -> Check:
         rounding(p, p * x.hessian_scale),
         control=("half of it", predicted / 2),
         assumptions={**x.begins, **x.curved},
+    )
+
+
+def signal_trace_is_quadratic_in_both(x: Instance) -> Check:
+    """Check that Tr H_Signal = Σ_l s_l²[Tr(A_l M_l A_lᵀ) + Tr(B_lᵀ N_l B_l)] for any A and B (X10)."""
+    task = jnp.asarray(x.dense["task"])
+    of_A = float(closed_forms.signal_trace(closed_forms.task_grams(task, x.base), x.adapters, x.scaling))
+    rows = closed_forms.row_grams(task, x.base)
+    of_B = sum(x.s[k] ** 2 * float(jnp.vdot(N @ x.adapters[k].B, x.adapters[k].B)) for k, N in rows.items())
+    p = len(x.dense["signal"])
+    return Check.equality(
+        "X10",
+        "Tr H_Signal = Σ_l s² [Tr(A_l M_l A_lᵀ) + Tr(B_lᵀ N_l B_l)]",
+        float(np.trace(x.dense["signal"])),
+        of_A + of_B,
+        rounding(p, p * x.hessian_scale),
+        control=("half of it", (of_A + of_B) / 2),
+        assumptions=x.curved,
     )
 
 

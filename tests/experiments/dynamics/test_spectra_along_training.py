@@ -91,16 +91,16 @@ def test_without_drift_the_hessian_is_that_of_the_weights_that_the_signal_alone_
     theta, unravel = ravel_pytree(problem.adapters(1))
     w, flat_to_weights = ravel_pytree(drawn.base)
 
+    def ordinary(x):
+        return ravel_pytree(sd.effective_weights(drawn.base, unravel(x), s))[0]
+
     @jax.jit
     def signal(theta, delta):
-        return jax.jvp(lambda x: ravel_pytree(sd.effective_weights(drawn.base, unravel(x), s))[0], (theta,), (delta,))[
-            1
-        ]
+        return jax.jvp(ordinary, (theta,), (delta,))[1]
 
     @jax.jit
     def pulled(theta, w):
-        G = jax.grad(lambda w: drawn.loss(flat_to_weights(w)))(w)
-        return jax.vjp(lambda x: ravel_pytree(sd.effective_weights(drawn.base, unravel(x), s))[0], theta)[1](G)[0]
+        return jax.vjp(ordinary, theta)[1](jax.grad(lambda w: drawn.loss(flat_to_weights(w)))(w))[0]
 
     m = v = jnp.zeros_like(theta)
     for i in range(1, t + 1):
