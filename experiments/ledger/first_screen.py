@@ -1,4 +1,4 @@
-"""Say in six lines what was found. Each line follows from verdicts; with others it says something else, or nothing."""
+"""Say in seven lines what was found. Each follows from verdicts; with others it says something else, or nothing."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -10,6 +10,8 @@ from experiments.ledger.verdict import VERDICTS
 DECIDED = ("supported", "refuted", "inconclusive")
 LAWS = ("P3-trace", "P4-landscape", "K1-alignment", "F8a-suppression", "F8b-trace-by-rank", "F8d-asymmetry")
 PREMISE, TRAJECTORIES = "P2-premise", "F2a-trajectories"
+CULPRIT, MECHANISM = ("C2", "C1"), ("C1", "C2", "C3", "C4")
+"""What removing the drift does to jitter and to the largest stable η; all that is said of it as a cause."""
 NEW = {
     "X4": "under Adam from B = 0, α is the learning rate of B",
     "X1": "the spectrum of the drift is ±sσᵢ(G), each r-fold",
@@ -30,7 +32,15 @@ class Line(NamedTuple):
 
 def first_screen(ledger: Sequence[Entry]) -> list[Line]:
     """Make the lines that the entries give, in the order of the theory."""
-    makers: tuple[Callable[[Sequence[Entry]], Line | None], ...] = (algebra, laws, premise, divergence, tuning, new)
+    makers: tuple[Callable[[Sequence[Entry]], Line | None], ...] = (
+        algebra,
+        laws,
+        premise,
+        divergence,
+        culprit,
+        tuning,
+        new,
+    )
     return [line for make in makers if (line := make(ledger))]
 
 
@@ -105,6 +115,27 @@ def divergence(ledger: Sequence[Entry]) -> Line | None:
     return Line(found["verdict"], title, f"{_seen(found)}{tried}", (TRAJECTORIES,))
 
 
+def culprit(ledger: Sequence[Entry]) -> Line | None:
+    """Say whether it is the drift that troubles a large η, with what removing it does."""
+    asked = _decided(e for e in ledger if e["id"] in MECHANISM)
+    causes = [e for name in CULPRIT for e in asked if e["id"] == name]
+    mark = _together(causes)
+    if mark is None:
+        return None
+    title = {
+        "supported": "The drift is what troubles a large η",
+        "refuted": "The drift is not shown to be what troubles a large η"
+        if any(e["verdict"] == "supported" for e in causes)
+        else "The drift is not what troubles a large η",
+        "inconclusive": "Whether the drift is what troubles a large η is undecided",
+    }[mark]
+    told = next(e for e in causes if e["verdict"] == mark)
+    quoted = _quoted(told["findings"], mark) or told["sentence"]
+    return Line(
+        mark, title, f"{quoted}; {_of(asked)} statements on it as a cause hold{_others(asked)}", _ids(asked, None)
+    )
+
+
 def tuning(ledger: Sequence[Entry]) -> Line | None:
     """Say of the best α, √r and the protocol what is decided, and what cannot be tested at this size and why."""
     asked = [e for e in ledger if e["group"] == "tuning" and not e["ours"] and e["verdict"] != "not run"]
@@ -127,6 +158,18 @@ def new(ledger: Sequence[Entry]) -> Line | None:
     held.sort(key=list(NEW).index)
     words = "; ".join(NEW[name] for name in held)
     return Line("new", f"New: {words}", f"{_of(own)} statements of our own hold{_others(own)}", tuple(held))
+
+
+MAKERS: tuple[Callable[[Sequence[Entry]], Line | None], ...] = (
+    algebra,
+    laws,
+    premise,
+    divergence,
+    culprit,
+    tuning,
+    new,
+)
+"""One for each line."""
 
 
 def _decided(items: Iterable[Entry]) -> list[Entry]:

@@ -94,3 +94,28 @@ def test_a_statement_of_our_own_is_none_of_the_papers_on_tuning() -> None:
 def test_nothing_is_said_of_nothing() -> None:
     assert first_screen([]) == []
     assert first_screen([e | {"verdict": "not run", "findings": []} for e in LEDGER]) == []
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "mark", "title"),
+    [
+        (("refuted", "refuted"), "refuted", "The drift is not what troubles a large η"),
+        (("inconclusive", "refuted"), "refuted", "The drift is not what troubles a large η"),
+        (("supported", "refuted"), "refuted", "The drift is not shown to be what troubles a large η"),
+        (("supported", "supported"), "supported", "The drift is what troubles a large η"),
+        (("inconclusive", "inconclusive"), "inconclusive", "Whether the drift is what troubles a large η is undecided"),
+        (("not run", "not run"), "", ""),
+    ],
+)
+def test_the_culprit_is_named_by_what_removing_it_does(verdicts, mark, title) -> None:
+    entry = named("P2-premise")
+    finding = entry["findings"][0]
+    entries = [
+        copy.deepcopy(entry) | {"id": name, "verdict": verdict, "findings": [finding | {"verdict": verdict}]}
+        for name, verdict in zip(("C1", "C2"), verdicts, strict=True)
+    ]
+    found = titled(first_screen([*LEDGER, *entries]), "troubles")
+    assert [(line.mark, line.title) for line in found] == ([(mark, title)] if mark else [])
+    for line in found:
+        assert line.words.startswith("λ_min[H_ℓ] / λ_max[H_ℓ]: −0.2288")
+        assert f"of {len(entries)} statements" in line.words or line.words.count("All 2 statements")
