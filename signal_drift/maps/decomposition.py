@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from signal_drift.hessians.decomposition import Decomposition, task_hessian
+from signal_drift.hessians.factored import Factored, evaluate
 from signal_drift.hessians.tangents import tangent_map
 from signal_drift.lora.adapters import Weights
 from signal_drift.losses.arguments import Loss
@@ -73,7 +74,8 @@ def drift_hessian(point: MapPoint) -> LinearMap:
     gradient = jax.grad(point.loss)(point.weights())
 
     def pairing(theta: Vector) -> Array:
-        return sum((jnp.vdot(gradient[k], W) for k, W in point.weights_at(unravel(theta)).items()), jnp.zeros(()))
+        W = point.factored_at(unravel(theta))
+        return sum((_inner(gradient[k], W[k]) for k in W), jnp.zeros((), point.dtype))
 
     return tangent_map(jax.grad(pairing), theta, "adapter_map")
 
@@ -81,4 +83,11 @@ def drift_hessian(point: MapPoint) -> LinearMap:
 def lora_hessian(point: MapPoint) -> LinearMap:
     """Return v ↦ H_LoRA v by differentiating θ ↦ ℓ(w(θ)) twice (Eq. 12–17, left-hand side)."""
     theta, unravel = point.flat(point.theta)
-    return tangent_map(jax.grad(lambda theta: point.loss(point.weights_at(unravel(theta)))), theta)
+    return tangent_map(jax.grad(lambda theta: evaluate(point.loss, point.factored_at(unravel(theta)))), theta)
+
+
+def _inner(G: Array, W: Factored | Array) -> Array:
+    """⟨G, W⟩, which is ⟨G, W₀⟩ + ⟨GRᵀ, L⟩ of a factored W."""
+    if isinstance(W, Factored):
+        return jnp.vdot(G, W.W0) + jnp.vdot(G @ W.R.T, W.L)
+    return jnp.vdot(G, W)

@@ -17,9 +17,11 @@ from jaxtyping import Array
 from signal_drift.display import dtype, norm, shape
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import function, leaves, named_layers
+from signal_drift.hessians.factored import Factored
 from signal_drift.hessians.tangents import FAILED, tangent_map
 from signal_drift.lora.adapters import Weights, check_array, check_matrices, per_layer
 from signal_drift.losses.arguments import Loss, check_value, traceable
+from signal_drift.maps.factors import factored
 from signal_drift.operators.operator import AnyPoint
 
 LayerMap = Callable[[Array, Any], Array]
@@ -45,6 +47,10 @@ class MapPoint(AnyPoint):
     def weights_at(self, theta: Theta) -> dict[str, Array]:
         """Return w at another θ."""
         return {layer: f(self.base[layer], theta[layer]) for layer, f in self.maps.items()}
+
+    def factored_at(self, theta: Theta) -> dict[str, Factored | Array]:
+        """Return w at another θ, as W₀ and thin factors where the map has them."""
+        return {layer: factored(f, self.base[layer], theta[layer]) for layer, f in self.maps.items()}
 
     @property
     def trees(self) -> dict[str, dict[str, Any]]:
