@@ -17,7 +17,7 @@ from signal_drift.maps.decomposition import decompose_map
 from signal_drift.maps.low_rank import Dora, Vera, dora, lora, lora_fa, rslora, vera
 from signal_drift.maps.point import LayerMap, MapPoint, Theta
 from signal_drift.maps.products import Loha, Lokr, ia3, loha, lokr, mora
-from signal_drift.maps.structure import structure
+from signal_drift.maps.structure import Structure, structure
 
 __all__ = [
     "Dora",
@@ -25,6 +25,7 @@ __all__ = [
     "Loha",
     "Lokr",
     "MapPoint",
+    "Structure",
     "Theta",
     "Vera",
     "decompose_map",
