@@ -84,37 +84,47 @@ def by_ia3(xp: Any, alpha: float, W0: Any, theta: list, frozen: Any) -> Any:
 
 
 class Case(NamedTuple):
-    """A map at α, θ, its formula, and what is stated of H_Drift: its structure, and whether its trace is zero."""
+    """A map at α, θ, its formula, and what is stated: H_Drift's structure and trace, the degrees of both parts in α.
+
+    A degree is None where there is none: every k would do for a matrix of zeros, and DoRA's m is multiplied by no α.
+    """
 
     at: Callable[[float], Any]
     theta: dict[str, Any]
     formula: Callable[..., Any]
     drift: maps.Structure
+    degrees: tuple[int | None, int | None] | None
     traceless: bool = True
-    scaled: bool = True
+
+    @property
+    def scaled(self) -> bool:
+        """Whether there is an α in it."""
+        return self.degrees is not None
 
 
 CASES = {
-    "lora": Case(lambda alpha: maps.lora(alpha / RANK), ADAPTERS, by_lora, "paired"),
-    "rslora": Case(maps.rslora, ADAPTERS, by_rslora, "paired"),
+    "lora": Case(lambda alpha: maps.lora(alpha / RANK), ADAPTERS, by_lora, "paired", (2, 1)),
+    "rslora": Case(maps.rslora, ADAPTERS, by_rslora, "paired", (2, 1)),
     "lora_fa": Case(
         lambda alpha: {k: maps.lora_fa(x.A, alpha / RANK) for k, x in FROZEN.items()},
         {k: x.B for k, x in ADAPTERS.items()},
         by_lora_fa,
         "zero",
+        (2, None),
     ),
     "vera": Case(
         lambda alpha: {k: maps.vera(*x) for k, x in FROZEN.items()},
         {k: maps.Vera(draw(m), draw(RANK)) for k, (m, _) in SHAPES.items()},
         by_vera,
         "paired",
-        scaled=False,
+        None,
     ),
     "dora": Case(
         lambda alpha: maps.dora(alpha / RANK),
         {k: maps.Dora(*x, draw(len(x.B))) for k, x in ADAPTERS.items()},
         by_dora,
         "neither",
+        (None, None),
         traceless=False,
     ),
     "loha": Case(
@@ -122,15 +132,17 @@ CASES = {
         {k: maps.Loha(ADAPTERS[k], FROZEN[k]) for k in SHAPES},
         by_loha,
         "neither",
+        (2, 1),
     ),
     "lokr": Case(
         lambda alpha: maps.lokr(alpha / RANK),
         {"a": maps.Lokr(draw(2, 3), draw(2, 1), draw(2, 2)), "b": maps.Lokr(draw(1, 2), draw(2, 2), draw(2, 2))},
         by_lokr,
         "neither",
+        (2, 1),
     ),
-    "mora": Case(lambda alpha: maps.mora, {k: draw(2, 2) for k in SHAPES}, by_mora, "zero", scaled=False),
-    "ia3": Case(lambda alpha: maps.ia3, {k: draw(m) for k, (m, _) in SHAPES.items()}, by_ia3, "zero", scaled=False),
+    "mora": Case(lambda alpha: maps.mora, {k: draw(2, 2) for k in SHAPES}, by_mora, "zero", None),
+    "ia3": Case(lambda alpha: maps.ia3, {k: draw(m) for k, (m, _) in SHAPES.items()}, by_ia3, "zero", None),
 }
 ALPHA = 3.0
 
@@ -162,7 +174,7 @@ def oracle(name: str) -> dict[str, np.ndarray]:
     """The five matrices from the formula, by jax.jacfwd and jax.hessian: Σ_k g_k ∇²w_k is summed over k."""
     formula = CASES[name].formula
     theta, unravel = ravel_pytree(CASES[name].theta)
-    w0, as_weights = ravel_pytree(BASE)
+    as_weights = ravel_pytree(BASE)[1]
 
     def w(theta: jax.Array) -> jax.Array:
         trees = unravel(theta)
