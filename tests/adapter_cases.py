@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 import signal_drift as sd
 from signal_drift import maps
+from signal_drift.spectra import Structure
 
 SHAPES = {"a": (4, 3), "b": (2, 4)}
 RANK = 2
@@ -92,7 +93,7 @@ class Case(NamedTuple):
     at: Callable[[float], Any]
     theta: dict[str, Any]
     formula: Callable[..., Any]
-    drift: maps.Structure
+    drift: Structure
     degrees: tuple[int | None, int | None] | None
     traceless: bool = True
 

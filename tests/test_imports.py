@@ -29,7 +29,7 @@ LIBRARY: dict[str, set[str]] = {
     "optimizers": {"errors", "lora"},
     "training": BASICS | {"lora", "losses", "optimizers"},
     "spectra": BASICS | {"lora", "losses", "operators", "hessians"},
-    "maps": BASICS | {"jaxpr", "lora", "losses", "operators", "hessians", "spectra"},
+    "maps": BASICS | {"jaxpr", "lora", "losses", "operators", "hessians"},
     "tasks": BASICS | {"files", "lora", "losses", "models", "training"},
     "propositions": BASICS
     | {"lora", "losses", "operators", "hessians", "spectra", "optimizers", "training", "tasks", "models"},

@@ -27,6 +27,7 @@ from signal_drift.hessians import composed_loss, criterion_curvature
 from signal_drift.lora import lora_ga_adapters, milora_adapters, olora_adapters, pissa_adapters
 from signal_drift.losses import outputs_and_criterion
 from signal_drift.propositions import Instance
+from signal_drift.spectra import structure
 
 KEY = jax.random.key(0)
 BASE = {"a": jnp.eye(2, 3), "b": jnp.ones((2, 2))}
@@ -109,7 +110,7 @@ CALLS: dict[str, tuple[Callable, dict[str, Any]]] = {
     "rslora": (maps.rslora, {"alpha": 0.5}),
     "lora_fa": (maps.lora_fa, {"A": THETA["a"].A, "scaling": 0.5}),
     "vera": (maps.vera, THETA["a"]._asdict()),
-    "structure": (maps.structure, {"drift": np.eye(3)}),
+    "structure": (structure, {"drift": np.eye(3)}),
     "Instance": (lambda **x: Instance(**x).parts, POINT | {"delta": THETA}),
 }
 ELSEWHERE = {"base_and_forward", "lora_and_forward", "kaiming_uniform", "normal_fan_in", "ia3", "mora"}

@@ -42,7 +42,10 @@ def composed_loss(loss: Callable, base: Weights, adapters: Adapters, scaling: Ma
 
 
 def cheaper(W: Factored) -> Factored | Array:
-    """Return the form with the cheaper products: two with the factors cost r(m + n) a row, which saves a tangent product of mn: worth it below half."""
+    """Return the form whose products are cheaper.
+
+    Two products with the factors cost r(m + n) a row, which saves a tangent product of mn: worth it below half.
+    """
     return W if 2 * (W.L.size + W.R.size) <= W.W0.size else W.merged()
 
 

@@ -117,6 +117,7 @@ def _moved_out(
         s = scale[layer]
         if not s > 0:
             raise InputError(f"scaling: must be positive, got {s} for layer {layer!r}")
-        A, B = adapters[layer] = factors(source[layer], rank, s)
+        wide = source[layer].astype(jnp.promote_types(source[layer].dtype, jnp.float32))  # LAPACK knows no half floats
+        A, B = adapters[layer] = Adapter(*(x.astype(W0.dtype) for x in factors(wide, rank, s)))
         rest[layer] = W0 - s * (B @ A)
     return rest, adapters

@@ -17,7 +17,6 @@ from signal_drift.maps.decomposition import decompose_map
 from signal_drift.maps.low_rank import Dora, Vera, dora, lora, lora_fa, rslora, vera
 from signal_drift.maps.point import LayerMap, MapPoint, Theta
 from signal_drift.maps.products import Loha, Lokr, ia3, loha, lokr, mora
-from signal_drift.maps.structure import Structure, structure
 
 __all__ = [
     "Dora",
@@ -25,7 +24,6 @@ __all__ = [
     "Loha",
     "Lokr",
     "MapPoint",
-    "Structure",
     "Theta",
     "Vera",
     "decompose_map",
@@ -37,6 +35,5 @@ __all__ = [
     "lora_fa",
     "mora",
     "rslora",
-    "structure",
     "vera",
 ]

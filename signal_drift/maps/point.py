@@ -17,6 +17,7 @@ from jaxtyping import Array
 from signal_drift.display import dtype, norm, shape
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import function, leaves, named_layers
+from signal_drift.errors.words import shown
 from signal_drift.hessians.factored import Factored
 from signal_drift.hessians.tangents import FAILED, tangent_map
 from signal_drift.lora.adapters import Weights, check_array, check_matrices, per_layer
@@ -33,7 +34,7 @@ Theta = Mapping[str, Any]
 @register_dataclass
 @dataclass(frozen=True)
 class MapPoint(AnyPoint):
-    """Hold ℓ, W₀, θ and the map of every layer; the arrays of a map that is a `jax.tree_util.Partial` are traced too."""
+    """Hold ℓ, W₀, θ and the map of every layer; the arrays of a `jax.tree_util.Partial` map are traced too."""
 
     theta: dict[str, Any]
     maps: dict[str, Partial]
@@ -94,11 +95,11 @@ def _functions(adapter_map: LayerMap | Mapping[str, LayerMap], base: Weights) ->
 
 
 def _check_map(layer: str, f: Partial, W0: Array, theta: Any) -> None:
-    """Raise `InputError` unless f takes (W₀, θ) to a matrix like W₀, twice differentiable, in which all of θ has a part."""
+    """Raise `InputError` unless f takes (W₀, θ) to a matrix like W₀, and has two derivatives through all of θ."""
     name = f"adapter_map[{layer!r}]"
     parts = leaves(f"theta[{layer!r}]", theta)
     if not parts:
-        raise InputError(f"theta[{layer!r}]: has no arrays, got {theta}")
+        raise InputError(f"theta[{layer!r}]: has no arrays, got {shown(theta)}")
     for path, x in parts:
         check_array(f"theta[{layer!r}]{keystr(path)}", x)
     try:

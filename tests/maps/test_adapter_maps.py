@@ -8,7 +8,7 @@ from adapter_cases import ADAPTERS, ALPHA, BASE, CASES, FROZEN, RANK, X, base_at
 from problems import rounding
 
 import signal_drift as sd
-from signal_drift import maps
+from signal_drift.spectra import structure
 
 PARTS = ("jacobian", "task", "signal", "drift", "lora")
 SCALED = [name for name, case in CASES.items() if case.scaled]
@@ -58,7 +58,7 @@ def test_hessian_is_signal_plus_drift(name):
 
 
 def holds(H: np.ndarray) -> set[str]:
-    """Which statements about the signs of a spectrum are true of a matrix, each by itself and none by a narrow margin."""
+    """Which statements about the signs of a spectrum are true of a matrix, none of them by a narrow margin."""
     spectrum = np.linalg.eigvalsh(H)
     size = max(1e-300, np.max(np.abs(spectrum)))
     apart = {"zero": float(np.any(H)), "paired": np.max(np.abs(spectrum + spectrum[::-1])) / size}
@@ -71,7 +71,7 @@ def holds(H: np.ndarray) -> set[str]:
 def test_drift_has_the_structure_that_is_said(name):
     """X1's pairs belong to maps linear in each of two halves of θ; of zero the other statements are true as well."""
     said, true = CASES[name].drift, holds(oracle(name)["drift"])
-    assert maps.structure(decomposition(name).drift) == said
+    assert structure(decomposition(name).drift) == said
     assert true == {"zero": {"zero", "paired", "one-signed"}, "paired": {"paired"}, "neither": set()}[said]
     trace = sd.trace(decomposition(name).drift)
     assert (abs(trace) <= error(name)) == CASES[name].traceless
@@ -94,7 +94,7 @@ def test_dora_whose_norm_is_held_fixed_is_another_map():
     parts = sd.decompose_map(loss, BASE, CASES["dora"].theta, detached)
     assert np.allclose(parts.task.dense(), oracle("dora")["task"], rtol=0, atol=error("dora"))
     assert np.linalg.norm(parts.jacobian.dense() - oracle("dora")["jacobian"]) > 0.1
-    assert maps.structure(parts.drift) == "neither"
+    assert structure(parts.drift) == "neither"
 
 
 def degree(one: np.ndarray, two: np.ndarray, error: float) -> int | None:
