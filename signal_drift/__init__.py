@@ -1,9 +1,10 @@
 """The laboratory in which LoRA's theory is tested exactly; open this first, `import signal_drift as sd`.
 
 `decompose` gives the Jacobian, the task, signal, drift and LoRA Hessians of any loss over adapted weights as
-operators, `gauss_newton` the part of the curvature that the criterion alone puts there; `decompose_update` splits an
-update; `eigenvalues`, `extreme_eigenvalues`, `trace`, `estimate_trace` and `spectral_density` read spectra; `train`
-records what signal and drift do along a run. Each comes from a package with an introduction of its own.
+operators, `decompose_map` those of any other adapter, `gauss_newton` the part of the curvature that the criterion alone
+puts there; `decompose_update` splits an update; `eigenvalues`, `extreme_eigenvalues`, `trace`, `estimate_trace` and
+`spectral_density` read spectra; `train` records what signal and drift do along a run. Each comes from a package with an
+introduction of its own.
 
 >>> import jax, jax.numpy as jnp
 >>> import optax
@@ -37,6 +38,7 @@ from signal_drift.lora import (
     normal_fan_in,
 )
 from signal_drift.losses import composite, mean_over_batches
+from signal_drift.maps import decompose_map
 from signal_drift.models.attention import exact_attention
 from signal_drift.models.bridge import base_and_forward
 from signal_drift.models.lora_modules import LoRAModel, lora_and_forward
@@ -88,6 +90,7 @@ __all__ = [
     "critical_sharpness",
     "decompose",
     "decompose_layer",
+    "decompose_map",
     "decompose_update",
     "effective_weights",
     "eigenvalues",

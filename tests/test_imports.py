@@ -29,13 +29,15 @@ LIBRARY: dict[str, set[str]] = {
     "optimizers": {"errors", "lora"},
     "training": BASICS | {"lora", "losses", "optimizers"},
     "spectra": BASICS | {"lora", "losses", "operators", "hessians"},
+    "maps": BASICS | {"jaxpr", "lora", "losses", "operators", "hessians"},
     "tasks": BASICS | {"files", "lora", "losses", "models", "training"},
     "propositions": BASICS
     | {"lora", "losses", "operators", "hessians", "spectra", "optimizers", "training", "tasks", "models"},
     "peft": BASICS | {"files", "lora", "models", "plotting"},
     "text_audit": BASICS | {"files", "lora", "losses", "hessians", "spectra", "models", "tasks", "peft"},
     "testing": {"propositions"},
-    "__init__": BASICS | {"lora", "losses", "operators", "hessians", "spectra", "models", "optimizers", "training"},
+    "__init__": BASICS
+    | {"lora", "losses", "operators", "hessians", "spectra", "maps", "models", "optimizers", "training"},
     "__main__": BASICS | {"peft", "text_audit"},
 }
 BOTTOM = {"lab", "analysis", "problems"}

@@ -22,10 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import signal_drift as sd
+from signal_drift import maps
 from signal_drift.hessians import composed_loss, criterion_curvature
-from signal_drift.lora import olora_adapters, pissa_adapters
+from signal_drift.lora import lora_ga_adapters, milora_adapters, olora_adapters, pissa_adapters
 from signal_drift.losses import outputs_and_criterion
 from signal_drift.propositions import Instance
+from signal_drift.spectra import structure
 
 KEY = jax.random.key(0)
 BASE = {"a": jnp.eye(2, 3), "b": jnp.ones((2, 2))}
@@ -59,6 +61,10 @@ CALLS: dict[str, tuple[Callable, dict[str, Any]]] = {
     ),
     "decompose": (sd.decompose, POINT),
     "decompose_layer": (sd.decompose_layer, POINT | {"layer": "a"}),
+    "decompose_map": (
+        sd.decompose_map,
+        {"loss": LOSS, "base": BASE, "theta": THETA, "adapter_map": {k: maps.lora(s) for k, s in SCALES.items()}},
+    ),
     "decompose_update": (sd.decompose_update, MAP | {"delta": THETA}),
     "effective_weights": (sd.effective_weights, MAP | {"base": BASE}),
     "eigenvalues": (sd.eigenvalues, {"op": np.eye(3)}),
@@ -93,12 +99,22 @@ CALLS: dict[str, tuple[Callable, dict[str, Any]]] = {
     "criterion_curvature": (criterion_curvature, POINT),
     "outputs_and_criterion": (outputs_and_criterion, {"loss": LOSS}),
     "@": (PARTS.drift.__matmul__, {"v": jnp.ones(9)}),
+    "lora_ga_adapters": (
+        lora_ga_adapters,
+        {"base": BASE, "gradient": BASE, "rank": 1, "scaling": SCALES, "gamma": 16.0},
+    ),
+    "milora_adapters": (milora_adapters, {"base": BASE, "rank": 2, "scaling": SCALES}),
     "olora_adapters": (olora_adapters, {"base": BASE, "rank": 2, "scaling": SCALES}),
     "pissa_adapters": (pissa_adapters, {"base": BASE, "rank": 2, "scaling": SCALES}),
+    **{f.__name__: (f, {"scaling": 0.5}) for f in (maps.dora, maps.loha, maps.lokr, maps.lora)},
+    "rslora": (maps.rslora, {"alpha": 0.5}),
+    "lora_fa": (maps.lora_fa, {"A": THETA["a"].A, "scaling": 0.5}),
+    "vera": (maps.vera, THETA["a"]._asdict()),
+    "structure": (structure, {"drift": np.eye(3)}),
     "Instance": (lambda **x: Instance(**x).parts, POINT | {"delta": THETA}),
 }
-ELSEWHERE = {"base_and_forward", "lora_and_forward", "kaiming_uniform", "normal_fan_in"}
-"""Functions of a model, tested with them; and initialisers, which are JAX's own."""
+ELSEWHERE = {"base_and_forward", "lora_and_forward", "kaiming_uniform", "normal_fan_in", "ia3", "mora"}
+"""Functions of a model, tested with them; initialisers, which are JAX's own; and maps, which `decompose_map` calls."""
 
 NOTHING: Any = None
 WRONG: list[Any] = [
@@ -241,7 +257,7 @@ def test_an_error_of_another_kind_is_found(monkeypatch):
     assert is_of_use(complaint("@", "v", sd.InputError("v: must be another")))
 
 
-@pytest.mark.parametrize("room", ["", ".lora", ".losses", ".hessians", ".operators", ".spectra"])
+@pytest.mark.parametrize("room", ["", ".lora", ".losses", ".hessians", ".operators", ".spectra", ".maps"])
 def test_every_public_function_is_in_the_table(room):
     module = importlib.import_module(f"signal_drift{room}")
     public = {name for name in module.__all__ if inspect.isfunction(getattr(module, name))}

@@ -24,7 +24,15 @@ from signal_drift.lora.adapters import (
     scalings,
 )
 from signal_drift.losses.arguments import Loss, check_value, traceable
-from signal_drift.operators.operator import LinearMap, LinearOperator, Point, SymmetricOperator, Vector, operators
+from signal_drift.operators.operator import (
+    AnyPoint,
+    LinearMap,
+    LinearOperator,
+    Point,
+    SymmetricOperator,
+    Vector,
+    operators,
+)
 
 
 class Decomposition(NamedTuple):
@@ -82,7 +90,7 @@ def adjoint_map(point: Point) -> LinearMap:
     return lambda u: point.flat(adjoint_product(point.adapters, unravel(u), point.scaling))[0]
 
 
-def task_hessian(point: Point) -> LinearMap:
+def task_hessian(point: AnyPoint) -> LinearMap:
     """Return u ↦ H_ℓ u, H_ℓ = ∇²_w ℓ at w(θ) with its cross-layer blocks (Eq. 12)."""
     w, unravel = point.flat(point.weights())
     return tangent_map(jax.grad(lambda w: point.loss(unravel(w))), w)

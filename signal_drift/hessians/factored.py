@@ -38,11 +38,14 @@ def composed_loss(loss: Callable, base: Weights, adapters: Adapters, scaling: Ma
     """Evaluate ℓ(w(θ)), w = W₀ + s·BA (Eq. 4), each layer in the form in which its products are cheaper."""
     check_fit(base, adapters)
     scaling = scalings(scaling, base)
-    return evaluate(loss, {k: _cheaper(Factored(base[k], scaling[k] * B, A)) for k, (A, B) in adapters.items()})
+    return evaluate(loss, {k: cheaper(Factored(base[k], scaling[k] * B, A)) for k, (A, B) in adapters.items()})
 
 
-def _cheaper(W: Factored) -> Factored | Array:
-    """Two products with the factors cost r(m + n) a row, which saves a tangent product of mn: worth it below half."""
+def cheaper(W: Factored) -> Factored | Array:
+    """Return the form whose products are cheaper.
+
+    Two products with the factors cost r(m + n) a row, which saves a tangent product of mn: worth it below half.
+    """
     return W if 2 * (W.L.size + W.R.size) <= W.W0.size else W.merged()
 
 

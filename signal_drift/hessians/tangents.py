@@ -14,11 +14,12 @@ FAILED = (TypeError, NotImplementedError, ValueError)
 """JAX raises one of these for a derivative that has no rule."""
 
 
-def tangent_map(f: Callable[[Array], Array], x: Array) -> Callable[[Array], Array]:
+def tangent_map(f: Callable[[Array], Array], x: Array, name: str = "loss") -> Callable[[Array], Array]:
     """Return v ↦ J_f v at x, by one linearisation.
 
     A `jax.custom_vjp` whose forward rule calls the function itself cannot be differentiated forwards; there J_f is
-    the transpose of u ↦ J_fᵀu. Raises `InputError`, with the names of such functions, where that does not exist either.
+    the transpose of u ↦ J_fᵀu. Raises `InputError`, with the names of such functions, where that does not exist either;
+    `name` is the argument that f comes from.
     """
     try:
         return _checked(jax.linearize(f, x)[1], x)
@@ -31,7 +32,7 @@ def tangent_map(f: Callable[[Array], Array], x: Array) -> Callable[[Array], Arra
         except FAILED:
             reason = str(error).splitlines()[0]
             raise InputError(
-                f"loss: has no second derivative: {', '.join(names)} has a rule of jax.custom_vjp that cannot be "
+                f"{name}: has no second derivative: {', '.join(names)} has a rule of jax.custom_vjp that cannot be "
                 f"differentiated itself, neither forwards nor backwards; write it with jax.custom_jvp ({reason})"
             ) from error
 

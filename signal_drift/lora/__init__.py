@@ -27,7 +27,7 @@ from signal_drift.lora.adapters import (
     kaiming_uniform,
     normal_fan_in,
 )
-from signal_drift.lora.initialisers import olora_adapters, pissa_adapters
+from signal_drift.lora.initialisers import lora_ga_adapters, milora_adapters, olora_adapters, pissa_adapters
 from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base, kaiming_sigma
 from signal_drift.lora.updates import UpdateParts, alignment, decompose_update
 
@@ -47,6 +47,8 @@ __all__ = [
     "jacobian_product",
     "kaiming_sigma",
     "kaiming_uniform",
+    "lora_ga_adapters",
+    "milora_adapters",
     "normal_fan_in",
     "olora_adapters",
     "pissa_adapters",

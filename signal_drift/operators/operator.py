@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,16 +24,53 @@ Vector = Float[Array, "_n"]
 LinearMap = Callable[[Vector], Vector]
 
 
-@register_dataclass
 @dataclass(frozen=True)
-class Point:
-    """Hold the point θ at which curvature is taken: ℓ, W₀, (A, B) and s, all traced by jit.
+class AnyPoint:
+    """Hold what every point θ has at which curvature is taken: the loss ℓ and W₀; its kind adds θ and the map to w(θ).
 
-    The arrays of a `jax.tree_util.Partial` loss are traced too, so that one compilation serves every data set.
+    The arrays of a `jax.tree_util.Partial` loss are traced by jit too, so that one compilation serves every data set.
     """
 
     loss: Partial
     base: dict[str, Array]
+
+    functions: ClassVar[str] = "loss"
+    """The arguments in which a product may round."""
+
+    def weights(self) -> dict[str, Array]:
+        """Return w(θ) of every layer."""
+        raise NotImplementedError
+
+    @property
+    def trees(self) -> dict[str, dict[str, Any]]:
+        """Return W₀ and θ under the names of their arguments, which are those of the fields."""
+        raise NotImplementedError
+
+    def layers(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return the header and the rows of the table that shows the layers."""
+        raise NotImplementedError
+
+    @property
+    def plain(self) -> "AnyPoint":
+        """Return the point itself, of one that is scaled the one below."""
+        return self
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Return the dtype that holds every weight and all of θ, in which products are computed."""
+        return jnp.result_type(*jax.tree.leaves(self.trees))
+
+    def flat(self, tree: Any) -> tuple[Vector, Callable[[Vector], Any]]:
+        """Return a tree shaped like the weights or like θ as one vector of `dtype`, and the way back."""
+        x, unravel = ravel_pytree(tree)
+        return x.astype(self.dtype), lambda v: unravel(v.astype(x.dtype))
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Point(AnyPoint):
+    """Hold LoRA's point: ℓ, W₀, θ = (A, B) and s, all traced by jit."""
+
     adapters: dict[str, Adapter]
     scaling: dict[str, Array]
 
@@ -42,14 +79,13 @@ class Point:
         return effective_weights(self.base, self.adapters, self.scaling)
 
     @property
-    def dtype(self) -> jnp.dtype:
-        """Return the dtype that holds every weight and factor, in which products are computed."""
-        return jnp.result_type(*jax.tree.leaves((self.base, self.adapters)))
+    def trees(self) -> dict[str, dict[str, Any]]:
+        """Return W₀ and the factors."""
+        return {"base": self.base, "adapters": {k: adapter._asdict() for k, adapter in self.adapters.items()}}
 
-    def flat(self, tree: Any) -> tuple[Vector, Callable[[Vector], Any]]:
-        """Return a tree shaped like the weights or the adapters as one vector of `dtype`, and the way back."""
-        x, unravel = ravel_pytree(tree)
-        return x.astype(self.dtype), lambda v: unravel(v.astype(x.dtype))
+    def layers(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return the sizes and norms of W₀, A, B and s."""
+        return LAYER, layer_rows(self.base, self.adapters, self.scaling)
 
 
 @register_dataclass
@@ -57,30 +93,30 @@ class Point:
 class LinearOperator:
     """Represent a matrix of the given shape by its product with a vector (n,) or with the columns of a block (n, k).
 
-    `linearise` turns the point into the linear map; it is a module-level function, so operators of equal shapes
-    share their compiled code. `formula` says in a line what the matrix is.
+    `linearise` turns the point, of whatever kind it takes, into the linear map; it is a module-level function, so
+    operators of equal shapes share their compiled code. `formula` says in a line what the matrix is.
     """
 
-    linearise: Callable[[Point], LinearMap] = field(metadata={"static": True})
+    linearise: Callable[[Any], LinearMap] = field(metadata={"static": True})
     shape: tuple[int, int] = field(metadata={"static": True})
-    point: Point
+    point: Any
     place: MeshAxis | None = field(default=None, metadata={"static": True})
     formula: str = field(metadata={"static": True}, kw_only=True)
 
     @property
     def dtype(self) -> jnp.dtype:
         """Return the dtype in which products are computed: it holds every weight and factor."""
-        return self.point.dtype
+        return self.point.plain.dtype
 
     @property
     def least_precise(self) -> str:
         """Name the weight or factor of the fewest digits: a product has no more."""
-        return _coarsest(self.point)[0]
+        return _coarsest(self.point.plain)[0]
 
     @property
     def precision(self) -> jnp.dtype:
         """Return the dtype of the weight or factor of the fewest digits."""
-        return _coarsest(self.point)[1]
+        return _coarsest(self.point.plain)[1]
 
     def __matmul__(self, v: Inexact[Array, "n"] | Inexact[Array, "n k"]) -> Array:
         if not isinstance(v, jax.Array | np.ndarray) or not jnp.issubdtype(v.dtype, jnp.inexact):
@@ -113,12 +149,11 @@ class LinearOperator:
         return self
 
 
-def _coarsest(point: Point) -> tuple[str, jnp.dtype]:
+def _coarsest(point: AnyPoint) -> tuple[str, jnp.dtype]:
     """The name and the dtype of the first weight or factor of the fewest digits."""
-    trees = {"base": point.base, "adapters": {k: adapter._asdict() for k, adapter in point.adapters.items()}}
     leaves = [
         (name + jax.tree_util.keystr(path), x.dtype)
-        for name, tree in trees.items()
+        for name, tree in point.trees.items()
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
     ]
     return max(leaves, key=lambda leaf: jnp.finfo(leaf[1]).eps)
@@ -136,12 +171,13 @@ class SymmetricOperator(LinearOperator):
 
         Such a Hessian has errors of the coarser dtype and, as a rule, is not symmetric.
         """
-        given = [path[0].name != "loss" for path, _ in jax.tree_util.tree_leaves_with_path(self.point)]
-        step = coarser_step(gradient.trace(self.point), given, self.precision)
+        point = self.point.plain
+        given = [path[0].name in point.trees for path, _ in jax.tree_util.tree_leaves_with_path(point)]
+        step = coarser_step(gradient.trace(point), given, self.precision)
         if step:
             raise TypeError(
-                f"loss: rounds to {step}, where the weights are {self.precision}: compute in {self.precision} there, "
-                f"or give base and adapters in the lower precision"
+                f"{point.functions}: rounds to {step}, where the weights are {self.precision}: compute in "
+                f"{self.precision} there, or give {' and '.join(point.trees)} in the lower precision"
             )
 
     def dense(self) -> Float[Array, "n n"]:
@@ -158,7 +194,7 @@ class SymmetricOperator(LinearOperator):
 
 
 @jax.jit
-def gradient(point: Point) -> dict[str, Array]:
+def gradient(point: AnyPoint) -> dict[str, Array]:
     """Compute G = ∇_W ℓ of every layer at w(θ)."""
     return jax.grad(point.loss)(point.weights())
 
@@ -182,7 +218,7 @@ def _diagonal(op: LinearOperator) -> Array:
 def _mapped(op: LinearOperator, image: Callable[[LinearMap, Array], Array], rows: Array) -> Array:
     """The images of the rows, a chunk at a time; each device along the axis of a mesh takes its share of them."""
 
-    def share(point: Point, rows: Array) -> Array:
+    def share(point: Any, rows: Array) -> Array:
         apply = op.linearise(point)
         size = chunk(apply, jax.ShapeDtypeStruct(op.shape[1:], op.dtype))
         return map_chunks(lambda row: image(apply, row), rows, size)
@@ -198,7 +234,7 @@ def operators(parts: Any) -> Table:
     """Show a tuple of operators at one point: their shapes, then the point's layers."""
     point, shapes = parts[0].point, (f".{name} {op.shape[0]}×{op.shape[1]}" for name, op in parts._asdict().items())
     title = f"{type(parts).__name__}, {parts[0].dtype}: {', '.join(shapes)}"
-    return Table(title, LAYER, layer_rows(point.base, point.adapters, point.scaling))
+    return Table(title, *point.layers())
 
 
 def _table(x: LinearOperator) -> Table:

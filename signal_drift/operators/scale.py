@@ -1,7 +1,7 @@
 """Works near 1 in whatever unit a loss is measured: a power of two changes no digit, and squares stay in range."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax.tree_util import register_dataclass
 from jaxtyping import Array
 
 from signal_drift.errors import InputError
-from signal_drift.operators.operator import LinearMap, Point, SymmetricOperator
+from signal_drift.operators.operator import AnyPoint, LinearMap, SymmetricOperator
 
 
 def exponent_of(x: Array | np.ndarray) -> int:
@@ -56,24 +56,24 @@ def in_range(op: SymmetricOperator, sample: Callable[[SymmetricOperator], Any]) 
 def times_power(op: SymmetricOperator, exponent: int) -> SymmetricOperator:
     """Return 2^e·H, half of the power taken before the product and half after, so that neither leaves the range."""
     into, out = (jnp.asarray(np.ldexp(1.0, e), op.dtype) for e in (exponent // 2, exponent - exponent // 2))
-    here = {x.name: getattr(op.point, x.name) for x in fields(Point)}
-    point = _ScaledPoint(**here, linearise=op.linearise, into=into, out=out)
+    point = _ScaledPoint(op.point.plain, linearise=op.linearise, into=into, out=out)
     formula = f"2^{exponent}·({op.formula})"
     return replace(op, linearise=_scaled, point=point, formula=formula)
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class _ScaledPoint(Point):
+class _ScaledPoint:
     """A point, the map that is taken there, and the factors before and after it."""
 
-    linearise: Callable[[Point], LinearMap] = field(metadata={"static": True})
+    plain: AnyPoint
+    linearise: Callable[[Any], LinearMap] = field(metadata={"static": True})
     into: Array
     out: Array
 
 
-def _scaled(point: Any) -> LinearMap:
-    apply = point.linearise(point)
+def _scaled(point: _ScaledPoint) -> LinearMap:
+    apply = point.linearise(point.plain)
     return lambda v: point.out * apply(point.into * v)
 
 

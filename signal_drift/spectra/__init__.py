@@ -27,6 +27,7 @@ from signal_drift.spectra.extremes import ExtremeEigenvalues, extreme_eigenvalue
 from signal_drift.spectra.layers import Block, LayerView, LayerViews, layer_views
 from signal_drift.spectra.sharpness import CriticalSharpness, critical_sharpness
 from signal_drift.spectra.stochastic import Estimate, SpectralDensity, estimate_trace, spectral_density
+from signal_drift.spectra.structure import Structure, structure
 
 __all__ = [
     "Block",
@@ -36,11 +37,13 @@ __all__ = [
     "LayerView",
     "LayerViews",
     "SpectralDensity",
+    "Structure",
     "critical_sharpness",
     "eigenvalues",
     "estimate_trace",
     "extreme_eigenvalues",
     "layer_views",
     "spectral_density",
+    "structure",
     "trace",
 ]

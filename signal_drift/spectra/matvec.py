@@ -98,8 +98,7 @@ class Matvec:
 
 def layer_of(op: LinearOperator, row: int) -> str:
     """Say where in the model a row of the operator lies."""
-    trees = [dict(op.point.base), {k: adapter._asdict() for k, adapter in op.point.adapters.items()}]
-    for tree in trees:
+    for tree in op.point.plain.trees.values():
         places = [(path, x.size) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
         if sum(size for _, size in places) == op.shape[0]:
             ends = np.cumsum([size for _, size in places])
