@@ -186,8 +186,8 @@ def train(
     >>> run.recorded["B"].tolist()
     [[-0.25, -0.25], [-0.375, -0.375]]
     >>> removed = train(loss, base, start, 1.0, optax.sgd(0.25), 2, drift=0.0)
-    >>> (removed.base["layer"] - base["layer"]).tolist()  # what the drift would have added, and did not
-    [[-0.0078125, -0.0078125], [-0.0078125, -0.0078125]]
+    >>> (removed.base["layer"] - base["layer"]).tolist()  # less what the drift would have added
+    [[0.00390625, 0.00390625], [0.00390625, 0.00390625]]
 
     Raises `InputError` for steps, an optimizer, adapters, a scaling, a drift, batches or a loss that do not fit.
     """

@@ -438,7 +438,7 @@ EXPERIMENT = Experiment(
     points=points,
     measure=measure,
     report=report,
-    stages=(1, 4),
+    stages=(1, 2),
     tiny={"seeds": 2, "steps": 30, "multipliers": (32.0, 128.0, 512.0), "halvings": 1},
     captions=CAPTIONS,
 )

@@ -254,3 +254,34 @@ def test_closed_forms_name_a_layer_that_does_not_fit():
         closed_forms.signal_trace(grams, P.adapters, {"first": 1.0, "second": 1.0, "typo": 1.0})
     with rejects("scaling", "'second'"):
         closed_forms.drift_eigenvalues(P.base, unflat(flat(P.adapters), P.adapters), {"first": 1.0})
+
+
+def test_row_grams_are_those_of_a_kronecker_product():
+    """X10: for H_ℓ = N ⊗ M (row by row) Σ_i H_ℓ[(·,i), (·,i)] = Tr(M)·N, and Σ_o H_ℓ[(o,·), (o,·)] = Tr(N)·M."""
+    rng = np.random.default_rng(0)
+    N, M = (X + X.T for X in (rng.standard_normal((3, 3)), rng.standard_normal((4, 4))))
+    task, base = jnp.asarray(np.kron(N, M)), {"only": jnp.zeros((3, 4))}
+    scale = np.abs(N).max() * np.abs(M).max()
+    rows, grams = closed_forms.row_grams(task, base)["only"], closed_forms.task_grams(task, base)["only"]
+    assert np.allclose(rows, np.trace(M) * N, rtol=0, atol=rounding(4) * scale)
+    assert np.allclose(grams, np.trace(N) * M, rtol=0, atol=rounding(4) * scale)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_first_step_of_sign_descent_has_the_size_and_the_descent_of_X8(rank):
+    """Against draws of A in NumPy; the near controls lack 2/π and √(2/π)'s 2, or let the rank in."""
+    rng, (d_out, d_in), s, sigma = np.random.default_rng(rank), (5, 6), 1.7, 0.4
+    G = rng.standard_normal((d_out, d_in))
+    A = sigma * rng.standard_normal((DRAWS, rank, d_in))
+    moved = -s * np.sign(np.einsum("oi,nri->nor", s * G, A)) @ A
+    size, descent = np.sum(moved**2, axis=(1, 2)) / G.size, -np.einsum("noi,oi->n", moved, G)
+    predicted = (
+        closed_forms.first_step_size(rank, s, sigma, d_in),
+        closed_forms.first_step_descent(jnp.asarray(G), s * rank, sigma),
+    )
+    rows = s * rank * sigma * np.sum(np.linalg.norm(G, axis=1))
+    wrong = closed_forms.suppression(rank, s, sigma) * (1 + (rank - 1) / d_in), rows / np.sqrt(np.pi)
+    for drawn, right, near in zip((size, descent), predicted, wrong, strict=True):
+        error = drawn.std(ddof=1) / np.sqrt(DRAWS)
+        assert abs(drawn.mean() - right) < THRESHOLD * error
+        assert near == right or abs(right - near) > SHIFT * error
