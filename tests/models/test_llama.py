@@ -112,6 +112,13 @@ def small() -> Llama:
     return Llama(config, rngs=nnx.Rngs(0), dtype=jnp.float64)
 
 
+def test_a_sequence_longer_than_the_context_is_named() -> None:
+    model = Llama(replace(small().config, max_position_embeddings=3), rngs=nnx.Rngs(0), dtype=jnp.float64)
+    assert model(jnp.asarray(TOKENS[:, :3])).shape[1] == 3
+    with rejects("tokens", "4", "max_position_embeddings = 3"):
+        model(jnp.asarray(TOKENS[:, :4]))
+
+
 NAMES = [*(f"layers.0.attention.{x}" for x in "koqv"), *(f"layers.0.feed_forward.{x}" for x in ("down", "gate", "up"))]
 
 

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import MOST
 from signal_drift.models.attention import exact_attention
 
 
@@ -18,6 +19,7 @@ class LlamaConfig:
 
     `rope_interleaved` says which features of a head are one pair: i and i + d/2 as Hugging Face stores queries and
     keys, or 2i and 2i + 1 as GGUF files of Llama do. `rope_divisors` divide the frequency of each pair, 1 where empty.
+    `max_position_embeddings` is the longest sequence that it takes, where the file states one.
     """
 
     vocab_size: int
@@ -34,12 +36,13 @@ class LlamaConfig:
     tie_word_embeddings: bool = False
     query_key_value_bias: bool = False
     output_bias: bool = False
+    max_position_embeddings: int = MOST
 
     def __post_init__(self) -> None:
         """Raise `InputError` for sizes that make no decoder."""
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
             _check_size(name, getattr(self, name))
-        for name in ("num_key_value_heads", "head_dim"):
+        for name in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
             _check_size(name, getattr(self, name))
         if self.num_attention_heads % self.num_key_value_heads:
             raise InputError(
@@ -139,6 +142,9 @@ class Llama(nnx.Module):
         self.head = None if config.tie_word_embeddings else embed()
 
     def __call__(self, tokens: Int[Array, "n t"]) -> Float[Array, "n t vocabulary"]:
+        longest = self.config.max_position_embeddings
+        if tokens.shape[1] > longest:
+            raise InputError(f"tokens: {tokens.shape[1]} a sequence, more than max_position_embeddings = {longest}")
         # nnx.Embed computes in the dtype that it was made in; the tables may have been cast since
         words, head = (jnp.asarray(table.embedding[...]) for table in (self.words, self.head or self.words))
         x = words[tokens]

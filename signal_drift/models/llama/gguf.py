@@ -8,6 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import MOST
 from signal_drift.errors.words import shown
 from signal_drift.files import GgufFile, open_gguf
 from signal_drift.models.fill import Place, Source, fill, places
@@ -78,6 +79,7 @@ def _config(file: GgufFile) -> LlamaConfig:
             tie_word_embeddings="output.weight" not in file.tensors,
             query_key_value_bias="blk.0.attn_q.bias" in file.tensors,
             output_bias="blk.0.attn_output.bias" in file.tensors,
+            max_position_embeddings=number("context_length", MOST),
         )
     except InputError as error:
         raise InputError(f"{file.label}: {error}") from None
