@@ -77,13 +77,10 @@ class Config(Setting):
 
 
 class Seen(NamedTuple):
-    """Hold of every step ⟨Δw, −g⟩ of the signal, of s ΔBΔA and of what is in its place, and both norms."""
+    """Hold ⟨Δw, −g⟩ of every step, of the signal and of what w moved by in the place of the drift."""
 
     signal: Array
     drift: Array
-    applied: Array
-    signal_norm: Array
-    drift_norm: Array
 
 
 def configure(problem: Problem) -> Config:
@@ -114,7 +111,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
         given = [jnp.float32(x) for x in (s, eta, MULTIPLES.get(arm, 1.0))]
         kind = "multiple" if arm in MULTIPLES else arm
         loss, seen = _run(training.loss, base, begun, *given, key, training.batches, kind=kind, steps=config.steps)
-        return np.asarray(loss, float), jax.tree.map(np.asarray, seen)
+        return np.asarray(loss), jax.tree.map(np.asarray, seen)
 
     over_eta = [[run(arm, m) for m in config.multipliers] for arm in config.arms]
     over_alpha = [[run(arm, 1.0, m)[0] for m in config.multipliers] for arm in PATHS]
@@ -172,8 +169,7 @@ def _run(
 def _seen(step: sd.Step) -> Seen:
     run, put = signal_and_drift(step), step.base_delta
     more = 0.0 if put is None else optax.tree.vdot(put, step.gradient)
-    applied = run.drift_alignment - more
-    return Seen(run.signal_alignment, run.drift_alignment, jnp.asarray(applied), run.signal_norm, run.drift_norm)
+    return Seen(run.signal_alignment, run.drift_alignment - more)
 
 
 def _limit(config: Config, loss: Callable[[float], np.ndarray], meaning: str) -> float:
@@ -249,9 +245,9 @@ def calmer(data: xr.Dataset, arm: str) -> Estimate:
     return geometric_mean_of(np.exp(np.log(ratio.transpose("seed", "multiplier").values).mean(axis=1)))
 
 
-def descending(alignment: xr.DataArray, arm: str) -> xr.DataArray:
-    """Return the share of steps at which ⟨Δw, −g⟩ > 0, by seed and multiplier: of those at which it is known, not 0."""
-    here = alignment.sel(arm=arm)
+def descending(data: xr.Dataset, arm: str) -> xr.DataArray:
+    """Return the share of steps at which the drift descends, by seed and multiplier: where it is known and not 0."""
+    here = data.drift.sel(arm=arm)
     return (here > 0).where(here.notnull() & (here != 0)).mean("step")
 
 
@@ -306,14 +302,14 @@ def _limit_row(data: xr.Dataset, arm: str, meaning: str) -> Row:
 
 def _descent_rows(data: xr.Dataset, m: float) -> list[Row]:
     """Say how often the drift descends, and what its descent is beside the signal's, in the ordinary run."""
-    share, sums = descending(data.drift, ORDINARY), share_of_descent(data, ORDINARY)
+    share, sums = descending(data, ORDINARY), share_of_descent(data, ORDINARY)
     label = run_label("η", m)
     rows = [
         Row(f"C3   share of steps at which the drift descends, {label}", "0.5 (C3)", *mean_cells(share)),
         Row(f"     its descent over the signal's, summed over steps, {label}", "–", *mean_cells(sums)),
     ]
     if NOISE in data.arm.values:
-        noise = mean_cells(descending(data.applied, NOISE))
+        noise = mean_cells(descending(data, NOISE))
         rows.append(Row(f"     the same of noise of its norm in its place, {label}", "0.5", *noise))
     for probe in PROBES[1:]:
         lower = better_step(data, probe)
@@ -343,7 +339,7 @@ def _behaviour_row(data: xr.Dataset, arm: str, m: float) -> Row:
 
 
 def _sentences(config: Config, data: xr.Dataset) -> list[str]:
-    share, sums = known(descending(data.drift, ORDINARY)), known(share_of_descent(data, ORDINARY))
+    share, sums = known(descending(data, ORDINARY)), known(share_of_descent(data, ORDINARY))
     found = {arm: raised(data, arm) for arm in (REMOVED, FROZEN) if arm in config.arms}
     return [
         f"Without the drift the largest stable η is {found[REMOVED]} times that with it {found[REMOVED].interval()}; "
@@ -394,12 +390,9 @@ def _limits_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     left.invert_yaxis()
     left.set(xscale="log", xlabel="η / η₀", title="(a) limits of η; further right: more stable")
     left.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
-    for name, alignment, arm, mark, color in (
-        ("drift", data.drift, ORDINARY, "o", "drift"),
-        ("noise in its place", data.applied, NOISE, "s", "other"),
-    ):
+    for name, arm, mark, color in (("drift", ORDINARY, "o", "drift"), ("noise in its place", NOISE, "s", "other")):
         if arm in config.arms:
-            share = descending(alignment, arm).transpose("multiplier", "seed")
+            share = descending(data, arm).transpose("multiplier", "seed")
             middle.plot(data.multiplier, share, mark, color=plotting.COLOR[color], alpha=0.25, ms=4)
             middle.plot(data.multiplier, share.mean("seed"), marker=mark, color=plotting.COLOR[color], label=name)
     middle.axhline(0.5, ls="--", color=plotting.COLOR["prediction"], label="C3: no alignment")

@@ -269,7 +269,7 @@ def test_row_grams_are_those_of_a_kronecker_product():
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_first_step_of_sign_descent_has_the_size_and_the_descent_of_X8(rank):
-    """Against draws of A in NumPy; the near controls lack 2/π and √(2/π)'s 2, or let the rank in."""
+    """X8: against draws of A in NumPy; the near controls lack 2/π and √(2/π)'s 2, or let the rank in."""
     rng, (d_out, d_in), s, sigma = np.random.default_rng(rank), (5, 6), 1.7, 0.4
     G = rng.standard_normal((d_out, d_in))
     A = sigma * rng.standard_normal((DRAWS, rank, d_in))
