@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 C = TypeVar("C", bound=type)
 
-LINES = 40
+LINES = 60
 """Rows of a table that are shown."""
 LAYER = ("layer", "W₀", "‖W₀‖", "r", "s", "‖A‖", "‖B‖")
 """The columns of `layer_rows`."""
