@@ -288,7 +288,7 @@ def _on_batches(loss: Callable[..., Array], batches: Any, steps: int) -> tuple[B
 
 
 def _in_place_of(drift: Drift, adapters: Adapters | None) -> Callable[..., dict[str, Array]] | None:
-    """What W₀ takes up in a step, by (Δθ, s, key); None where the drift is the map's own. Raises `InputError`."""
+    """Return what W₀ takes up in a step, by (Δθ, s, key); None where the drift is the map's own, or raise."""
     if isinstance(drift, DriftNoise):
         random_key("drift: the key of its noise", drift.key)
         replaced: Callable[..., dict[str, Array]] | None = _noise_less_drift

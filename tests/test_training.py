@@ -267,7 +267,7 @@ def test_once_the_drift_is_the_run_as_it_is(name, optimizer):
 
 
 def test_noise_has_the_norm_of_the_drift_and_another_direction_by_key():
-    """What w does beyond the signal is of the norm of s ΔBΔA in every layer, to n·ε of it, n the entries of a layer."""
+    """Compare the norm of what w does beyond the signal with ‖s ΔBΔA‖, in every layer, to n·ε of it for n entries."""
     P = problem("mlp")
 
     def beyond(step):

@@ -1,7 +1,9 @@
 """Judge C1 to C4: the mechanism by which the paper explains what a large η does, tested by taking the drift away.
 
 Whatever matters is asked to be a tenth at least; an effect as small as that of the placebo, a run from −A that is the
-same bit for bit, then falls as it has to. Both were fixed before the runs were made.
+same bit for bit, then falls as it has to. The bands were fixed before the runs were made. The stages were not: seeds
+were added when 20 did not decide C1, so that the level of every interval is shared over three looks, of which two were
+taken.
 """
 
 from functools import partial
@@ -11,7 +13,7 @@ import xarray as xr
 
 from experiments.analysis.intervals import mean_of
 from experiments.dynamics import drift_knockout
-from experiments.dynamics.drift_knockout import (
+from experiments.dynamics.drift_arms import (
     FROZEN,
     LARGE,
     MIRRORED,
@@ -20,13 +22,14 @@ from experiments.dynamics.drift_knockout import (
     REMOVED,
     WORDS,
     Config,
+    asymmetry,
     calmer,
     descending,
     left_of_asymmetry,
     raised,
 )
 from experiments.ledger.claim import Claim, Evidence, Reading
-from experiments.ledger.verdict import Finding, above, at_least, at_most, near
+from experiments.ledger.verdict import Finding, at_least, at_most, near
 
 TENTH = "a tenth or more: less would be no mechanism"
 HALF = "the drift makes most of it"
@@ -53,18 +56,11 @@ def has_no_side(config: Config, data: xr.Dataset) -> list[Finding]:
     return [Finding("share of steps at which the drift descends", band, mean_of(share))]
 
 
-def noise_has_a_side(config: Config, data: xr.Dataset) -> list[Finding]:
-    """Judge the same of noise in the place of the drift, which cannot descend at three steps of five."""
+def has_a_side(config: Config, data: xr.Dataset, arm: str = ORDINARY) -> list[Finding]:
+    """Judge whether the drift, or the noise in its place, descends at three steps of five or more."""
     band = at_least(0.5 + SIDE, "three steps of five or more")
-    share = descending(data, NOISE).mean("multiplier").values
-    return [Finding("share of steps at which noise descends", band, mean_of(share))]
-
-
-def descends_always(config: Config, data: xr.Dataset) -> list[Finding]:
-    """Judge whether the drift descends at most steps, in the ordinary run."""
-    band = above(0.5 + SIDE, "three steps of five or more")
-    share = descending(data, ORDINARY).mean("multiplier").values
-    return [Finding("share of steps at which the drift descends", band, mean_of(share))]
+    share = descending(data, arm).mean("multiplier").values
+    return [Finding(f"share of steps that descend, {WORDS.get(arm, arm)}", band, mean_of(share))]
 
 
 def vanishes(config: Config, data: xr.Dataset) -> list[Finding]:
@@ -85,7 +81,7 @@ def has_noise(config: Config, data: xr.Dataset) -> str:
 
 def asymmetric(config: Config, data: xr.Dataset) -> str:
     """Say why there is no asymmetry to explain: it may be zero in the ordinary run."""
-    low, high = mean_of(drift_knockout.asymmetry(data, ORDINARY)).ends(0.95)
+    low, high = mean_of(asymmetry(data, ORDINARY)).ends(0.95)
     known = np.isfinite([low, high]).all()
     return "" if known and not low <= 0 <= high else "α and η are not known to differ in the ordinary run"
 
@@ -184,14 +180,12 @@ CLAIMS = [
                     "control",
                     "Noise of its norm in its place descends at three steps of five or more.",
                     KNOCKOUT,
-                    noise_has_a_side,
+                    partial(has_a_side, arm=NOISE),
                     has_noise,
                 ),
             ),
         ),
-        readings=(
-            Reading("it descends", "The drift descends at three steps of five or more.", KNOCKOUT, descends_always),
-        ),
+        readings=(Reading("it descends", "The drift descends at three steps of five or more.", KNOCKOUT, has_a_side),),
     ),
     Claim(
         id="C4",

@@ -298,7 +298,7 @@ def _looks_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 
 
 def _styles(config: Config) -> dict[str, dict[str, Any]]:
-    """As in F2, and the runs without drift dotted, in the colour of those with it."""
+    """Choose how runs are drawn: those of F2 as there, those without drift dotted, in the colour of those with it."""
     names = [run_label("η", m) for m in config.eta_multipliers], [run_label("α", m) for m in config.alpha_multipliers]
     styles = run_styles(*names)
     return styles | {f"{run}{REMOVED}": {**styles[run], "ls": ":", "marker": "D"} for run in names[0]}

@@ -32,16 +32,7 @@ class Line(NamedTuple):
 
 def first_screen(ledger: Sequence[Entry]) -> list[Line]:
     """Make the lines that the entries give, in the order of the theory."""
-    makers: tuple[Callable[[Sequence[Entry]], Line | None], ...] = (
-        algebra,
-        laws,
-        premise,
-        divergence,
-        culprit,
-        tuning,
-        new,
-    )
-    return [line for make in makers if (line := make(ledger))]
+    return [line for make in MAKERS if (line := make(ledger))]
 
 
 def algebra(ledger: Sequence[Entry]) -> Line | None:

@@ -1,5 +1,7 @@
 """The knockout on synthetic results whose truth is known, and on a tiny problem against the library's own loop."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import optax
@@ -7,9 +9,11 @@ import pytest
 import xarray as xr
 
 import signal_drift as sd
+from experiments.analysis.divergence import classify
 from experiments.claims import drift
-from experiments.dynamics import drift_knockout
-from experiments.dynamics.drift_knockout import ARMS, LIMITS, ORDINARY, PATHS, REMOVED
+from experiments.dynamics import drift_arms, drift_knockout
+from experiments.dynamics.drift_arms import ARMS, LIMITS, ORDINARY, PATHS, REMOVED
+from experiments.lab.errors import OptionError
 from experiments.ledger.verdict import decide
 from experiments.problems import PROBLEMS
 
@@ -64,8 +68,8 @@ def test_a_loss_is_calmer_or_it_is_not(removed, wanted):
 def test_an_alignment_has_a_side_or_it_has_none(share, wanted):
     data = synthetic(by_arm(1.0), by_arm(0.1), by_arm(0.5, as_it_is=share), np.ones(3))
     assert verdict(drift.has_no_side(TINY, data)) == wanted
-    assert verdict(drift.descends_always(TINY, data)) == ("supported" if share > 0.6 else "refuted")
-    assert verdict(drift.noise_has_a_side(TINY, data)) == "refuted"
+    assert verdict(drift.has_a_side(TINY, data)) == ("supported" if share > 0.6 else "refuted")
+    assert verdict(drift.has_a_side(TINY, data, "noise")) == "refuted"
 
 
 @pytest.mark.parametrize(("left", "wanted"), [(0.0, "supported"), (0.9, "refuted"), (0.65, "refuted")])
@@ -83,7 +87,7 @@ def test_without_an_asymmetry_there_is_none_to_explain():
 
 @pytest.fixture(scope="module")
 def measured():
-    return drift_knockout.measure(TINY, 0)
+    return drift_arms.measure(TINY, 0)
 
 
 def test_the_mirrored_run_is_the_ordinary_one_bit_for_bit(measured):
@@ -101,7 +105,7 @@ def test_arms_have_the_drift_that_they_are_named_after(measured):
     second = measured.drift.sel(step=2)
     ordinary = second.sel(arm=ORDINARY)
     assert np.all(ordinary > 0)
-    for arm, c in drift_knockout.MULTIPLES.items():
+    for arm, c in drift_arms.MULTIPLES.items():
         np.testing.assert_allclose(second.sel(arm=arm), c * ordinary, rtol=0, atol=1e-4 * float(ordinary.max()))
     for arm in ("one factor at a time", "A frozen"):
         assert not measured.drift.sel(arm=arm).any()
@@ -111,7 +115,7 @@ def test_with_a_frozen_A_both_paths_are_one(measured):
     """X9 with Adam's ε = 1e-8 and in float32: to 1e-4; with A trained they are not."""
     over_alpha, over_eta = measured.alpha_loss.sel(path="A frozen"), measured.loss.sel(arm="A frozen")
     np.testing.assert_allclose(over_alpha, over_eta, rtol=1e-4)
-    assert abs(float(drift_knockout.asymmetry(measured.expand_dims("seed"), ORDINARY)[0])) > 0.01
+    assert abs(float(drift_arms.asymmetry(measured.expand_dims("seed"), ORDINARY)[0])) > 0.01
 
 
 def test_a_limit_is_bracketed_by_a_run_on_either_side(measured):
@@ -124,9 +128,7 @@ def test_a_limit_is_bracketed_by_a_run_on_either_side(measured):
     def losses(eta):
         return sd.train(loss, base, start, problem.scaling(1.0), optax.adam(eta), TINY.steps).loss
 
-    words = [
-        drift_knockout.classify(np.asarray(losses(f * limit * TINY.learning_rate), float)) for f in (2**-0.25, 2**0.25)
-    ]
+    words = [classify(np.asarray(losses(f * limit * TINY.learning_rate), float)) for f in (2**-0.25, 2**0.25)]
     assert words[0] == "stable" != words[1]
 
 
@@ -134,7 +136,7 @@ def test_probes_from_one_state_differ_by_the_drift_alone(measured):
     """The loss is smooth: ℓ(w + signal + c·drift) is quadratic in c to third order, so that c = 1, 0, −1, 4 lie on one
     parabola to a hundredth of the spread; one with c = 3 in the place of 4 does not."""
     values = measured.after.sel(multiplier=32.0).isel(step=slice(1, None))
-    own, none, turned, fourfold = (values.sel(probe=p).values.astype(float) for p in drift_knockout.PROBES[:4])
+    own, none, turned, fourfold = (values.sel(probe=p).values.astype(float) for p in drift_arms.PROBES[:4])
 
     def parabola(c):
         return none + c * (own - turned) / 2 + c**2 * ((own + turned) / 2 - none)
@@ -147,4 +149,10 @@ def test_probes_from_one_state_differ_by_the_drift_alone(measured):
 def test_report_speaks_of_every_arm(measured):
     data = measured.expand_dims(seed=[0])
     text = "\n".join(map(str, drift_knockout.report(TINY, data).rows))
-    assert all(drift_knockout.WORDS.get(arm, arm) in text for arm in ARMS)
+    assert all(drift_arms.WORDS.get(arm, arm) in text for arm in ARMS)
+
+
+@pytest.mark.parametrize("arms", [("as it is", "removed"), (*ARMS, "halved")])
+def test_arms_that_are_unknown_or_missing_are_named(arms):
+    with pytest.raises(OptionError, match=rf"^arms: .* got .*{arms[-1]}$"):
+        replace(TINY, arms=arms)

@@ -107,7 +107,7 @@ def test_cost_of_a_stage_is_that_of_its_seeds_at_the_pace_of_the_first(tmp_path:
 
 
 def test_seeds_cost_as_well_what_the_experiment_builds_on(tmp_path: Path) -> None:
-    """What has its seeds already costs nothing, what lacks them as much as its own stored points say."""
+    """Charge nothing for what has its seeds already, and for what lacks them what its own stored points say."""
     below, _ = trial(0.0)
     own = replace(
         below.experiment, name="above", first=lambda config: (below.experiment, config), measure=measure_above
