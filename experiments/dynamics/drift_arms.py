@@ -102,7 +102,7 @@ def measure(config: Config, seed: int) -> xr.Dataset:
 
     over_eta = [[run(arm, m) for m in config.multipliers] for arm in config.arms]
     over_alpha = [[run(arm, 1.0, m)[0] for m in config.multipliers] for arm in PATHS]
-    limits = [[_limit(config, lambda m, arm=arm: run(arm, m)[0], x) for x in LIMITS] for arm in config.arms]
+    limits = [[limit_of(config, lambda m, arm=arm: run(arm, m)[0], x) for x in LIMITS] for arm in config.arms]
     tried = [_probes(config, drawn, training, start, m) for m in config.multipliers]
     seen = {
         name: (("arm", "multiplier", "step"), np.array([[getattr(x, name) for _, x in row] for row in over_eta]))
@@ -156,7 +156,7 @@ def _seen(step: sd.Step) -> Seen:
     return Seen(run.signal_alignment, run.drift_alignment - more)
 
 
-def _limit(config: Config, loss: Callable[[float], np.ndarray], meaning: str) -> float:
+def limit_of(config: Config, loss: Callable[[float], np.ndarray], meaning: str) -> float:
     """Find η/η₀ up to which runs are stable, or from which they diverge; ∞ or 0 where that is not within reach.
 
     From the lowest multiplier by factors of two, up or down, until a limit is bracketed, then by bisection.

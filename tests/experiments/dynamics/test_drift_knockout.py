@@ -156,3 +156,15 @@ def test_report_speaks_of_every_arm(measured):
 def test_arms_that_are_unknown_or_missing_are_named(arms):
     with pytest.raises(OptionError, match=rf"^arms: .* got .*{arms[-1]}$"):
         replace(TINY, arms=arms)
+
+
+@pytest.mark.parametrize("limit", [0.7, 5.0, 40.0, 3000.0, 0.0, np.inf])
+def test_a_limit_is_found_below_and_above_the_multipliers_or_said_to_be_out_of_reach(limit):
+    """A loss that falls below the limit, and beyond it rises to twice its start: it oscillates, and it diverges."""
+    falls, rises = np.linspace(1.0, 0.1, 20), np.linspace(1.0, 2.0, 20)
+    for meaning in LIMITS:
+        found = drift_arms.limit_of(TINY, lambda m: rises if m > limit else falls, meaning)
+        if 0 < limit < np.inf:
+            assert 2**-0.25 <= found / limit <= 2**0.25
+        else:
+            assert found == limit
