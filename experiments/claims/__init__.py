@@ -8,11 +8,9 @@ They stand in the order of the theory, then of the experiments.
 
 from dataclasses import replace
 
-from experiments.claims import (
+from experiments.claims.lora_alpha import (
     algebra,
     compression,
-    crossover,
-    drift,
     dynamics,
     powers,
     premise,
@@ -22,6 +20,7 @@ from experiments.claims import (
     traces,
     tuning,
 )
+from experiments.claims.own import crossover, drift
 from experiments.ledger.claim import Claim
 
 ORDER = (

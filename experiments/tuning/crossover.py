@@ -1,7 +1,7 @@
 """Ask whether the best α follows the crossover α_c of X16, or V1, V2, the first step (X8) or α = r.
 
 The best α is that of the sweeps of `rank_law` at η_FFT, seed by seed. Every rule is judged by how the two move together
-over ranks, and by the loss that is lost where its α is used. What would kill the hypothesis is in `claims.crossover`.
+over ranks, and by the loss that is lost where its α is used. What would kill it is in `claims.own.crossover`.
 """
 
 import math

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.claims import algebra as claims
+from experiments.claims.lora_alpha import algebra as claims
 from experiments.curvature import algebra
 from experiments.ledger.verdict import decide
 from experiments.problems import PROBLEMS

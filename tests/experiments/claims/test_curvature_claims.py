@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.claims import compression, powers, premise, spectra, traces
+from experiments.claims.lora_alpha import compression, powers, premise, spectra, traces
 from experiments.curvature import (
     asymmetric_scaling,
     at_scale,

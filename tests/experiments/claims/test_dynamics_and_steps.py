@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.claims import dynamics as trajectories
-from experiments.claims import steps
+from experiments.claims.lora_alpha import dynamics as trajectories
+from experiments.claims.lora_alpha import steps
 from experiments.dynamics import signal_descent
 from experiments.dynamics.eta_against_alpha import Families
 from experiments.gauge import optimizer_gauge

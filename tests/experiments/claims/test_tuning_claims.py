@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.claims import dynamics, protocol, tuning
+from experiments.claims.lora_alpha import dynamics, protocol, tuning
 from experiments.ledger.verdict import Finding, below, decide, near, power
 from experiments.problems import PROBLEMS
 from experiments.tuning import magnitudes, protocol_comparison, rank_law

@@ -8,7 +8,7 @@ import xarray as xr
 
 import signal_drift as sd
 from experiments.analysis.ends import OPERATORS, STATES
-from experiments.claims import powers, premise, spectra
+from experiments.claims.lora_alpha import powers, premise, spectra
 from experiments.curvature import at_scale
 from experiments.curvature.states import adapters_at
 from experiments.ledger.verdict import decide

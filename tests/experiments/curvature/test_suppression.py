@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import signal_drift as sd
-from experiments.claims import traces as claims
+from experiments.claims.lora_alpha import traces as claims
 from experiments.curvature import suppression
 from signal_drift.propositions import closed_forms
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import Estimate, certified_between, geometric_mean_of, mean_of
-from experiments.claims.traces import AT_START, LAYERS, MLP, SUPPRESSION
+from experiments.claims.lora_alpha.traces import AT_START, LAYERS, MLP, SUPPRESSION
 from experiments.curvature import layers, suppression
 from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.verdict import MAGNITUDE, Finding, below, magnitude, weakest

@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import Estimate, exactly_known
-from experiments.claims.powers import POWERS_OF_ALPHA, asymmetric, positive
-from experiments.claims.premise import GAUSS_NEWTON, definite, ends_named
-from experiments.claims.steps import ascends_never
+from experiments.claims.lora_alpha.powers import POWERS_OF_ALPHA, asymmetric, positive
+from experiments.claims.lora_alpha.premise import GAUSS_NEWTON, definite, ends_named
+from experiments.claims.lora_alpha.steps import ascends_never
 from experiments.curvature import algebra, asymmetric_scaling, residual_curvature
 from experiments.dynamics import signal_descent
 from experiments.ledger.claim import OWN, Claim, Evidence, Reading

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.ends import STATES
-from experiments.claims.bounds import (
+from experiments.claims.lora_alpha.bounds import (
     EPS,
     Bounds,
     ends_of,

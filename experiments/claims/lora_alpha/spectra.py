@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import mean_of
-from experiments.claims.bounds import (
+from experiments.claims.lora_alpha.bounds import (
     EPS,
     Bounds,
     dense,

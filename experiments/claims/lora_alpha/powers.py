@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import Estimate, certified_between, exponents, geometric_mean_of, mean_of
-from experiments.claims.bounds import distance, ends_of
+from experiments.claims.lora_alpha.bounds import distance, ends_of
 from experiments.curvature import asymmetric_scaling, at_scale
 from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.verdict import EXPONENT, FRACTION, Finding, at_most, equal, power, weakest

@@ -7,7 +7,7 @@ import xarray as xr
 
 from experiments.analysis.divergence import CRITERIA
 from experiments.analysis.intervals import exactly_known, geometric_mean_of
-from experiments.claims.dynamics import APP_E, TRAJECTORIES
+from experiments.claims.lora_alpha.dynamics import APP_E, TRAJECTORIES
 from experiments.dynamics import signal_descent, stability, update_scaling
 from experiments.dynamics import trajectories as dynamics
 from experiments.dynamics.eta_against_alpha import FAMILIES, Families, purity, ratio_over_x14, slope

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import exactly_known
-from experiments.claims.tuning import ON_LLAMA, RANKS, SWEEPS, TRAINED, coefficient_of_root, rank_law_applies
+from experiments.claims.lora_alpha.tuning import ON_LLAMA, RANKS, SWEEPS, TRAINED, coefficient_of_root, rank_law_applies
 from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.verdict import MAGNITUDE, Finding, above, exactly, magnitude, near
 from experiments.tuning import magnitudes, protocol_comparison
