@@ -28,7 +28,7 @@ from experiments.gauge import gauge_breaking, optimizer_gauge
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
-from experiments.tuning import crossover, magnitudes, protocol_comparison, rank_law, rates
+from experiments.tuning import crossover, magnitudes, protocol_comparison, rank_law, rate_rules, rates
 
 BENCHMARK = benchmark.EXPERIMENT
 """Run by itself, on a machine that does nothing else."""
@@ -58,6 +58,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
         rates,
         rank_law,
         crossover,
+        rate_rules,
         protocol_comparison,
     )
 )

@@ -56,10 +56,28 @@ def best_points(x: Sequence[float] | np.ndarray, losses: Float[np.ndarray, "n k"
     return [best_point(x, row) for row in losses]
 
 
-def valley(x: Sequence[float], losses: Float[np.ndarray, "n k"]) -> tuple[np.ndarray, np.ndarray]:
+def valley(x: Sequence[float] | np.ndarray, losses: Float[np.ndarray, "n k"]) -> tuple[np.ndarray, np.ndarray]:
     """Return x* and the lowest ln ℓ of each of n sweeps over x; NaN where the best x is on the edge."""
     best = best_points(x, losses)
     return np.array([b.x for b in best]), np.array([np.nan if b.flag else b.log_loss for b in best])
+
+
+def loss_at(x: Sequence[float] | np.ndarray, log_loss: Float[np.ndarray, "k"], at: float) -> float:
+    """Interpolate ln ℓ of a sweep in ln x: infinite beside a run that diverged, NaN outside of the sweep.
+
+    >>> loss_at((1.0, 4.0), np.array([2.0, 1.0]), 2.0)
+    1.5
+    """
+    if not x[0] <= at <= x[-1]:
+        return np.nan
+    losses = np.where(np.isnan(log_loss), np.inf, log_loss)
+    u, here = np.log(x), np.log(at)
+    k = min(int(np.searchsorted(u, here, "right")), len(u) - 1)
+    weight = (here - u[k - 1]) / (u[k] - u[k - 1])
+    low, high = losses[k - 1], losses[k]
+    if weight in {0.0, 1.0}:
+        return float(high if weight else low)
+    return float(low + weight * (high - low)) if np.isfinite([low, high]).all() else np.inf
 
 
 def is_cliff(rates: Float[np.ndarray, "k"], log_loss: Float[np.ndarray, "k"], rate: float) -> bool:

@@ -17,7 +17,7 @@ import xarray as xr
 import signal_drift as sd
 from experiments.analysis.ends import certified, spectral_norms
 from experiments.analysis.intervals import Estimate, geometric_mean_of, mean_of
-from experiments.analysis.sweeps import best_point
+from experiments.analysis.sweeps import best_point, loss_at
 from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_only
 from experiments.lab.problem import Dtype, Problem
 from experiments.tuning import rank_law, rank_sweeps
@@ -105,20 +105,6 @@ def matching_alpha(rank: int, sigma_a: float, d_in: int) -> float:
 
 def _mean(values: list[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
-
-
-def loss_at(alphas: tuple[float, ...], losses: np.ndarray, alpha: float) -> float:
-    """Interpolate ln ℓ of a sweep in ln α: infinite beside a run that diverged, NaN outside of the sweep."""
-    if not alphas[0] <= alpha <= alphas[-1]:
-        return math.nan
-    finite = np.where(np.isnan(losses), np.inf, losses)
-    u, at = np.log(alphas), math.log(alpha)
-    k = min(int(np.searchsorted(u, at, "right")), len(u) - 1)
-    weight = (at - u[k - 1]) / (u[k] - u[k - 1])
-    low, high = finite[k - 1], finite[k]
-    if weight in {0.0, 1.0}:
-        return float(high if weight else low)
-    return float(low + weight * (high - low)) if np.isfinite([low, high]).all() else math.inf
 
 
 def correlation(data: xr.Dataset, rule: str) -> np.ndarray:

@@ -21,6 +21,7 @@ ANSWERED = {
         ("spectral_suppression", "purification", "residual_curvature", "asymmetric_scaling", "density_check"), DENSE
     ),
     **dict.fromkeys(("rates", "rank_law", "crossover", "protocol_comparison"), TUNED),
+    "rate_rules": {"digits", "teacher64", "teacher256"},
 }
 
 

@@ -1,10 +1,12 @@
 """Best points, power laws and their intervals on planted sweeps."""
 
+import math
+
 import numpy as np
 import pytest
 
 from experiments.analysis.intervals import geometric_mean_of, mean_of
-from experiments.analysis.sweeps import best_point, best_points, free_fit, half_octaves, is_cliff, root_fit
+from experiments.analysis.sweeps import best_point, best_points, free_fit, half_octaves, is_cliff, loss_at, root_fit
 
 ALPHAS = half_octaves(-2, 12)
 RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -103,3 +105,12 @@ def test_a_rate_beyond_which_nothing_ran_or_all_diverged_is_a_cliff() -> None:
     assert is_cliff(RATES, falling, RATES[-1])
     assert is_cliff(RATES, np.where(RATES > 2.0**-5, np.inf, falling), 2.0**-5)
     assert not is_cliff(RATES, falling, 2.0**-5)
+
+
+def test_loss_is_interpolated_within_the_sweep_alone():
+    x, losses = (1.0, 4.0, 16.0), np.array([2.0, 1.0, np.inf])
+    assert loss_at(x, losses, 2.0) == pytest.approx(1.5)
+    assert loss_at(x, losses, 4.0) == pytest.approx(1.0)
+    assert loss_at(x, losses, 8.0) == math.inf
+    assert math.isnan(loss_at(x, losses, 0.9))
+    assert math.isnan(loss_at(x, losses, 17.0))

@@ -49,15 +49,6 @@ def test_rules_are_those_of_the_paper():
     assert alphas["first step"] < alphas["V2"]
 
 
-def test_loss_of_a_rule_is_interpolated_within_the_sweep_alone():
-    alphas, losses = (1.0, 4.0, 16.0), np.array([2.0, 1.0, np.inf])
-    assert crossover.loss_at(alphas, losses, 2.0) == pytest.approx(1.5)
-    assert crossover.loss_at(alphas, losses, 4.0) == pytest.approx(1.0)
-    assert crossover.loss_at(alphas, losses, 8.0) == math.inf
-    assert math.isnan(crossover.loss_at(alphas, losses, 0.9))
-    assert math.isnan(crossover.loss_at(alphas, losses, 17.0))
-
-
 def made(power, lost=0.5):
     """Data in which α* of every seed is the rule's times r^power, but for the seed's own factor."""
     shape, alpha = ("rule", "rank", "seed"), np.ones((len(RULES), len(RANKS), len(SEEDS)))
