@@ -10,12 +10,19 @@
 >>> forward(base, jnp.array([[1, 5, 3]])).shape
 (1, 3, 11)
 
+`continued` lets it go on from prompts:
+
+>>> tokens, own = continued(forward, config, base, jnp.array([[1, 5, 3]]), jnp.array([3]), length=5, end=0)
+>>> tokens.shape, own.tolist()[0][:3]
+((1, 5), [False, False, False])
+
 `load_llama(folder)` and `load_gguf(path)` give a `Llama` with the weights of a file; `signal_drift.files` has the
 tokenizers, `load_tokenizer(folder)` and `gguf_tokenizer(path)`.
 """
 
 from signal_drift.models.llama.decoder import Llama, LlamaConfig
+from signal_drift.models.llama.decoding import continued
 from signal_drift.models.llama.gguf import load_gguf
 from signal_drift.models.llama.hugging_face import load_llama
 
-__all__ = ["Llama", "LlamaConfig", "load_gguf", "load_llama"]
+__all__ = ["Llama", "LlamaConfig", "continued", "load_gguf", "load_llama"]

@@ -1,6 +1,7 @@
 """Defines the decoder of the Llama family: RMSNorm, grouped-query attention with rotary positions, SwiGLU."""
 
 from dataclasses import dataclass
+from typing import NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -55,8 +56,23 @@ class LlamaConfig:
             raise InputError(f"rope_divisors: must be {self.head_dim // 2}, one a pair, got {len(self.rope_divisors)}")
 
 
+class KeysValues(NamedTuple):
+    """Holds the turned keys and the values of one layer, of all tokens so far; what comes later is not read."""
+
+    key: Float[Array, "n length heads_kv d"]
+    value: Float[Array, "n length heads_kv d"]
+
+    def put(self, first: Int[Array, ""] | int, key: Array, value: Array) -> "KeysValues":
+        """Write those of the tokens from position `first` on."""
+        at = (0, first, 0, 0)
+        return KeysValues(*(jax.lax.dynamic_update_slice(x, y, at) for x, y in zip(self, (key, value), strict=True)))
+
+
 class LlamaAttention(nnx.Module):
-    """Maps x to the causal attention of its tokens; query heads in groups share a head of keys and values."""
+    """Maps x to the causal attention of its tokens; query heads in groups share a head of keys and values.
+
+    With `seen`, x are the tokens from position `first` on, which attend to those before them too.
+    """
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
         self.config = config
@@ -70,12 +86,15 @@ class LlamaAttention(nnx.Module):
         self.v = linear(width, config.num_key_value_heads * d, config.query_key_value_bias)
         self.o = linear(config.num_attention_heads * d, width, config.output_bias)
 
-    def __call__(self, x: Float[Array, "n t width"]) -> Float[Array, "n t width"]:
+    def __call__(
+        self, x: Float[Array, "n t width"], seen: KeysValues | None = None, first: Int[Array, ""] | int = 0
+    ) -> tuple[Float[Array, "n t width"], KeysValues]:
         n, t, _ = x.shape
         query, key, value = (y(x).reshape(n, t, -1, self.config.head_dim) for y in (self.q, self.k, self.v))
-        query, key = (rotated(self.config, y) for y in (query, key))
-        causal = jnp.tril(jnp.ones((t, t), bool))
-        return self.o(exact_attention(query, key, value, mask=causal).reshape(n, t, -1))
+        query, key = (rotated(self.config, y, first) for y in (query, key))
+        known = KeysValues(key, value) if seen is None else seen.put(first, key, value)
+        causal = jnp.arange(known.key.shape[1]) <= first + jnp.arange(t)[:, None]
+        return self.o(exact_attention(query, *known, mask=causal).reshape(n, t, -1)), known
 
 
 class LlamaFeedForward(nnx.Module):
@@ -101,9 +120,12 @@ class LlamaLayer(nnx.Module):
         self.norm = _norm(config, rngs, dtype)
         self.feed_forward = LlamaFeedForward(config, rngs=rngs, dtype=dtype)
 
-    def __call__(self, x: Float[Array, "n t width"]) -> Float[Array, "n t width"]:
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.feed_forward(self.norm(x))
+    def __call__(
+        self, x: Float[Array, "n t width"], seen: KeysValues | None = None, first: Int[Array, ""] | int = 0
+    ) -> tuple[Float[Array, "n t width"], KeysValues]:
+        attended, known = self.attention(self.attention_norm(x), seen, first)
+        x = x + attended
+        return x + self.feed_forward(self.norm(x)), known
 
     def matrices(self) -> dict[str, nnx.Linear]:
         """Return the seven linear maps by their names."""
@@ -141,25 +163,47 @@ class Llama(nnx.Module):
         self.norm = _norm(config, rngs, dtype)
         self.head = None if config.tie_word_embeddings else embed()
 
-    def __call__(self, tokens: Int[Array, "n t"]) -> Float[Array, "n t vocabulary"]:
+    @overload
+    def __call__(self, tokens: Int[Array, "n t"]) -> Float[Array, "n t vocabulary"]: ...
+
+    @overload
+    def __call__(
+        self, tokens: Int[Array, "n t"], seen: tuple[KeysValues, ...], first: Int[Array, ""] | int
+    ) -> tuple[Float[Array, "n t vocabulary"], tuple[KeysValues, ...]]: ...
+
+    def __call__(
+        self,
+        tokens: Int[Array, "n t"],
+        seen: tuple[KeysValues, ...] | None = None,
+        first: Int[Array, ""] | int = 0,
+    ) -> Float[Array, "n t vocabulary"] | tuple[Float[Array, "n t vocabulary"], tuple[KeysValues, ...]]:
+        """Return the logits; with what was `seen` of the tokens before position `first`, that with these tokens too."""
         longest = self.config.max_position_embeddings
-        if tokens.shape[1] > longest:
-            raise InputError(f"tokens: {tokens.shape[1]} a sequence, more than max_position_embeddings = {longest}")
+        length = tokens.shape[1] if seen is None else seen[0].key.shape[1]
+        if length > longest:
+            raise InputError(f"tokens: {length} a sequence, more than max_position_embeddings = {longest}")
         # nnx.Embed computes in the dtype that it was made in; the tables may have been cast since
         words, head = (jnp.asarray(table.embedding[...]) for table in (self.words, self.head or self.words))
-        x = words[tokens]
-        for layer in self.layers:
-            x = layer(x)
-        return self.norm(x) @ head.T
+        x, known = words[tokens], []
+        for layer, before in zip(self.layers, seen or (None,) * len(self.layers), strict=True):
+            x, now = layer(x, before, first)
+            known.append(now)
+        logits = self.norm(x) @ head.T
+        return logits if seen is None else (logits, tuple(known))
 
 
-def rotated(config: LlamaConfig, x: Float[Array, "n t heads d"]) -> Float[Array, "n t heads d"]:
-    """Turn the i-th pair of features of the token at t by the angle t·θ^(−2i/d), divided by the i-th divisor."""
+def rotated(
+    config: LlamaConfig, x: Float[Array, "n t heads d"], first: Int[Array, ""] | int = 0
+) -> Float[Array, "n t heads d"]:
+    """Turn the i-th pair of features of the token at t by the angle t·θ^(−2i/d), divided by the i-th divisor.
+
+    The first token is at t = `first`.
+    """
     d, dtype = x.shape[-1], jnp.promote_types(x.dtype, jnp.float32)
     frequency = config.rope_theta ** (-jnp.arange(0, d, 2, dtype=dtype) / d)
     if config.rope_divisors:
         frequency = frequency / jnp.asarray(config.rope_divisors, dtype)
-    angle = jnp.arange(x.shape[1], dtype=dtype)[:, None, None] * frequency
+    angle = (first + jnp.arange(x.shape[1]))[:, None, None].astype(dtype) * frequency
     cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
     if config.rope_interleaved:
         a, b = x[..., ::2], x[..., 1::2]

@@ -1,0 +1,59 @@
+"""Exact match of final numbers, by a decoder whose answers are made readable as numbers."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import signal_drift as sd
+from signal_drift.errors import InputError
+from signal_drift.models.llama import Llama, LlamaConfig
+from signal_drift.tasks.chats import END, prompt
+from signal_drift.tasks.exact_match import answered_right
+from signal_drift.tasks.worked_answers import WorkedAnswer
+
+CONFIG = LlamaConfig(40, 8, 12, 1, num_attention_heads=2, num_key_value_heads=1, head_dim=4)
+LENGTH, LAST = 12, 39
+QUESTIONS = ("a", "bc", "ddd")
+
+
+def encode(text: str) -> list[int]:
+    """The letters of the question, and one token for the end of a turn."""
+    return [LAST] if text == END else [ord(x) - ord("a") for x in text.split("\n")[1].removesuffix(END)]
+
+
+def decode(ids: list[int]) -> str:
+    return f"so it is\n#### {sum(ids)}"
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    base, forward = sd.base_and_forward(Llama(CONFIG, rngs=nnx.Rngs(1), dtype=jnp.float64))
+    return {k: 4 * W for k, W in base.items()}, forward
+
+
+def number(decoder, question: str) -> int:
+    """What the model answers, each token from the whole sequence before it."""
+    base, forward = decoder
+    ids = encode(prompt(question))
+    begins = len(ids)
+    while len(ids) < LENGTH and (len(ids) == begins or ids[-1] != LAST):
+        ids.append(int(np.asarray(forward(base, jnp.array([ids])))[0, -1].argmax()))
+    return sum(ids[begins:])
+
+
+def test_right_is_who_gives_the_number(decoder):
+    base, forward = decoder
+    numbers = [number(decoder, q) for q in QUESTIONS]
+    for off in (0, 1):
+        asked = [
+            WorkedAnswer(q, "", str(n + off * (k == 1)), 0)
+            for k, (q, n) in enumerate(zip(QUESTIONS, numbers, strict=True))
+        ]
+        found = answered_right(forward, CONFIG, base, encode, decode, asked, LENGTH)
+        assert found.tolist() == [True, not off, True]
+
+
+def test_nothing_to_answer_is_named(decoder):
+    with pytest.raises(InputError, match=r"^questions: none to answer"):
+        answered_right(decoder[1], CONFIG, decoder[0], encode, decode, [], LENGTH)
