@@ -52,8 +52,12 @@ class Config(Tuned):
 
 
 def configure(problem: Problem) -> Config:
-    """Return the sweeps of the size that the problem states, the grid's α in units of 1/σ_A."""
+    """Return the sweeps of the size that the problem states, the grid's α in units of 1/σ_A.
+
+    On a costly problem both paths start at the paper's 16 alone.
+    """
     sizes, unit = tuning_of(problem), 1 / problem.typical_sigma()
+    starts = (16.0,) if problem.costly else (16.0, _short(SAME_PLACE * unit))
     return Config(
         problem,
         sizes.seeds,
@@ -63,7 +67,7 @@ def configure(problem: Problem) -> Config:
         ranks=sizes.ranks,
         grid_ranks=sizes.grid_ranks,
         alphas=sizes.alphas,
-        starts=(16.0, _short(SAME_PLACE * unit)),
+        starts=starts,
         grid_alphas=tuple(_short(alpha * unit) for alpha in sizes.grid_alphas),
         grid_rates=sizes.grid_rates,
     )

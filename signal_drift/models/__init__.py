@@ -16,6 +16,7 @@ True
 from signal_drift.models.attention import exact_attention
 from signal_drift.models.bert import Bert, BertConfig, load_bert, mean_pooled
 from signal_drift.models.bridge import Forward, base_and_forward, predictor
+from signal_drift.models.flow_transformer import FlowTransformer
 from signal_drift.models.kernel_layout import Layout, layout
 from signal_drift.models.llama import Llama, LlamaConfig, load_gguf, load_llama
 from signal_drift.models.lora_modules import LoRAModel, lora_and_forward
@@ -26,6 +27,7 @@ __all__ = [
     "MLP",
     "Bert",
     "BertConfig",
+    "FlowTransformer",
     "Forward",
     "Layout",
     "Llama",

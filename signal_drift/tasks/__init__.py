@@ -22,6 +22,8 @@ from signal_drift.tasks.digits import (
     rotated_digit_rows,
     rotated_digits,
 )
+from signal_drift.tasks.exact_match import answered_right
+from signal_drift.tasks.flow_matching import Lines, batch_flow_loss, draw_lines, flow_loss, sampled
 from signal_drift.tasks.gsm_symbolic import read_templates
 from signal_drift.tasks.next_token import batch_next_token_loss, next_token_loss
 from signal_drift.tasks.rated_text import Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
@@ -36,6 +38,7 @@ __all__ = [
     "Classification",
     "Examples",
     "Head",
+    "Lines",
     "Rated",
     "Reduction",
     "Regression",
@@ -44,12 +47,16 @@ __all__ = [
     "WorkedAnswer",
     "accuracy",
     "answer_of",
+    "answered_right",
     "apart_from",
     "batch_error",
+    "batch_flow_loss",
     "batch_next_token_loss",
     "cross_entropy",
     "draw_answers",
+    "draw_lines",
     "embeddings",
+    "flow_loss",
     "is_right",
     "masked_cross_entropy",
     "mean_cross_entropy",
@@ -62,6 +69,7 @@ __all__ = [
     "ridge_head",
     "rotated_digit_rows",
     "rotated_digits",
+    "sampled",
     "spectral_teacher",
     "split_by_digest",
     "split_templates",

@@ -19,6 +19,7 @@ from signal_drift.models.bridge import Forward, base_and_forward, predictor
 from signal_drift.models.mlp import MLP
 from signal_drift.models.transformer import TransformerClassifier
 from signal_drift.tasks.criteria import mean_cross_entropy
+from signal_drift.tasks.pretraining import pretrained
 from signal_drift.training import train
 
 SIDE, PIXELS, CLASSES = 8, 64, 10
@@ -99,14 +100,13 @@ def rotated_digit_rows(
     model = TransformerClassifier(
         PIXELS, CLASSES, tokens=SIDE, width=width, heads=heads, blocks=blocks, rngs=nnx.Rngs(weights)
     )
-    graphdef, start = nnx.split(model)
-    trained = _pretrained_whole(graphdef, start, parts["pretraining"], learning_rate, steps)
-    return Adaptation(*base_and_forward(nnx.merge(graphdef, trained), "blocks.*"), **parts)
+    trained = pretrained(model, Partial(_batch_cross_entropy, parts["pretraining"]), learning_rate, steps)
+    return Adaptation(*base_and_forward(trained, "blocks.*"), **parts)
 
 
 def _parts(key: Key[Array, ""], angle: float, samples: int, pretraining: int) -> dict[str, Classification]:
     """Upright images to pre-train on, rotated ones to train and to validate on: shuffled, then cut in three."""
-    images, labels = _digits()
+    images, labels = upright_digits()
     if not 1 <= samples <= len(images) - pretraining - 1 or pretraining < 1:
         raise InputError(f"samples: {samples} and {pretraining} for pre-training leave none of {len(images)} images")
     order = np.asarray(jax.random.permutation(key, len(images)))
@@ -119,7 +119,8 @@ def _parts(key: Key[Array, ""], angle: float, samples: int, pretraining: int) ->
     }
 
 
-def _digits() -> tuple[np.ndarray, np.ndarray]:
+def upright_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's 1797 images, pixels in [0, 1], one a row, and the digit that each shows."""
     from sklearn.datasets import load_digits  # half a second that other users of the package need not pay
 
     data: Any = load_digits()
@@ -137,20 +138,7 @@ def _pretrained(loss: Partial, base: Weights, learning_rate: float | Array, step
     return train(loss, base, None, 1.0, optax.adam(learning_rate), steps).trained
 
 
-@partial(jax.jit, static_argnames=("graphdef", "steps"))
-def _pretrained_whole(
-    graphdef: nnx.GraphDef, start: nnx.State, data: Classification, learning_rate: float | Array, steps: int
-) -> nnx.State:
-    optimizer = optax.adam(learning_rate)
-
-    def loss(params: Any, rows: Array) -> Array:
-        batch = data.at(rows)
-        return mean_cross_entropy(batch.labels, nnx.merge(graphdef, params)(batch.X))
-
-    def step(carry: tuple[Any, Any], t: Array) -> tuple[tuple[Any, Any], None]:
-        params, state = carry
-        rows = (t * BATCH + jnp.arange(BATCH)) % len(data.X)
-        update, state = optimizer.update(jax.grad(loss)(params, rows), state, params)
-        return (optax.apply_updates(params, update), state), None
-
-    return jax.lax.scan(step, (start, optimizer.init(start)), jnp.arange(steps))[0][0]
+def _batch_cross_entropy(data: Classification, model: TransformerClassifier, t: Int[Array, ""]) -> Float[Array, ""]:
+    """The loss on the t-th hundred of images, over and over."""
+    batch = data.at((t * BATCH + jnp.arange(BATCH)) % len(data.X))
+    return mean_cross_entropy(batch.labels, model(batch.X))
