@@ -128,7 +128,9 @@ def taylor(
     def w(x: Array) -> dict[str, Array]:
         return {k: f(base[k], unravel(x)[k]) for k, f in maps.items()}
 
-    push = lambda x: jax.jvp(w, (x,), (d,))[1]  # noqa: E731
+    def push(x: Array) -> dict[str, Array]:
+        return jax.jvp(w, (x,), (d,))[1]
+
     first, second = jax.jvp(push, (x,), (d,))
     return w(x), w(x + d), first, jax.tree.map(lambda t: t / 2, second)
 
