@@ -20,7 +20,7 @@ from experiments.claims.lora_alpha import (
     traces,
     tuning,
 )
-from experiments.claims.own import crossover, drift
+from experiments.claims.own import atlas, crossover, drift
 from experiments.ledger.claim import Claim
 
 ORDER = (
@@ -30,13 +30,27 @@ ORDER = (
     *("F2a-trajectories", "F2b-drift-noise", "F2c-purity", "F1a-coupling", "F1b-paths", "F1c-square-root"),
     *("V1", "V2", "T6-magnitudes", "V-protocol", "C1", "C2", "C3", "C4"),
     *("X1", "X2", "X3", "X4", "X5", "X6", "X7", "X8", "X9", "X10", "X13", "X14", "X16"),
-    "X16-best-alpha",
+    *("X16-best-alpha", "X17", "X18", "X19"),
 )
 
 DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4", "X16")
 """Claims on expectations and trajectories that the checks of `signal_drift.propositions` hold on drawn problems too."""
 
-MODULES = (algebra, premise, traces, compression, spectra, powers, steps, dynamics, drift, tuning, crossover, protocol)
+MODULES = (
+    algebra,
+    premise,
+    traces,
+    compression,
+    spectra,
+    powers,
+    steps,
+    dynamics,
+    drift,
+    tuning,
+    crossover,
+    atlas,
+    protocol,
+)
 
 
 def _extended(claim: Claim) -> Claim:

@@ -227,12 +227,10 @@ def report(config: Config, data: xr.Dataset) -> Report:
     for name, word in NAMES.items():
         here = data.sel(map=name)
         rows.append(Row(f"X17  {word}: sign structure of H_Drift, start / trained", "–", _structures(here), "–"))
-        for norm in NORMS:
-            for choice in CHOICES:
-                for state in STATES:
-                    found = mean_of(here.ratio.sel(norm=norm, choice=choice, state=state).values)
-                    label = f"     {word}: ‖H_Drift‖/‖H_Signal‖, {norm}, {choice} α, {state}"
-                    rows.append(Row(label, "–", str(found), found.interval()))
+        for norm, choice, state in product(_known(data), CHOICES if _scaled(here) else CHOICES[:1], STATES):
+            found = mean_of(here.ratio.sel(norm=norm, choice=choice, state=state).values)
+            label = f"     {word}: ‖H_Drift‖/‖H_Signal‖, {norm}, {choice} α, {state}"
+            rows.append(Row(label, "–", str(found), found.interval()))
         losses = [mean_of(here.loss.sel(choice=choice).values) for choice in CHOICES]
         alphas = f"; tuned α {_list(here.alpha.values)}" if np.isfinite(here.alpha).all() else "; no α"
         rows.append(
@@ -245,6 +243,11 @@ def report(config: Config, data: xr.Dataset) -> Report:
 def _structures(here: xr.Dataset) -> str:
     found = [", ".join(sorted(set(here.structure.sel(state=state).values.ravel()))) or "–" for state in STATES]
     return " / ".join(found)
+
+
+def _known(data: xr.Dataset) -> list[str]:
+    """The norms that were measured."""
+    return [norm for norm in NORMS if data.ratio.sel(norm=norm).notnull().any()]
 
 
 def _scaled(here: xr.Dataset) -> bool:
@@ -281,7 +284,7 @@ def _sentences(data: xr.Dataset) -> list[str]:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    norms = [norm for norm in NORMS if data.ratio.sel(norm=norm).notnull().any()]
+    norms = _known(data)
     title = f"Drift over signal of every adapter map: {config.problem.label}, {config.seeds} seeds"
     figure, panels = plotting.panels(len(norms), title, height=5.6, width=6.6)
     for panel, norm in zip(panels, norms, strict=True):
