@@ -89,7 +89,7 @@ class Case(NamedTuple):
     """A map at α, θ, its formula, and what is stated: H_Drift's structure and trace, the degrees of both parts in α.
 
     A degree is None where there is none: every k would do for a matrix of zeros, and DoRA's m is multiplied by no α.
-    `spectrum` and `gauge` are the words of the page: the eigenvalues of H_Drift but zeros, and the null directions of J.
+    `spectrum` and `gauge` are words of the page: the eigenvalues of H_Drift but 0, and the null directions of J.
     """
 
     at: Callable[[float], Any]

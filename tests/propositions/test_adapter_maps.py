@@ -173,8 +173,8 @@ def in_a_wide_layer(name: str) -> MapInstance:
 def test_null_space_is_that_of_the_group(name, dimension, monkeypatch):
     """J's rank from NumPy; without the rows and columns of LoHa, or with one direction more, the count is wrong."""
     x = in_a_wide_layer(name)
-    J = np.asarray(jax.jacfwd(lambda t: getattr(maps, name)(0.7)(x.base["only"], t).ravel())(x.theta["only"]), object)
-    flat = np.concatenate([np.asarray(leaf).reshape(48, -1) for leaf in jax.tree.leaves(J.item())], axis=1)
+    J = jax.jacfwd(lambda t: getattr(maps, name)(0.7)(x.base["only"], t).ravel())(x.theta["only"])
+    flat = np.concatenate([np.asarray(leaf).reshape(48, -1) for leaf in jax.tree.leaves(J)], axis=1)
     assert flat.shape[1] - np.linalg.matrix_rank(flat) == dimension
     check = gauge_is_the_null_space(x)
     assert check.applicable

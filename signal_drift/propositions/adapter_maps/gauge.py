@@ -69,9 +69,9 @@ def gauge_is_the_null_space(x: MapInstance) -> Check:
     return Check.bound(
         "X18",
         "J has as many null directions as the gauge group",
-        abs(null - stated),
+        float(abs(null - stated)),
         exact("a count"),
-        control=("it has one more", abs(null - stated - 1)),
+        control=("it has one more", float(abs(null - stated - 1))),
         assumptions={**x.moved, "there is room": all(_has_room(x.kind, y) for y in x.layers)},
     )
 
@@ -124,12 +124,12 @@ def _low_rank(layer: Layer) -> Iterator[Generator]:
 
 
 def _vera(layer: Layer) -> Iterator[Generator]:
-    yield _weighted(1, -1)
+    yield _weighted(1.0, -1.0)
 
 
 def _lokr(layer: Layer) -> Iterator[Generator]:
     yield from _general_linear(len(layer.factors[1]), 1, 2)
-    yield _weighted(1, -1, 0)
+    yield _weighted(1.0, -1.0, 0.0)
 
 
 def _loha(layer: Layer) -> Iterator[Generator]:

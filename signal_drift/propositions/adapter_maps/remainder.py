@@ -82,7 +82,7 @@ def exponent(x: MapInstance, odd: bool) -> tuple[float, Tolerance]:
         sizes.append(float(np.linalg.norm(rest[0] - rest[1] if odd else rest[0] + rest[1]) / 2))
     coarse, fine = (float(np.log2(a / b)) for a, b in pairwise(sizes))
     unit = rounding(_additions(x), 4 * float(np.linalg.norm(_bounding(x)))).value / sizes[-1]
-    error = abs(coarse - fine) + 2 * unit / np.log(2)
+    error = float(abs(coarse - fine) + 2 * unit / np.log(2))
     return fine, Tolerance(error, "|e(h) − e(h/2)| and the rounding of R", f"h = {STEP:g}, e(h) = {coarse:.8g}")
 
 
