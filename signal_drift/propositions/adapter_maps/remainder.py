@@ -23,6 +23,9 @@ from signal_drift.propositions.subject import flat
 STEP = 2.0**-4
 """The largest of the three steps, each half of the one before, over which an order is read."""
 
+RULE = "|e(h) − e(h/2)| and the rounding of R"
+"""What the error of a fitted order is bounded by."""
+
 
 def remainder_is_its_terms(x: MapInstance) -> Check:
     """Check that Δw = JΔθ + ½∇²w[Δθ, Δθ] + what the formula of the map says of the orders 3 and 4 (X19)."""
@@ -54,7 +57,7 @@ def remainder_is_quartic(x: MapInstance) -> Check:
 
 def _order(x: MapInstance, order: int, kinds: set[str]) -> Check:
     here = x.kind in kinds
-    measured, tolerance = exponent(x, order % 2 == 1) if here else (np.nan, rounding(1, np.nan))
+    measured, tolerance = exponent(x, order % 2 == 1) if here else (np.nan, Tolerance(np.nan, RULE, ""))
     return Check.equality(
         "X19",
         f"the {'odd' if order % 2 else 'even'} part of the remainder is of order {order}",
@@ -83,7 +86,7 @@ def exponent(x: MapInstance, odd: bool) -> tuple[float, Tolerance]:
     coarse, fine = (float(np.log2(a / b)) for a, b in pairwise(sizes))
     unit = rounding(_additions(x), 4 * float(np.linalg.norm(_bounding(x)))).value / sizes[-1]
     error = float(abs(coarse - fine) + 2 * unit / np.log(2))
-    return fine, Tolerance(error, "|e(h) − e(h/2)| and the rounding of R", f"h = {STEP:g}, e(h) = {coarse:.8g}")
+    return fine, Tolerance(error, RULE, f"h = {STEP:g}, e(h) = {coarse:.8g}")
 
 
 def higher_terms(x: MapInstance) -> tuple[np.ndarray, np.ndarray]:
