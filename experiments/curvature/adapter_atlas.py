@@ -238,6 +238,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
             Row(f"     {word}: final loss at default and tuned α{alphas}", "–", " / ".join(map(str, losses)), "–")
         )
     rows += [_row(data, i) for i in range(data.sizes["check"])]
+    rows += [_orders(data, name) for name in NAMES if data.sizes["check"] and len(_fitted(data, name))]
     return Report(rows, _sentences(data), {"adapter_atlas": partial(_figure, config, data)})
 
 
@@ -274,6 +275,20 @@ def _row(data: xr.Dataset, i: int) -> Row:
     quantity = f"{check.claim.item():<4} {check.statement.item()} [control: {check.control.item()}], error / tolerance"
     measured = f"{np.max(right):.2g} [{np.min(wrong):.2g}] on {met.sum()} of {met.size}" if met.any() else "nowhere"
     return Row(quantity, "≤ 1 [> 1]", measured, "–")
+
+
+def _orders(data: xr.Dataset, name: str) -> Row:
+    found = ", ".join(f"{low:.6g} to {high:.6g}" for low, high in _fitted(data, name))
+    return Row(f"X19  {NAMES[name]}: fitted orders of the odd and the even part of the remainder", "3, 4", found, "–")
+
+
+def _fitted(data: xr.Dataset, name: str) -> list[tuple[float, float]]:
+    """The least and the largest exponent of each part of the remainder that the map has."""
+    orders = (
+        data.sel(map=name).where(data.check.isin(["remainder is cubic", "remainder is quartic"]), drop=True).measured
+    )
+    known = [orders.isel(check=i).values for i in range(orders.sizes["check"])]
+    return [(float(np.min(x)), float(np.max(x))) for x in known if np.isfinite(x).all()]
 
 
 def _sentences(data: xr.Dataset) -> list[str]:
