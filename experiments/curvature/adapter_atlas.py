@@ -183,12 +183,11 @@ def _reach(op: sd.SymmetricOperator, tolerance: float) -> float:
 def checked(config: Config, drawn: Drawn, start: Start, seed: int) -> xr.Dataset:
     """Hold every statement against the map at both places; against none where matrices do not fit."""
     checks = [[p(x) for p in MAP_PROPOSITIONS] for x in instances(drawn, start, seed)] if config.problem.dense else []
-    dims = ("place", "check")
+    dims, words = ("place", "check"), checks[0] if checks else []
 
     def every(value: Any) -> tuple[tuple[str, ...], np.ndarray]:
-        return dims, np.array([[value(c) for c in here] for here in checks], float).reshape(len(checks), -1)
+        return dims, np.array([[value(c) for c in here] for here in checks], float).reshape(len(checks), len(words))
 
-    words: list[Check] = checks[0] if checks else []
     return xr.Dataset(
         {
             "error": every(lambda c: c.error),
