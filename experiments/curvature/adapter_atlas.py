@@ -31,7 +31,7 @@ from experiments.lab.problem import Drawn, Dtype, Problem, Setting
 from signal_drift import plotting
 from signal_drift.maps import Theta
 from signal_drift.propositions.adapter_maps import MAP_PROPOSITIONS, MapInstance
-from signal_drift.propositions.check import Check, over
+from signal_drift.propositions.check import over
 from signal_drift.spectra import structure
 
 STATES = ("start", "trained")
@@ -156,8 +156,8 @@ def _run(
 
     def step(carry: tuple[Theta, Any], batch: Any) -> tuple[tuple[Theta, Any], None]:
         theta, state = carry
-        updates, state = optimizer.update(jax.grad(value)(theta, batch), state, theta)
-        return (optax.apply_updates(theta, updates), state), None
+        updates, state = optimizer.update(jax.grad(value)(theta, batch), state)
+        return (jax.tree.map(jnp.add, theta, updates), state), None
 
     (theta, _), _ = jax.lax.scan(step, (theta, optimizer.init(theta)), batches, length=steps)
     return theta

@@ -199,7 +199,7 @@ def test_curves_leave_the_weights_where_they_are(name):
             parts = np.split(v, np.cumsum(sizes)[:-1])
             factors = tuple(p.reshape(f.shape) for p, f in zip(parts, y.factors, strict=True))
             moved = [L(factors) for L in generators]
-            return sum(w * np.concatenate([f.ravel() for f in m]) for w, m in zip(weights, moved, strict=True))
+            return weights @ np.stack([np.concatenate([f.ravel() for f in m]) for m in moved])
 
         theta = np.concatenate([f.ravel() for f in y.factors])
         L = np.stack([move(e) for e in np.eye(len(theta))], axis=1)
@@ -226,7 +226,8 @@ def test_degree_of_the_polynomial_in_whole_numbers(name, degree):
     draw = np.random.default_rng(2)
     layer = instance(name).layers[0]
     theta, delta = ([draw.integers(-3, 4, f.shape) for f in layer.factors] for _ in range(2))
-    whole = Adapter(*(draw.integers(-3, 4, f.shape) for f in FROZEN["a"]))
+    A, B = (jnp.asarray(draw.integers(-3, 4, f.shape), float) for f in FROZEN["a"])
+    whole = Adapter(A, B)
     W = np.stack(
         [
             CASES[name].formula(np, RANK, 0 * layer.W0, [f + t * d for f, d in zip(theta, delta, strict=True)], whole)
