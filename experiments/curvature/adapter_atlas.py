@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 
 import signal_drift as sd
 from experiments.analysis.ends import certified
-from experiments.analysis.intervals import mean_of
+from experiments.analysis.intervals import geometric_mean_of
 from experiments.curvature.atlas_starts import ALPHA, Start, begun
 from experiments.lab.errors import check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
@@ -228,7 +228,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         rows.append(Row(f"X17  {word}: sign structure of H_Drift, start / trained", "–", _structures(here), "–"))
         choices = (CHOICES if _scaled(here) else CHOICES[:1]) if _drifts(here) else ()
         for norm, choice, state in product(_known(data), choices, STATES):
-            found = mean_of(here.ratio.sel(norm=norm, choice=choice, state=state).values)
+            found = geometric_mean_of(here.ratio.sel(norm=norm, choice=choice, state=state).values)
             label = f"     {word}: ‖H_Drift‖/‖H_Signal‖, {norm}, {choice} α, {state}"
             rows.append(Row(label, "–", str(found), found.interval()))
         losses = [mean_of(here.loss.sel(choice=choice).values) for choice in CHOICES]
@@ -291,14 +291,16 @@ def _fitted(data: xr.Dataset, name: str) -> list[tuple[float, float]]:
 
 
 def _sentences(data: xr.Dataset) -> list[str]:
-    trained = data.ratio.sel(norm="spectral", state="trained").mean("seed")
-    drifting = [name for name in NAMES if _drifts(data.sel(map=name))]
-    none = [NAMES[name] for name in NAMES if name not in drifting]
-    ranked = sorted(drifting, key=lambda name: -float(trained.sel(map=name, choice="default")))
-    told = ", ".join(f"{NAMES[k]} {float(trained.sel(map=k, choice='default')):.2g}" for k in ranked)
+    """Name the maps with a drift, the largest after training first, and those without."""
+    trained = data.ratio.sel(norm="spectral", choice="default", state="trained")
+    sizes = {
+        NAMES[name]: geometric_mean_of(trained.sel(map=name).values) for name in NAMES if _drifts(data.sel(map=name))
+    }
+    ranked = sorted(sizes, key=lambda word: -sizes[word].value)
+    none = [word for word in NAMES.values() if word not in sizes]
     return [
-        f"After training at the default α, ‖H_Drift‖₂/‖H_Signal‖₂ is {told}.",
-        f"There is no drift in {', '.join(none) or 'none'}.",
+        f"After training at the default α, ‖H_Drift‖₂/‖H_Signal‖₂ is {', '.join(f'{k} {sizes[k]}' for k in ranked)}.",
+        f"There is no drift in {', '.join(none)}.",
     ]
 
 
