@@ -231,14 +231,18 @@ def report(config: Config, data: xr.Dataset) -> Report:
             found = geometric_mean_of(here.ratio.sel(norm=norm, choice=choice, state=state).values)
             label = f"     {word}: ‖H_Drift‖/‖H_Signal‖, {norm}, {choice} α, {state}"
             rows.append(Row(label, "–", str(found), found.interval()))
-        losses = [mean_of(here.loss.sel(choice=choice).values) for choice in CHOICES]
-        alphas = f"; tuned α {_list(here.alpha.values)}" if np.isfinite(here.alpha).all() else "; no α"
-        rows.append(
-            Row(f"     {word}: final loss at default and tuned α{alphas}", "–", " / ".join(map(str, losses)), "–")
-        )
+        rows.append(_losses(here, word))
     rows += [_row(data, i) for i in range(data.sizes["check"])]
     rows += [_orders(data, name) for name in NAMES if data.sizes["check"] and len(_fitted(data, name))]
     return Report(rows, _sentences(data), {"adapter_atlas": partial(_figure, config, data)})
+
+
+def _losses(here: xr.Dataset, word: str) -> Row:
+    found = [str(geometric_mean_of(here.loss.sel(choice=choice).values)) for choice in CHOICES]
+    if not _scaled(here):
+        return Row(f"     {word}: final loss; no α", "–", found[0], "–")
+    alphas = ", ".join(f"{x:g}" for x in here.alpha.values)
+    return Row(f"     {word}: final loss at default / tuned α; tuned: {alphas}", "–", " / ".join(found), "–")
 
 
 def _drifts(here: xr.Dataset) -> bool:
@@ -257,10 +261,6 @@ def _known(data: xr.Dataset) -> list[str]:
 
 def _scaled(here: xr.Dataset) -> bool:
     return bool(np.isfinite(here.alpha).all())
-
-
-def _list(values: np.ndarray) -> str:
-    return ", ".join(f"{x:g}" for x in values)
 
 
 def _row(data: xr.Dataset, i: int) -> Row:
