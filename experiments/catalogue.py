@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.benchmark import experiment as benchmark
 from experiments.curvature import (
+    adapter_atlas,
     algebra,
     asymmetric_scaling,
     at_scale,
@@ -46,6 +47,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
         at_scale,
         is_it_curvature,
         layers,
+        adapter_atlas,
         trajectories,
         readings,
         update_scaling,

@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 import signal_drift as sd
 from signal_drift import maps
+from signal_drift.propositions.adapter_maps import MapInstance
 from signal_drift.spectra import Structure
 
 SHAPES = {"a": (4, 3), "b": (2, 4)}
@@ -88,6 +89,7 @@ class Case(NamedTuple):
     """A map at α, θ, its formula, and what is stated: H_Drift's structure and trace, the degrees of both parts in α.
 
     A degree is None where there is none: every k would do for a matrix of zeros, and DoRA's m is multiplied by no α.
+    `spectrum` and `gauge` are words of the page: the eigenvalues of H_Drift but 0, and the null directions of J.
     """
 
     at: Callable[[float], Any]
@@ -96,6 +98,8 @@ class Case(NamedTuple):
     drift: Structure
     degrees: tuple[int | None, int | None] | None
     traceless: bool = True
+    spectrum: str = "–"
+    gauge: str = "0"
 
     @property
     def scaled(self) -> bool:
@@ -103,15 +107,17 @@ class Case(NamedTuple):
         return self.degrees is not None
 
 
+PAIRS = "±s·σᵢ(G), r times"
 CASES = {
-    "lora": Case(lambda alpha: maps.lora(alpha / RANK), ADAPTERS, by_lora, "paired", (2, 1)),
-    "rslora": Case(maps.rslora, ADAPTERS, by_rslora, "paired", (2, 1)),
+    "lora": Case(lambda alpha: maps.lora(alpha / RANK), ADAPTERS, by_lora, "paired", (2, 1), True, PAIRS, "r²"),
+    "rslora": Case(maps.rslora, ADAPTERS, by_rslora, "paired", (2, 1), True, PAIRS, "r²"),
     "lora_fa": Case(
         lambda alpha: {k: maps.lora_fa(x.A, alpha / RANK) for k, x in FROZEN.items()},
         {k: x.B for k, x in ADAPTERS.items()},
         by_lora_fa,
         "zero",
         (2, None),
+        spectrum="0",
     ),
     "vera": Case(
         lambda alpha: {k: maps.vera(*x) for k, x in FROZEN.items()},
@@ -119,6 +125,8 @@ CASES = {
         by_vera,
         "paired",
         None,
+        spectrum="±σᵢ(B ⊙ GAᵀ)",
+        gauge="1",
     ),
     "dora": Case(
         lambda alpha: maps.dora(alpha / RANK),
@@ -127,6 +135,7 @@ CASES = {
         "neither",
         (None, None),
         traceless=False,
+        gauge="r²",
     ),
     "loha": Case(
         lambda alpha: maps.loha(alpha / RANK),
@@ -134,6 +143,8 @@ CASES = {
         by_loha,
         "neither",
         (2, 1),
+        spectrum="±σᵢ(K) while a factor is 0",
+        gauge="2r² + d_out + d_in − 1",
     ),
     "lokr": Case(
         lambda alpha: maps.lokr(alpha / RANK),
@@ -141,11 +152,29 @@ CASES = {
         by_lokr,
         "neither",
         (2, 1),
+        spectrum="±σᵢ(K) while a factor is 0",
+        gauge="r² + 1",
     ),
-    "mora": Case(lambda alpha: maps.mora, {k: draw(2, 2) for k in SHAPES}, by_mora, "zero", None),
-    "ia3": Case(lambda alpha: maps.ia3, {k: draw(m) for k, (m, _) in SHAPES.items()}, by_ia3, "zero", None),
+    "mora": Case(lambda alpha: maps.mora, {k: draw(2, 2) for k in SHAPES}, by_mora, "zero", None, spectrum="0"),
+    "ia3": Case(
+        lambda alpha: maps.ia3, {k: draw(m) for k, (m, _) in SHAPES.items()}, by_ia3, "zero", None, spectrum="0"
+    ),
 }
 ALPHA = 3.0
+
+
+@cache
+def instance(name: str, zero: int | None = None) -> MapInstance:
+    """The map with an update of it; with the factor of this number at zero."""
+    case, step = CASES[name], np.random.default_rng(1)
+    delta = jax.tree.map(lambda x: jnp.asarray(step.standard_normal(x.shape)), case.theta)
+    theta = {k: _with_zero(x, zero) for k, x in case.theta.items()}
+    return MapInstance(loss, BASE, theta, case.at(ALPHA), delta)
+
+
+def _with_zero(theta: Any, zero: int | None) -> Any:
+    leaves, tree = jax.tree.flatten(theta)
+    return jax.tree.unflatten(tree, [0 * x if i == zero else x for i, x in enumerate(leaves)])
 
 
 def base_at(name: str, alpha: float) -> dict[str, Any]:

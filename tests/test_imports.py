@@ -32,7 +32,7 @@ LIBRARY: dict[str, set[str]] = {
     "maps": BASICS | {"jaxpr", "lora", "losses", "operators", "hessians"},
     "tasks": BASICS | {"files", "lora", "losses", "models", "training"},
     "propositions": BASICS
-    | {"lora", "losses", "operators", "hessians", "spectra", "optimizers", "training", "tasks", "models"},
+    | {"lora", "losses", "operators", "hessians", "spectra", "maps", "optimizers", "training", "tasks", "models"},
     "peft": BASICS | {"files", "lora", "models", "plotting"},
     "text_audit": BASICS | {"files", "lora", "losses", "hessians", "spectra", "models", "tasks", "peft"},
     "testing": {"propositions"},

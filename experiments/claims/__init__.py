@@ -20,7 +20,7 @@ from experiments.claims.lora_alpha import (
     traces,
     tuning,
 )
-from experiments.claims.own import best_rate, crossover, drift
+from experiments.claims.own import atlas, best_rate, crossover, drift
 from experiments.ledger.claim import Claim
 
 ORDER = (
@@ -30,7 +30,7 @@ ORDER = (
     *("F2a-trajectories", "F2b-drift-noise", "F2c-purity", "F1a-coupling", "F1b-paths", "F1c-square-root"),
     *("V1", "V2", "T6-magnitudes", "V-protocol", "C1", "C2", "C3", "C4"),
     *("X1", "X2", "X3", "X4", "X5", "X6", "X7", "X8", "X9", "X10", "X13", "X14", "X16"),
-    *("X16-best-alpha", "X20-best-rate"),
+    *("X16-best-alpha", "X17", "X18", "X19", "X20-best-rate"),
 )
 
 DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4", "X16")
@@ -49,6 +49,7 @@ MODULES = (
     tuning,
     crossover,
     best_rate,
+    atlas,
     protocol,
 )
 

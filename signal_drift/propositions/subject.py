@@ -37,7 +37,7 @@ class Instance:
     @cached_property
     def dense(self) -> Mapping[str, Float[np.ndarray, "_m _n"]]:
         """Return the five matrices, by the names of `Decomposition`; each is built when it is first asked for."""
-        return _Matrices(self.parts)
+        return Matrices(self.parts)
 
     @cached_property
     def gradient(self) -> dict[str, Array]:
@@ -95,7 +95,9 @@ class Instance:
         return rounding(len(self.dense["task"]), self.hessian_scale)
 
 
-class _Matrices(dict[str, np.ndarray]):
+class Matrices(dict[str, np.ndarray]):
+    """Build each of the five dense matrices when it is first asked for."""
+
     def __init__(self, parts: Decomposition) -> None:
         self.parts = parts
 

@@ -11,13 +11,14 @@ from experiments.claims.lora_alpha.premise import GAUSS_NEWTON, definite, ends_n
 from experiments.claims.lora_alpha.steps import ascends_never
 from experiments.curvature import algebra, asymmetric_scaling, residual_curvature
 from experiments.dynamics import signal_descent
+from experiments.lab.problem import Setting
 from experiments.ledger.claim import OWN, Claim, Evidence, Reading
 from experiments.ledger.verdict import Band, Finding, at_most
 
 ALGEBRA, DESCENT = algebra.EXPERIMENT, signal_descent.EXPERIMENT
 
 
-def holds(claim: str, config: algebra.Config, data: xr.Dataset) -> list[Finding]:
+def holds(claim: str, config: Setting, data: xr.Dataset) -> list[Finding]:
     """Hold the largest error over tolerance against 1 for every check of the claim, where its assumptions are met."""
     found = []
     for i in np.flatnonzero(data.claim.values == claim):
@@ -29,7 +30,7 @@ def holds(claim: str, config: algebra.Config, data: xr.Dataset) -> list[Finding]
     return found
 
 
-def control_holds(claim: str, config: algebra.Config, data: xr.Dataset) -> list[Finding]:
+def control_holds(claim: str, config: Setting, data: xr.Dataset) -> list[Finding]:
     """Hold the smallest error over tolerance of all its controls against 1: each must be noticed everywhere."""
     checks = data.isel(check=data.claim.values == claim)
     here = algebra.margin(checks)
@@ -39,7 +40,7 @@ def control_holds(claim: str, config: algebra.Config, data: xr.Dataset) -> list[
     return [Finding(name, _tolerance(checks.isel(check=0)), estimate)] if here.instances else []
 
 
-def applies(claim: str, config: algebra.Config, data: xr.Dataset) -> str:
+def applies(claim: str, config: Setting, data: xr.Dataset) -> str:
     """Say that no instance meets the assumptions."""
     met = int(data.applicable.isel(check=data.claim.values == claim).sum())
     return "" if met else f"none of {data.applicable.isel(check=0).size} instances meets its assumptions"
