@@ -2,7 +2,7 @@
 # # A language model
 #
 # Is the largest Hessian eigenvalue of a LoRA run curvature? On a pretrained decoder, SmolLM2-135M (4-bit-rounded weights) with LoRA
-# on all 210 linear layers, and a worked answer to a school question. In a clone of the project `make smollm` fetches both once; without
+# on all 210 linear layers, and one worked answer to a school question. In a clone of the project `make smollm` fetches both once; without
 # them a tiny decoder with random weights stands in, and the numbers below mean nothing.
 #
 # The size of everything below. `SIZE = "paper"` takes the chats of the experiment `is_it_curvature`.
@@ -16,12 +16,8 @@ from experiments.problems.smollm import SmolLM
 
 SIZE = os.environ.get("SIGNAL_DRIFT_SIZE", "default")
 fetched = SIZE != "quick" and not fetch.missing(fetch.needed("smollm"), fetch.cache())
-length, layers, tolerance, sweeps = {
-    "quick": (100, 2, 0.1, 3),
-    "default": (72, 2, 0.1, 12),
-    "paper": (128, 6, 0.05, 30),
-}[SIZE]
-problem = replace(SmolLM(), length=length, pool=8, judged=1) if fetched else replace(SmolLM().tiny(), texts=1)
+layers, tolerance, sweeps = {"quick": (2, 0.1, 3), "default": (1, 0.1, 6), "paper": (6, 0.05, 30)}[SIZE]
+problem = replace(SmolLM(), pool=64, judged=1) if fetched else replace(SmolLM().tiny(), texts=1)
 print("model:", problem.label)
 
 # %%
@@ -35,6 +31,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 import signal_drift as sd
 from signal_drift.plotting import COLOR, STYLE
+from signal_drift.tasks import Chats, next_token_loss
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70})
 
@@ -45,10 +42,15 @@ plt.rcParams.update({**STYLE, "figure.dpi": 70})
 # certificates below say what that costs.
 
 # %%
-base, loss = problem.draw(0, "float32")
+tutor = problem.tutor("float32")
+lengths = tutor.training.tokens.shape[1] - np.asarray(tutor.training.answered)[:, ::-1].argmax(axis=1)
+shortest = int(lengths.argmin())  # of the chats drawn: what follows costs in proportion to its tokens
+chat = Chats(*(x[shortest : shortest + 1, : lengths[shortest]] for x in tutor.training))
+base, loss = tutor.base, next_token_loss(tutor.forward, chat)
 adapters, alpha, rank = problem.adapters(0, dtype="float32"), 16.0, problem.rank
 s = alpha / rank
-print(f"loss {float(loss(base)):.3f}, {len(base)} adapted matrices, r = {rank}, α = {alpha:g}")
+print(f"loss {float(loss(base)):.3f} over {int(chat.answered.sum())} of {lengths[shortest]} tokens")
+print(f"{len(base)} adapted matrices, r = {rank}, α = {alpha:g}")
 
 # %% [markdown]
 # ## The drift, from one gradient
@@ -79,13 +81,12 @@ plt.show()
 ordered = sorted(sigma, key=lambda k: sigma[k])
 chosen = [ordered[k] for k in np.linspace(len(ordered) // 2, len(ordered) - 1, layers).round().astype(int)]
 for k in chosen:
-    blocks = sd.decompose_layer(loss, base, adapters, s, k)
-    signal, lora = (sd.extreme_eigenvalues(x, tolerance=tolerance) for x in (blocks.signal, blocks.lora))
-    drift, top = s * sigma[k], float(lora.values[0])
+    block = sd.decompose_layer(loss, base, adapters, s, k).signal
+    drift, signal = s * sigma[k], float(sd.extreme_eigenvalues(block, tolerance=tolerance).values[0])
     print(
-        f"{k}: drift {drift:.3g} ≤ λmax[H_LoRA] {top:.3g} ≤ {drift + float(signal.values[0]):.3g}; "
-        f"of it curvature {max(0.0, 1 - drift / top):.1%}; α_c = {rank * sigma[k] / (float(signal.values[0]) / s**2):.3g}"
+        f"{k}: {drift:.3g} ≤ λmax[H_LoRA] ≤ {drift + signal:.3g}: at most {signal / (drift + signal):.1%} is curvature"
     )
+    print(f"    its α_c = {rank * sigma[k] / (signal / s**2):.3g}; here α = {alpha:g}")
 
 # %% [markdown]
 # ## The whole model
