@@ -65,6 +65,7 @@ class Flow(Problem):
     texts: int = 64
     """Lines of the loss whose curvature is taken."""
 
+    reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison")
     tuning: ClassVar[Tuning | None] = Tuning(
         steps=200, ranks=(1, 4, 16), grid_ranks=(4,), protocol_ranks=(4, 16), rate_shares=(1.0,)
     )
