@@ -306,7 +306,7 @@ def _sentences(data: xr.Dataset) -> list[str]:
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     norms = _known(data)
-    title = f"Drift over signal of every adapter map: {config.problem.label}, {config.seeds} seeds"
+    title = f"Drift over signal of every adapter map: {config.problem.label}, {config.over_seeds}"
     figure, panels = plotting.panels(len(norms), title, height=5.6, width=6.6)
     for panel, norm in zip(panels, norms, strict=True):
         for y, name in enumerate(NAMES):

@@ -128,7 +128,7 @@ def _contains(fit: Estimate, value: float) -> bool:
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """The powers of α in both states, and how near the largest eigenvalues come to each other."""
-    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds (means, and ranges as bands)"
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.over_seeds} (means, and ranges as bands)"
     figure, axes = plotting.panels(3, f"F8d  Asymmetric scaling: {sizes}", height=4.8)
     titles = ("(a) at initialisation, B = 0", f"(b) after {config.steps} steps of Adam, η = {config.learning_rate:g}")
     for panel, state, when in zip(axes, STATES, titles, strict=False):

@@ -309,7 +309,7 @@ def _draw_tops(left: plotting.Axes, right: plotting.Axes, config: Config, data: 
 
 def _share_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Each layer's share of the squared norms, every seed and the mean, before and after training."""
-    sizes = f"r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seeds (dots)"
+    sizes = f"r = {config.problem.rank}, α = {config.alpha:g}, {config.over_seeds} (dots)"
     title = f"Shares of the layers: {config.problem.label}, {sizes}"
     figure, axes = plotting.panels(len(NORMS), title, 3.4 + 0.14 * data.sizes["layer"], 6.4)
     names, y = [str(k) for k in data.layer.values], np.arange(data.sizes["layer"])

@@ -216,7 +216,7 @@ def _sentences(config: Config, data: xr.Dataset, distance: xr.Dataset) -> list[s
 
 
 def _figure(config: Config, data: xr.Dataset, distance: xr.Dataset) -> plotting.Figure:
-    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.over_seeds}"
     figure, (left, middle, right) = plotting.panels(3, f"F8c  Spectral purification: {sizes}", height=4.8)
     draw_spectra(left, config, data)
     left.set_title(r"(a) spectra of $H_{LoRA}$ and $H_{Signal}$, seed 0")

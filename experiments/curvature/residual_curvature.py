@@ -107,7 +107,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    size = f"{config.problem.label}, r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seeds"
+    size = f"{config.problem.label}, r = {config.problem.rank}, α = {config.alpha:g}, {config.over_seeds}"
     figure, (left, right) = plotting.panels(2, rf"P2-premise  $H_\ell = G + R$: {size}", height=4.6, width=6.2)
     for state, color, mark, shift in zip(STATES, ("signal", "band"), "os", (-0.12, 0.12), strict=True):
         for k, spectrum in enumerate(data.spectrum.sel(state=state).transpose("seed", "task_index").values):

@@ -143,7 +143,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
     ]
     found = ", ".join(f"{'trace' if k == 'Tr' else k} {v} {v.interval()}" for k, v in ratios.items() if k != "λmin")
     negative = int((data.task.sum("task_index") < 0).sum())
-    sentences = [f"Over {config.seeds} seeds, measured over predicted: {found}."]
+    sentences = [f"Over {config.over_seeds}, measured over predicted: {found}."]
     if not all(here.usable(SHARP)) or "Tr" not in ratios:
         sentences.append(
             f"Tr H_ℓ is too near 0 for a ratio at some ranks, and negative at {negative} of {config.seeds} seeds: "
@@ -154,7 +154,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
 
 
 def _spectra(config: Config, data: xr.Dataset) -> plotting.Figure:
-    sizes = f"{config.problem.label}, r = {config.problem.rank}, α = {config.alpha:g}, {config.seeds} seeds"
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, α = {config.alpha:g}, {config.over_seeds}"
     figure, (left, middle, right) = plotting.panels(3, f"F8a  Spectral suppression: {sizes}", height=4.6)
     threshold = plotting.zero_threshold(data.task.values[0])
     for name, mark in (("task", "^"), ("signal", "o")):
@@ -188,7 +188,7 @@ def _spectra(config: Config, data: xr.Dataset) -> plotting.Figure:
 
 
 def _traces(config: Config, data: xr.Dataset) -> plotting.Figure:
-    sizes = f"{config.problem.label}, {config.draws} draws of A per rank, {config.seeds} seeds, α = {config.alpha:g}"
+    sizes = f"{config.problem.label}, {config.draws} draws of A per rank, {config.over_seeds}, α = {config.alpha:g}"
     figure, (left, right) = plotting.panels(2, f"F8b  Tr H_Signal over ranks: {sizes}", 4.8, 6.4)
     ranks, blue = np.array(config.ranks), plotting.COLOR["signal"]
     predicted, deviation = data.predicted.values[0], data.deviation.values[0]

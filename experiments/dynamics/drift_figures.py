@@ -23,7 +23,7 @@ from signal_drift import plotting
 def losses_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Draw the loss over steps, an arm to a panel, darker the larger η: one seed, and the range of all."""
     shown = [arm for arm in config.arms if arm != MIRRORED]
-    title = f"Is drift the culprit? Adam, {config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    title = f"Is drift the culprit? Adam, {config.problem.label}, r = {config.problem.rank}, {config.over_seeds}"
     rows = 2 if len(shown) > 4 else 1
     figure, axes = plotting.panels(-(-len(shown) // rows), title, height=3.6, width=3.9, rows=rows)
     relative = data.loss / data.loss.isel(time=0)
@@ -45,7 +45,7 @@ def losses_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 
 def limits_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Draw the limits of η by arm, how often the drift descends, and the asymmetry between α and η."""
-    title = f"With and without drift: {config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    title = f"With and without drift: {config.problem.label}, r = {config.problem.rank}, {config.over_seeds}"
     figure, (left, middle, right) = plotting.panels(3, title, height=4.4)
     arms = [arm for arm in config.arms if arm != MIRRORED]
     for meaning, mark, color, shift in zip(LIMITS, "os", ("signal", "drift"), (-0.12, 0.12), strict=True):

@@ -229,7 +229,7 @@ def _sentences(data: xr.Dataset, names: xr.DataArray) -> list[str]:
 
 def _figure(config: Config, data: xr.Dataset, names: xr.DataArray) -> plotting.Figure:
     """Draw one panel for each run: final loss against the reading, by rule of s; the mark says what the run does."""
-    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.over_seeds}"
     rules, level, count = list(RULES), final(data.loss), len(VARIANTS)
     figure, axes = plotting.panels(3, f"F2a  Readings of App. E: Adam, {sizes}", height=3 + 2.2 * len(rules))
     ticks = [(rule, variant) for rule in rules for variant in VARIANTS]

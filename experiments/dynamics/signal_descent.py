@@ -105,7 +105,7 @@ def _sentences(config: Config, share: xr.DataArray) -> list[str]:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    sizes = f"{config.problem.label}, {config.steps} steps, {config.seeds} seeds"
+    sizes = f"{config.problem.label}, {config.steps} steps, {config.over_seeds}"
     title = f"P2  Is the signal a descent direction? Adam, {sizes}"
     figure, (left, right) = plotting.panels(2, title)
     share, (b1, control) = ascending(data), (config.momenta[0], config.momenta[-1])

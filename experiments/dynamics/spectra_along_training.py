@@ -266,7 +266,7 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
 
 def _edge_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Draw how near every run is to Adam's edge, at every step looked at."""
-    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.over_seeds}"
     figure, (panel,) = plotting.panels(1, f"Adam's edge of stability: {sizes}", height=5.0, width=9.0)
     for run, style in _styles(config).items():
         y = over_edge(data).sel(run=run).transpose("step", "seed")
@@ -281,7 +281,7 @@ def _edge_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
 
 def _looks_figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Draw negative curvature, and the drift's share of curvature, at a few steps."""
-    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.over_seeds}"
     figure, axes = plotting.panels(2, f"What the drift adds to curvature: {sizes}", height=4.8, width=5.6)
     names = (r"$\lambda_{min}\,/\,\lambda_{max}$ of $H_{LoRA}$", r"$\|H_{Drift}\|_2\,/\,\lambda_{max}[H_{Signal}]$")
     titles = "(a) negative curvature; 0: none", "(b) the drift's share; lower: purer"

@@ -237,7 +237,7 @@ def _tolerance_by_trace(problem: Problem, alpha: float) -> float:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.over_seeds}"
     figure, axes = plotting.panels(3, f"L1  Critical η of gradient descent: {sizes}", height=4.8)
     measured = data.measured.transpose("alpha", "seed", "criterion")
     against = (measured, measured * data.lora / 2, measured / data.full)

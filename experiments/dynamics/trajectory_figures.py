@@ -127,5 +127,4 @@ def exponents_figure(config: Families, data: xr.Dataset) -> plotting.Figure:
 
 
 def sizes(config: Families) -> str:
-    seeds = f"{config.seeds} seeds" if config.seeds > 1 else "1 seed"
-    return f"Adam, {config.problem.label}, r = {config.problem.rank}, {seeds}"
+    return f"Adam, {config.problem.label}, r = {config.problem.rank}, {config.over_seeds}"

@@ -82,7 +82,7 @@ def _sentences(data: xr.Dataset) -> list[str]:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.seeds} seeds"
+    sizes = f"{config.problem.label}, r = {config.problem.rank}, {config.over_seeds}"
     figure, axes = plotting.panels(3, f"P4  One step on the {sizes}, 95% intervals", height=5.6)
     places = [(state, name) for state in READ_OFF for name in OPTIMIZERS]
     for panel, family, letter in zip(axes, FAMILIES, "ab", strict=False):

@@ -89,7 +89,7 @@ def _power(values: np.ndarray, far: np.ndarray) -> str:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    sizes = f"{config.problem.label}, {config.steps} steps, {config.seeds} seeds"
+    sizes = f"{config.problem.label}, {config.steps} steps, {config.over_seeds}"
     title = f"X4 broken: α×c against η_B×c, c = {config.factor:g}: {sizes}"
     figure, axes = plotting.panels(3, title)
     for panel, (kind, name), letter in zip(axes, NAMES.items(), "abc", strict=True):

@@ -81,7 +81,7 @@ def _sentences(config: Config, data: xr.Dataset) -> list[str]:
     holds = "α is η_B in other units, no tied learning rate." if same == 0 < control else "X4 FAILS here."
     return [
         f"Factors that are powers of two: the two trajectories of w differ by {same:g} over {config.steps} steps and "
-        f"{config.seeds} seeds; the pairs that X4 does not join differ by at least {control:.2g}. {holds}",
+        f"{config.over_seeds}; the pairs that X4 does not join differ by at least {control:.2g}. {holds}",
         f"Other factors: {rounding:.1e}, where changing A₀ by one unit of rounding grows to {yardstick:.1e}.",
     ]
 

@@ -158,6 +158,11 @@ class Setting:
     def __post_init__(self) -> None:
         check_positive(self, "seeds")
 
+    @property
+    def over_seeds(self) -> str:
+        """Say how many seeds there are, as titles of figures do."""
+        return f"{self.seeds} seeds" if self.seeds > 1 else "1 seed"
+
 
 def cast(tree: T, dtype: str) -> T:
     """Convert every floating array of a tree to one precision."""

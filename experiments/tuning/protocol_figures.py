@@ -27,7 +27,7 @@ class Comparison(Protocol):
     @property
     def steps(self) -> int: ...
     @property
-    def seeds(self) -> int: ...
+    def over_seeds(self) -> str: ...
     @property
     def ranks(self) -> tuple[int, ...]: ...
 
@@ -66,7 +66,7 @@ def _scores(config: Comparison, data: xr.Dataset, rate: str) -> plotting.Figure:
 
 
 def _title(config: Comparison, rate: str) -> str:
-    runs = f"{config.steps} steps of Adam, {config.seeds} seeds, mean and 95% interval"
+    runs = f"{config.steps} steps of Adam, {config.over_seeds}, mean and 95% interval"
     return f"V  {config.problem.label} at {rate}: {runs}"
 
 

@@ -30,7 +30,7 @@ def draw(config: Config, data: xr.Dataset) -> dict[str, Drawing]:
 
 
 def _figure(config: Config, data: xr.Dataset, title: str, draw_panel: Panel) -> plotting.Figure:
-    runs = f"{config.problem.label}: {config.steps} steps of Adam, {config.seeds} seeds"
+    runs = f"{config.problem.label}: {config.steps} steps of Adam, {config.over_seeds}"
     figure, (panel,) = plotting.panels(1, f"{title}\n{runs}", height=4.8, width=7.0)
     draw_panel(panel, config, data)
     panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

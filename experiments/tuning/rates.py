@@ -78,7 +78,7 @@ def _optimum(config: Config, losses: xr.DataArray) -> Row:
 
 
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    title = f"F1  {config.problem.label}\nfull fine-tuning: {config.steps} steps of Adam, {config.seeds} seeds"
+    title = f"F1  {config.problem.label}\nfull fine-tuning: {config.steps} steps of Adam, {config.over_seeds}"
     judges = score_names(data)
     figure, axes = plotting.panels(2 if judges else 1, title, height=4.6, width=6.0)
     losses = np.where(np.isfinite(data.log_loss), data.log_loss, np.nan)
