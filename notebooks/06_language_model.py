@@ -64,8 +64,8 @@ sigma = {k: float(np.linalg.norm(G, 2)) for k, G in gradient.items()}
 kinds = list(dict.fromkeys(k.rsplit(".", 1)[-1] for k in sigma))
 figure, panel = plt.subplots(figsize=(9, 3.6), layout="constrained")
 for kind, mark in zip(kinds, "os^Dv<>", strict=False):
-    of_kind = [s * x for k, x in sigma.items() if k.endswith(kind)]
-    panel.semilogy(of_kind, mark, label=kind, alpha=0.8)
+    of_kind = {int(k.split(".")[1]): s * x for k, x in sigma.items() if k.endswith(f".{kind}")}  # by the layer's number
+    panel.semilogy(list(of_kind), list(of_kind.values()), mark, label=kind, alpha=0.8)
 panel.set(xlabel="depth", ylabel=r"$s\,\sigma_1(G_l)$", title=r"$\lambda_{max}$ of the drift of every matrix")
 figure.legend(loc="outside right upper")
 plt.show()
