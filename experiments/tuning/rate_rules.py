@@ -1,7 +1,8 @@
 """Ask which sharpness at the start predicts the best η over α: λmax[H_LoRA], λmax[H_Signal], or λ_c along the update.
 
-The best η is that of the (α, η) grids of `rank_law`, seed by seed. Every rule says η* = c/sharpness with one c for all
-α and all ranks of a seed, the geometric mean of η*·sharpness, which is the c that flatters it; judged is how η* moves.
+The best η is that of the (α, η) grids of `rank_law`, seed by seed. A rule says η* = c/sharpness with one c for all α
+and all ranks of a seed, so that judged is how η* moves. Two things are read: the exponent of α in η*·sharpness, for
+which c does not matter, and the loss that is lost at the c that loses least, which flatters every rule alike.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.analysis.ends import certified
 from experiments.analysis.intervals import mean_of
-from experiments.analysis.sweeps import free_fit, loss_at, valley
+from experiments.analysis.sweeps import free_fit, valley
 from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_only
 from experiments.lab.problem import Dtype, Problem
 from experiments.tuning import rank_law, rank_sweeps
@@ -95,7 +96,7 @@ def sharpness(
         return float(certified(getattr(parts, part), tolerance=tolerance).values[0])
 
     along = critical(drawn.loss, drawn.base, theta, jnp.asarray(scalings, dtype))
-    adam, descent = (np.asarray(x.sharpness, float) for x in along)
+    adam, descent = (np.where(x.bracketed, np.asarray(x.sharpness, float), np.nan) for x in along)
     return {
         "1/λmax[H_LoRA]": [largest(s, "lora") for s in scalings],
         "1/λmax[H_Signal]": largest(1.0, "signal") * np.square(scalings),
@@ -127,9 +128,15 @@ def critical(
 
 
 def exponent(data: xr.Dataset, rule: str) -> np.ndarray:
-    """Fit the exponent of α in η*·sharpness, the mean over ranks, seed by seed: 0 where η* follows the rule over α."""
-    both = (data.best * data.sharpness.sel(rule=rule)).transpose("seed", "rank", "alpha").values
-    return np.array([np.mean([free_fit(data.alpha.values, x).slope for x in seed]) for seed in both])
+    """Fit the exponent of α in η*·sharpness, the mean over ranks, seed by seed: 0 where η* follows the rule over α.
+
+    NaN where a sharpness is not known at some α.
+    """
+    sharpness = data.sharpness.sel(rule=rule)
+    both = (data.best * sharpness).transpose("seed", "rank", "alpha").values
+    known = np.isfinite(sharpness).all(["rank", "alpha"]).values
+    slopes = np.array([np.mean([free_fit(data.alpha.values, x).slope for x in seed]) for seed in both])
+    return np.where(known, slopes, np.nan)
 
 
 def correlation(data: xr.Dataset, rule: str) -> np.ndarray:
@@ -147,23 +154,55 @@ def correlation(data: xr.Dataset, rule: str) -> np.ndarray:
     return np.array(found)
 
 
+SCAN = 200
+"""Values of c, evenly in ln c, among which the one that loses least is taken."""
+
+
 def lost(data: xr.Dataset, rule: str) -> np.ndarray:
     """Return ln ℓ where the rule puts η, less that at the best η, the mean over all α and ranks, seed by seed.
 
-    Beyond the grid the loss is that of its nearest end; a run that diverged learned nothing: its loss is that at the
-    smallest α and η of the grid.
+    At the c that loses least. Beyond the grid the loss is that of its nearest end, and nowhere is it more than at the
+    smallest α and η of the grid, where hardly anything is learned: a run that diverged learned nothing.
     """
-    predicted = 1 / _pairs(data.sharpness.sel(rule=rule))
-    c = np.exp(np.nanmean(np.log(_pairs(data.best) / predicted), axis=1))
+    return np.array([_least(*seed) for seed in _by_seed(data, rule)])
+
+
+def beyond(data: xr.Dataset, rule: str) -> np.ndarray:
+    """Return the share of all α and ranks at which the rule, at that c, puts η beyond the grid, seed by seed."""
+    return np.array([_outside(*seed) for seed in _by_seed(data, rule)])
+
+
+def _by_seed(data: xr.Dataset, rule: str) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """−ln sharpness of every pair of rank and α, ln η of the grid, and ln ℓ (pair, η), of every seed."""
     losses = data.log_loss.transpose("seed", "rank", "alpha", "multiple").values
     found = []
-    for seed, eta in enumerate(c[:, None] * predicted):
-        nothing = np.nanmax(losses[seed, :, 0, 0])
-        rates = float(data.eta_fft.isel(seed=seed).values.flat[0]) * data.multiple.values
-        rows = np.minimum(losses[seed].reshape(len(eta), -1), nothing)
-        there = [loss_at(rates, row, x) for row, x in zip(rows, np.clip(eta, rates[0], rates[-1]), strict=True)]
-        found.append(np.mean(np.array(there) - rows.min(axis=1)))
-    return np.array(found)
+    for seed, sharpness in enumerate(_pairs(data.sharpness.sel(rule=rule))):
+        nothing = np.max(losses[seed, :, 0, 0])
+        rows = np.fmin(losses[seed].reshape(len(sharpness), -1), nothing)
+        eta = float(data.eta_fft.isel(seed=seed).values.flat[0]) * data.multiple.values
+        found.append((-np.log(sharpness), np.log(eta), rows))
+    return found
+
+
+def _constants(rule: np.ndarray, eta: np.ndarray) -> np.ndarray:
+    """The ln c from where every η lies below the grid to where every one lies above."""
+    return np.linspace(eta[0] - np.max(rule), eta[-1] - np.min(rule), SCAN)
+
+
+def _losses(rule: np.ndarray, eta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """What is lost at every c, the mean over pairs."""
+    constants = _constants(rule, eta)
+    at = [np.interp(u + constants, eta, row) - np.min(row) for u, row in zip(rule, rows, strict=True)]
+    return np.mean(at, axis=0)
+
+
+def _least(rule: np.ndarray, eta: np.ndarray, rows: np.ndarray) -> float:
+    return float(np.min(_losses(rule, eta, rows)))
+
+
+def _outside(rule: np.ndarray, eta: np.ndarray, rows: np.ndarray) -> float:
+    at = rule + _constants(rule, eta)[np.argmin(_losses(rule, eta, rows))]
+    return float(np.mean((at < eta[0]) | (at > eta[-1])))
 
 
 def _pairs(values: xr.DataArray) -> np.ndarray:
@@ -175,21 +214,20 @@ def report(config: Config, data: xr.Dataset) -> Report:
     data = data.sel(rank=list(config.path_ranks))
     rows = []
     for rule in RULES:
-        rows.append(
-            Row(f"X20  exponent of α in η*·(1/η), {rule}", "0", *mean_of(exponent(data, rule)).cells("on the edge"))
-        )
-        rows.append(
-            Row(
-                f"     rank correlation with η* over α and r, {rule}", "1", *mean_of(correlation(data, rule)).cells("–")
-            )
-        )
-        rows.append(Row(f"     ln loss lost by it, {rule}", "0", *mean_of(lost(data, rule)).cells("on the edge")))
+        for what, stated, values in (
+            ("X20  exponent of α in η*/η, η by", "0", exponent(data, rule)),
+            ("     rank correlation with η* over α and r, η by", "1", correlation(data, rule)),
+            ("     ln loss lost with η by", "0", lost(data, rule)),
+            ("     share of α and r at which η is beyond the grid, η by", "–", beyond(data, rule)),
+        ):
+            rows.append(Row(f"{what} {rule}", stated, *mean_of(values).cells("–")))
     return Report(rows, [_sentence(config, data)], {"rate_rules": partial(_figure, config, data)})
 
 
 def _sentence(config: Config, data: xr.Dataset) -> str:
     told = "; ".join(
-        f"{rule}: α to the {mean_of(exponent(data, rule))} in η*/η, ln loss lost {mean_of(lost(data, rule))}"
+        f"{rule}: α to the {mean_of(exponent(data, rule)).cells('–')[0]} in η*/η, "
+        f"ln loss lost {mean_of(lost(data, rule)).cells('–')[0]}"
         for rule in RULES
     )
     ranks = ", ".join(map(str, config.path_ranks))

@@ -1,7 +1,9 @@
-"""Judge which sharpness at the start the best η follows over α: a hypothesis in use, on our sweeps.
+"""Judge which sharpness at the start the best η follows over α: a rule in use, held against our sweeps.
 
-What kills a rule was stated before it was measured: η*·sharpness must have an exponent in α that is 0 to one decimal.
-Whether a rule is of use is another question: it must lose less of the loss than one η for every α.
+The criterion is that of X16-best-alpha: an exponent of α in η*·sharpness that is 0 to one decimal. Much is known before
+it is measured: by X16 λmax[H_LoRA] grows at least as α where the drift is all of it, λ_c along Adam's first step grows
+as α exactly, and F1a has the exponent of η* on the same grids. So the rule is judged by its use as well: it must lose
+less of the loss than one η for every α.
 """
 
 from functools import partial
@@ -57,7 +59,7 @@ CLAIMS = [
         readings=(
             Reading(
                 "of use",
-                "The rule loses no more of the loss than one η for all α, with the constant that flatters each.",
+                "The rule loses no more of the loss than one η for all α, each with the constant that loses least.",
                 rate_rules.EXPERIMENT,
                 partial(of_use, rule="1/λmax[H_LoRA]"),
             ),
