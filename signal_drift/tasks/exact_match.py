@@ -25,11 +25,11 @@ def answered_right(
     questions: Sequence[WorkedAnswer],
     length: int,
 ) -> Bool[np.ndarray, "n"]:
-    """Tell of every question whether the model's answer ends in the right number: the exact match of a final number.
+    """Tell of every question whether the model's answer ends, and has the right number in its line "#### number".
 
-    The answer is what greedy decoding makes of the question's prompt in at most `length` tokens, prompt included.
-    `encode` knows `<|im_end|>` as one token, `decode` is its inverse. Raises `InputError` as `continued` does, and
-    where there is no question.
+    The answer is what greedy decoding makes of the question's prompt in at most `length` tokens, prompt included; one
+    that is cut there is wrong. `encode` knows `<|im_end|>` as one token, `decode` is its inverse. Raises `InputError`
+    as `continued` does, where there is no question, and for an `encode` that knows no such token.
     """
     function("encode", encode)
     function("decode", decode)
@@ -38,7 +38,11 @@ def answered_right(
     prompts = [encode(prompt(x.question)) for x in questions]
     lengths = [len(ids) for ids in prompts]
     padded = jnp.array([ids + [0] * (max(lengths) - len(ids)) for ids in prompts])
-    (end,) = encode(END)
-    tokens, own = continued(forward, config, weights, padded, jnp.array(lengths), length, end)
-    answers = [decode(np.asarray(row)[np.asarray(mine)].tolist()) for row, mine in zip(tokens, own, strict=True)]
-    return np.array([is_right(answer, x.number) for answer, x in zip(answers, questions, strict=True)])
+    end = encode(END)
+    if len(end) != 1:
+        raise InputError(f"encode: must make one token of {END!r}, got {shown(end)}")
+    found = continued(forward, config, weights, padded, jnp.array(lengths), length, end[0])
+    answers = [row[own].tolist() for row, own in zip(*map(np.asarray, found), strict=True)]
+    return np.array(
+        [ids[-1] == end[0] and is_right(decode(ids), x.number) for ids, x in zip(answers, questions, strict=True)]
+    )

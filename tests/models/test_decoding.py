@@ -16,7 +16,8 @@ from signal_drift.models.llama import Llama, LlamaConfig, continued
 from signal_drift.models.llama.decoder import KeysValues
 
 CONFIG = LlamaConfig(11, 8, 12, 2, num_attention_heads=4, num_key_value_heads=2, head_dim=4, max_position_embeddings=12)
-PROMPTS, LENGTHS, LENGTH, END = jnp.array([[1, 5, 3, 7], [2, 9, 0, 0], [4, 4, 6, 0]]), jnp.array([4, 2, 3]), 12, 8
+LENGTH, END = 12, 8
+PROMPTS, LENGTHS = jnp.array([[1, 5, 3, 7], [2, 9, 0, 0], [4, END, 6, 0]]), jnp.array([4, 2, 3])
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_logits_of_parts_are_those_of_the_whole(decoder):
     base, forward = decoder
     tokens = jnp.array([[1, 5, 3, 0, 6, 6, 2, 4]])
     whole = np.asarray(forward(base, tokens))
-    empty = jnp.zeros((1, 8, 2, 4))
+    empty = jnp.zeros((1, 9, 2, 4))
 
     def in_parts(off: int) -> np.ndarray:
         seen, found = (KeysValues(empty, empty),) * 2, []
@@ -73,19 +74,28 @@ def test_it_stops_with_the_end_and_not_before(decoder):
 
 
 def test_drawn_tokens_have_the_probabilities_of_the_logits(decoder):
-    """The first drawn token over 4000 keys: within five standard errors; with twice the temperature it is not."""
+    """Pairs of the first two drawn over 4000 keys: within five standard errors; at twice the temperature they are not.
+
+    The same noise at both places would make the pairs dependent.
+    """
     base, forward = decoder
-    keys = jax.random.split(jax.random.key(0), 4000)
+    keys, size = jax.random.split(jax.random.key(0), 4000), CONFIG.vocab_size
 
     def first(key: jax.Array) -> jax.Array:
-        return continued(forward, CONFIG, base, PROMPTS[:1], LENGTHS[:1], 5, END, key, temperature=0.5)[0][0, 4]
+        return continued(forward, CONFIG, base, PROMPTS[:1], LENGTHS[:1], 6, 99, key, temperature=0.5)[0][0, 4:]
 
-    counts = np.bincount(np.asarray(jax.vmap(first)(keys)), minlength=CONFIG.vocab_size) / len(keys)
-    logits = np.asarray(forward(base, PROMPTS[:1])[0, 3])
+    one, two = np.asarray(jax.vmap(first)(keys)).T
+    counts = np.bincount(size * one + two, minlength=size**2).reshape(size, size) / len(keys)
+    pairs = np.concatenate([np.tile(PROMPTS[0], (size, 1)), np.arange(size)[:, None]], axis=1)
+    logits = np.asarray(forward(base, jnp.asarray(pairs)))
     for temperature, fits in ((0.5, True), (1.0, False)):
-        p = np.exp(logits / temperature - np.max(logits / temperature))
-        p /= p.sum()
-        assert np.all(np.abs(counts - p) < 5 * np.sqrt(p * (1 - p) / len(keys)) + 1e-12) == fits
+        p = probabilities(logits[0, 3] / temperature)[:, None] * probabilities(logits[:, 4] / temperature)
+        assert np.all(np.abs(counts - p) < 5 * np.sqrt(p * (1 - p) / len(keys)) + 1 / len(keys)) == fits
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
 
 
 def test_one_key_gives_the_same_tokens_and_another_others(decoder):

@@ -12,14 +12,14 @@ from signal_drift.tasks.chats import END, prompt
 from signal_drift.tasks.exact_match import answered_right
 from signal_drift.tasks.worked_answers import WorkedAnswer
 
-CONFIG = LlamaConfig(40, 8, 12, 1, num_attention_heads=2, num_key_value_heads=1, head_dim=4)
-LENGTH, LAST = 12, 39
+CONFIG = LlamaConfig(6, 8, 12, 1, num_attention_heads=2, num_key_value_heads=1, head_dim=4)
+LENGTH, LAST = 40, 5
 QUESTIONS = ("a", "bc", "ddd")
 
 
 def encode(text: str) -> list[int]:
-    """The letters of the question, and one token for the end of a turn."""
-    return [LAST] if text == END else [ord(x) - ord("a") for x in text.split("\n")[1].removesuffix(END)]
+    """The letters of the question and the end of its turn, one token."""
+    return [LAST] if text == END else [*(ord(x) - ord("a") for x in text.split("\n")[1].removesuffix(END)), LAST]
 
 
 def decode(ids: list[int]) -> str:
@@ -28,18 +28,29 @@ def decode(ids: list[int]) -> str:
 
 @pytest.fixture(scope="module")
 def decoder():
-    base, forward = sd.base_and_forward(Llama(CONFIG, rngs=nnx.Rngs(1), dtype=jnp.float64))
+    base, forward = sd.base_and_forward(Llama(CONFIG, rngs=nnx.Rngs(17), dtype=jnp.float64))
     return {k: 4 * W for k, W in base.items()}, forward
 
 
 def number(decoder, question: str) -> int:
-    """What the model answers, each token from the whole sequence before it."""
+    """What the model answers."""
+    return sum(answer(decoder, question)[len(encode(prompt(question))) :])
+
+
+def ended(decoder, question: str) -> int:
+    """How many tokens question and answer have."""
+    return len(answer(decoder, question))
+
+
+def answer(decoder, question: str) -> list[int]:
+    """Question and answer, each token from the whole sequence before it."""
     base, forward = decoder
     ids = encode(prompt(question))
     begins = len(ids)
     while len(ids) < LENGTH and (len(ids) == begins or ids[-1] != LAST):
         ids.append(int(np.asarray(forward(base, jnp.array([ids])))[0, -1].argmax()))
-    return sum(ids[begins:])
+    assert ids[-1] == LAST, "take another seed"
+    return ids
 
 
 def test_right_is_who_gives_the_number(decoder):
@@ -52,6 +63,29 @@ def test_right_is_who_gives_the_number(decoder):
         ]
         found = answered_right(forward, CONFIG, base, encode, decode, asked, LENGTH)
         assert found.tolist() == [True, not off, True]
+
+
+def test_an_answer_that_is_cut_is_wrong(decoder):
+    """Cut one token before its end, with the number that it has there."""
+    base, forward = decoder
+    shown = [WorkedAnswer(QUESTIONS[0], "", str(number(decoder, QUESTIONS[0])), 0)]
+    for cut, right in ((0, True), (1, False)):
+        ends = ended(decoder, QUESTIONS[0]) - cut
+        asked = [shown[0]._replace(number=str(int(shown[0].number) - cut * LAST))]
+        assert answered_right(forward, CONFIG, base, encode, decode, asked, ends).tolist() == [right]
+
+
+def test_a_tokeniser_without_the_end_is_named(decoder):
+    with pytest.raises(InputError, match=r"^encode: must make one token of '<\|im_end\|>', got "):
+        answered_right(
+            decoder[1],
+            CONFIG,
+            decoder[0],
+            lambda text: encode(text) * 2,
+            decode,
+            [WorkedAnswer("a", "", "1", 0)],
+            LENGTH,
+        )
 
 
 def test_nothing_to_answer_is_named(decoder):

@@ -63,9 +63,9 @@ class KeysValues(NamedTuple):
     value: Float[Array, "n length heads_kv d"]
 
     def put(self, first: Int[Array, ""] | int, key: Array, value: Array) -> "KeysValues":
-        """Write those of the tokens from position `first` on."""
-        at = (0, first, 0, 0)
-        return KeysValues(*(jax.lax.dynamic_update_slice(x, y, at) for x, y in zip(self, (key, value), strict=True)))
+        """Write those of the tokens from position `first` on, for which there has to be room."""
+        pairs, at = zip(self, (key, value), strict=True), (0, first, 0, 0)
+        return KeysValues(*(jax.lax.dynamic_update_slice(x, y, at) for x, y in pairs))
 
 
 class LlamaAttention(nnx.Module):

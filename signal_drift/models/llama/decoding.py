@@ -64,7 +64,7 @@ def _continued(
 ) -> tuple[Int[Array, "n length"], Bool[Array, "n length"]]:
     n, t = prompts.shape
     given = jnp.pad(prompts, ((0, 0), (0, length - t)))
-    dtype = jnp.result_type(*weights.values())
+    dtype = jax.eval_shape(forward, weights, prompts).dtype
     empty = jnp.zeros((n, length, config.num_key_value_heads, config.head_dim), dtype)
 
     def step(state: State, at: Int[Array, ""]) -> tuple[State, tuple[Array, Array]]:

@@ -17,7 +17,9 @@ def rows(images) -> set[bytes]:
 def test_no_image_is_for_two_things_and_new_digits_are_never_pretrained_on():
     painter = TINY.painter("float32")
     parts = (painter.few, painter.held_out, painter.known)
-    assert sum(len(x.X) for x in parts) == len(upright_digits()[0])
+    digits = upright_digits()[1]
+    assert [len(x.X) for x in parts[1:]] == [sum(digits >= KNOWN) - 3 * TINY.few, len(painter.known.X)]
+    assert 0.15 < len(painter.known.X) / sum(digits < KNOWN) < 0.25
     assert not rows(painter.few) & rows(painter.held_out)
     assert {int(x) for x in painter.known.labels} == set(range(KNOWN))
     assert np.bincount(painter.few.labels, minlength=10)[KNOWN:].tolist() == [TINY.few] * (10 - KNOWN)
@@ -49,6 +51,15 @@ def test_judge_knows_real_images_and_not_turned_ones():
     real = painter.held_out._replace(X=(painter.held_out.X + 1) / 2)
     assert accuracy(forward, real, judge) > 0.9
     assert accuracy(forward, real._replace(X=real.X[:, ::-1]), judge) < 0.6
+
+
+@pytest.mark.parametrize("rank", [1, 3, 4])
+def test_adapters_have_numbers_of_their_own(rank):
+    """No entry of A, in units of its deviation, is among the noise that a run of that seed sees, or a judge."""
+    seen = np.ravel(TINY.training(3, 8, "float32").batches.noise)
+    for A, _ in TINY.adapters(3, rank, "float32").values():
+        drawn = np.ravel(A) * A.shape[1] ** 0.5
+        assert np.min(np.abs(drawn[:, None] - seen), axis=1).max() > 1e-5
 
 
 def test_samples_are_asked_for_in_turn_from_one_noise():
