@@ -25,7 +25,7 @@ import signal_drift as sd
 from experiments.analysis.ends import certified
 from experiments.analysis.intervals import geometric_mean_of
 from experiments.curvature.atlas_starts import ALPHA, Start, begun
-from experiments.lab.errors import check_ascending, check_positive
+from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Drawn, Dtype, Problem, Setting
 from signal_drift import plotting
@@ -78,6 +78,8 @@ class Config(Setting):
         super().__post_init__()
         check_positive(self, "steps")
         check_ascending(self, "multiples")
+        if min(self.multiples, default=0) <= 0 or 1.0 not in self.multiples:
+            raise OptionError(f"multiples: must be positive and contain 1, the default α, got {self.multiples}")
 
 
 def configure(problem: Problem) -> Config:
@@ -246,7 +248,8 @@ def _losses(here: xr.Dataset, word: str) -> Row:
 
 
 def _drifts(here: xr.Dataset) -> bool:
-    return float(here.ratio.max()) > 0
+    """Whether there is a drift, or one that no search certifies."""
+    return bool((here.ratio != 0).any())
 
 
 def _structures(here: xr.Dataset) -> str:

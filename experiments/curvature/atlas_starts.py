@@ -1,7 +1,7 @@
 """Begin every adapter map on the layers of a problem as its paper or PEFT does: θ, and the map over α.
 
 α is 8 in all of PEFT's configurations of maps that have one (LoraConfig, with rsLoRA and DoRA, LoHaConfig, LoKrConfig),
-with r = 8; LoRA-FA is trained with LoRA's. VeRA, MoRA and (IA)³ have none.
+with r = 8; here it is 8 at the rank of the problem; LoRA-FA is trained with LoRA's. VeRA, MoRA and (IA)³ have none.
 """
 
 from collections.abc import Callable, Mapping

@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import whole
 from signal_drift.models.transformer import TransformerBlock
 
 FREQUENCIES = 8
@@ -36,11 +37,12 @@ class FlowTransformer(nnx.Module):
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float64,
     ) -> None:
-        if min(side, classes, patch, width, heads, blocks) < 1 or side % patch or width % heads:
-            raise InputError(
-                f"patch: must divide the side, and heads the width, all of them positive, got patches of {patch} in "
-                f"{side}, {heads} heads of width {width}, {classes} classes, {blocks} blocks"
-            )
+        sizes = {"side": side, "classes": classes, "patch": patch, "width": width, "heads": heads, "blocks": blocks}
+        for name, size in sizes.items():
+            whole(name, size, least=1)
+        for name, size, of in (("patch", patch, "side"), ("heads", heads, "width")):
+            if sizes[of] % size:
+                raise InputError(f"{name}: must divide the {of} {sizes[of]}, got {size}")
         self.side, self.patch = side, patch
         tokens = (side // patch) ** 2
 

@@ -47,7 +47,7 @@ def draw_lines(key: Key[Array, ""], images: Float[Array, "*n pixels"], labels: I
 
 
 def flow_loss(forward: Forward, lines: Lines) -> Partial:
-    """Make the loss ℓ(w) = mean ‖v_w(x_t, t, class) − (x − ε)‖² over samples and pixels.
+    """Make the loss ℓ(w) = mean |v_w(x_t, t, class) − (x − ε)|² over samples and pixels.
 
     `forward` maps (w, x, t, class) to the velocity v_w.
     """

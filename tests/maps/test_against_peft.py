@@ -1,4 +1,4 @@
-"""W of every map against the weight that PEFT merges: stored numbers, and PEFT itself where it is installed."""
+"""W of every map that PEFT has, against the weight that it merges: stored numbers, and PEFT where it is installed."""
 
 import json
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import peft_weights
 import pytest
+from adapter_cases import CASES
 from peft_weights import ALPHA, RANK, STORED
 from problems import rounding
 
@@ -43,6 +44,11 @@ def ours(name: str, t: Callable[[str], jax.Array]) -> Callable[[float], tuple[An
         "ia3": lambda alpha: (maps.ia3, alpha / ALPHA * t("ia3_l")[:, 0]),
     }
     return makers[name]
+
+
+def test_every_map_that_peft_has_is_stored():
+    """It has neither LoRA-FA, which is LoRA with A frozen, nor MoRA."""
+    assert EXAMPLES.keys() == CASES.keys() - {"lora_fa", "mora"}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -50,7 +50,14 @@ def test_layers_of_the_blocks_are_found(model):
     np.testing.assert_array_equal(forward(base, x, t, c), model(x, t, c))
 
 
-@pytest.mark.parametrize("sizes", [{"patch": 4}, {"heads": 3}, {"blocks": 0}])
-def test_sizes_that_do_not_fit_are_named(sizes):
-    with pytest.raises(InputError, match=r"^patch: must divide the side, and heads the width"):
+@pytest.mark.parametrize(
+    ("sizes", "line"),
+    [
+        ({"patch": 4}, "patch: must divide the side 6, got 4"),
+        ({"heads": 3}, "heads: must divide the width 4, got 3"),
+        ({"blocks": 0}, "blocks: must be"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(sizes, line):
+    with pytest.raises(InputError, match=f"^{line}"):
         FlowTransformer(6, 3, **{"patch": 2, "width": 4, "heads": 2, "blocks": 1} | sizes, rngs=nnx.Rngs(0))

@@ -9,7 +9,7 @@ from flax import nnx
 from problems import rounding
 
 import signal_drift as sd
-from signal_drift.tasks.flow_matching import Lines, batch_flow_loss, draw_lines, flow_loss, sampled
+from signal_drift.tasks.flow_matching import batch_flow_loss, draw_lines, flow_loss, sampled
 
 IMAGES, LABELS = jnp.arange(12.0).reshape(3, 4) / 10, jnp.array([0, 2, 1])
 
@@ -78,9 +78,3 @@ def test_samples_follow_the_flow_to_second_order(field):
             off = max(off, float(np.max(np.abs(found[row] - exact[:4]))))
         errors.append(off)
     assert 3.5 < errors[0] / errors[1] < 4.5
-
-
-def test_batches_are_lines_too():
-    lines = draw_lines(jax.random.key(0), jnp.zeros((2, 3, 4)), jnp.zeros((2, 3), int))
-    assert isinstance(lines, Lines)
-    assert lines.points.shape == (2, 3, 4)

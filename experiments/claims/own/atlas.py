@@ -1,7 +1,8 @@
 """Judge X17 to X19, what is special about the map of every adapter: H_Drift, its gauge, the remainder of an update.
 
-They are algebra: a statement holds if its largest error over tolerance, over maps, seeds and places, is at most 1; the
-control, the same two tolerances off, has to be noticed at every one of them.
+They are algebra: a statement holds if its largest error over tolerance, over maps, seeds and places, is at most 1; its
+control has to be noticed at every one of them. The control is the same two tolerances off, and where the statement is
+exact, of entries that are 0 and of a count, one that is wrong.
 """
 
 from collections.abc import Callable
@@ -59,7 +60,7 @@ def _claim(
                 Reading("as stated", statement, ATLAS, findings, partial(dense, name)),
                 Reading(
                     "control",
-                    "The same, two tolerances off.",
+                    "The same, two tolerances off, or off by one where the statement is a count.",
                     ATLAS,
                     partial(control_holds, name),
                     partial(dense, name),

@@ -65,7 +65,7 @@ def _order(x: MapInstance, order: int, kinds: set[str]) -> Check:
         float(order),
         tolerance,
         control=(f"of order {order - 2}", float(order - 2)),
-        assumptions={"there is such a part": here},
+        assumptions={"there is such a part": here, "its order is known to a half": tolerance.value < 0.5},
     )
 
 

@@ -42,7 +42,15 @@ def test_training_begins_at_the_pretrained_weights(name):
 
 
 def test_alpha_enters_as_each_method_has_it():
-    """α/r but for rsLoRA, α/√r, and LoHa, of half the rank: with B = 1 for its zeros, by NumPy."""
+    """α/√r of rsLoRA, and α/r of all others, r the rows of their own A: LoHa's are half; LoRA's by NumPy as well."""
+    rows = {"dora": lambda x: x.A, "loha": lambda x: x.first.A, "lokr": lambda x: x.A, "lora": lambda x: x.A}
+    for name, of in rows.items():
+        start = begun(name, PROBLEM, 0)
+        assert start.at(2.0)["layers.0"].args[-1] == 2 / len(of(start.theta["layers.0"]))
+    A, s = begun("lora_fa", PROBLEM, 0).at(2.0)["layers.0"].args
+    assert s == 2 / len(A)
+    loha = begun("loha", PROBLEM, 0).theta["layers.0"]
+    assert len(loha.first.A) == len(loha.second.A) == max(1, PROBLEM.rank // 2)
     r = PROBLEM.rank
     base = PROBLEM.draw(0).base["layers.0"]
     for name, s in (("lora", 2 / r), ("rslora", 2 / r**0.5)):
