@@ -1,5 +1,5 @@
 """docs/adapter_maps.md: its tables are made of the docstrings, of what tests/maps/test_adapter_maps.py measures, of
-the formulas that tests/propositions/test_adapter_maps.py holds, and of the orders that are fitted here.
+the formulas that tests/propositions/test_map_propositions.py holds, and of the orders that are fitted here.
 """
 
 import re
