@@ -48,7 +48,8 @@ def answer(decoder, question: str) -> list[int]:
     ids = encode(prompt(question))
     begins = len(ids)
     while len(ids) < LENGTH and (len(ids) == begins or ids[-1] != LAST):
-        ids.append(int(np.asarray(forward(base, jnp.array([ids])))[0, -1].argmax()))
+        padded = jnp.array([ids + [0] * (LENGTH - len(ids))])
+        ids.append(int(np.asarray(forward(base, padded))[0, len(ids) - 1].argmax()))
     assert ids[-1] == LAST, "take another seed"
     return ids
 
