@@ -86,9 +86,9 @@ def _loha(key: Array, W0: Array, own: Adapter) -> Begun:
 
 def _lokr(key: Array, W0: Array, own: Adapter) -> Begun:
     m, n = map(factor_near_root, W0.shape)
-    l, k = W0.shape[0] // m, W0.shape[1] // n  # noqa: E741
-    r = max(1, min(len(own.A), min(l, k) // 2))
-    A, B = (_drawn(key, shape, W0) for key, shape in zip(jax.random.split(key), ((r, k), (l, r)), strict=True))
+    d_out, d_in = W0.shape[0] // m, W0.shape[1] // n
+    r = max(1, min(len(own.A), min(d_out, d_in) // 2))
+    A, B = (_drawn(key, shape, W0) for key, shape in zip(jax.random.split(key), ((r, d_in), (d_out, r)), strict=True))
     return maps.Lokr(jnp.zeros((m, n), W0.dtype), A, B), lambda alpha: maps.lokr(alpha / r)
 
 

@@ -139,7 +139,7 @@ def _lines(images: Classification, count: int, key: Array) -> Lines:
 
 
 def _key(use: int) -> Array:
-    """What is the same for every seed, one key for each use, none that a seed has."""
+    """Make the key of a use that is the same for every seed, none that a seed has."""
     return jax.random.fold_in(jax.random.key(0), 100 + use)
 
 

@@ -190,7 +190,7 @@ def _constants(rule: np.ndarray, eta: np.ndarray) -> np.ndarray:
 
 
 def _losses(rule: np.ndarray, eta: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """What is lost at every c, the mean over pairs."""
+    """Average over pairs what is lost at every c."""
     constants = _constants(rule, eta)
     at = [np.interp(u + constants, eta, row) - np.min(row) for u, row in zip(rule, rows, strict=True)]
     return np.mean(at, axis=0)

@@ -139,7 +139,7 @@ def taylor(
 
 
 def _additions(x: MapInstance) -> int:
-    """As many as a number of w is made of: the ranks of its products."""
+    """Count the additions that make one number of w: the ranks of its products."""
     return 4 + sum(max(len(f) for f in y.factors) for y in x.layers)
 
 

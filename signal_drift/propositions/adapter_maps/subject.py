@@ -133,7 +133,7 @@ class MapInstance:
         return replace(self, base=base, adapter_map=maps)
 
     def _update(self, k: str, f: Partial) -> Array:
-        """What α multiplies in W − W₀, in V − W₀ for DoRA."""
+        """Return what α multiplies in W − W₀, in V − W₀ for DoRA."""
         if self.kind == "dora":
             return f.args[-1] * (self.theta[k].B @ self.theta[k].A)
         return f(0 * self.base[k], self.theta[k])

@@ -63,7 +63,7 @@ def test_alpha_enters_as_each_method_has_it():
 
 @pytest.mark.parametrize("name", ["lora", "dora"])
 def test_training_is_adam_on_the_factors(at, name):
-    """The same run, one optax step after another, by the library's own loss of (A, B) for LoRA and the map of DoRA."""
+    """A run equals optax step after step, by the library's own loss of (A, B) for LoRA and the map of DoRA."""
     config, data = at
     drawn, start = config.problem.draw(0), begun(name, config.problem, 0)
     maps, theta = start.at(ALPHA), start.theta
@@ -121,7 +121,7 @@ def test_statements_hold_and_controls_are_noticed(at):
 
 
 def test_what_is_not_dense_has_ends_alone(at):
-    """The same problem, said to be too large: the spectral ratio from searches, nothing in the Frobenius norm."""
+    """A problem that is said to be too large has the spectral ratio from searches, and no Frobenius norm."""
     config, data = at
 
     class Large(type(config.problem)):
