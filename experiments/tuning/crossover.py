@@ -6,7 +6,6 @@ over ranks, and by the loss that is lost where its α is used. What would kill i
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,8 @@ from experiments.analysis.intervals import Estimate, geometric_mean_of, mean_of
 from experiments.analysis.sweeps import best_point, loss_at
 from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_only
 from experiments.lab.problem import Dtype, Problem
-from experiments.tuning import rank_law, rank_sweeps
+from experiments.tuning import rank_law
+from experiments.tuning.beside_sweeps import Config, configure, sweeps_of
 from experiments.tuning.runs import HOMES, STAGES
 from signal_drift import plotting
 
@@ -32,24 +32,6 @@ RULES = {
     "α = r": ("x", "task"),
 }
 """The rules for α, with their mark and colour: X16, Eq. 3, Eq. 5, the size of the first step (X8), the usual one."""
-
-
-@dataclass(frozen=True)
-class Config(rank_sweeps.Config):
-    """Measure α_c at every rank and draw of the sweeps over α."""
-
-    tolerance: float = 1e-3
-    """Residual of λmax[H_Signal] over ‖H_Signal‖ at which a search stops."""
-
-
-def configure(problem: Problem) -> Config:
-    return Config(**vars(rank_sweeps.configure(problem)))
-
-
-def sweeps_of(config: Config) -> tuple[Experiment[Any], rank_sweeps.Config]:
-    """Return the sweeps in which the best α was found."""
-    names = [field.name for field in fields(rank_sweeps.Config)]
-    return rank_law.EXPERIMENT, rank_sweeps.Config(**{name: getattr(config, name) for name in names})
 
 
 def points(config: Config) -> list[Point]:

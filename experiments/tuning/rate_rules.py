@@ -6,7 +6,6 @@ which c does not matter, and the loss that is lost at the c that loses least, wh
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -25,6 +24,7 @@ from experiments.analysis.sweeps import free_fit, valley
 from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_only
 from experiments.lab.problem import Dtype, Problem
 from experiments.tuning import rank_law, rank_sweeps
+from experiments.tuning.beside_sweeps import Config, configure, sweeps_of
 from experiments.tuning.runs import HOMES, STAGES
 from signal_drift import plotting
 from signal_drift.lora.adapters import Adapter, Adapters, Weights
@@ -37,24 +37,6 @@ RULES = {
     "constant": ("x", "task"),
 }
 """The rules for η, with their mark and colour."""
-
-
-@dataclass(frozen=True)
-class Config(rank_sweeps.Config):
-    """Measure each sharpness at every rank, draw and α of the (α, η) grids."""
-
-    tolerance: float = 1e-3
-    """Residual of λmax over ‖H‖ at which a search stops."""
-
-
-def configure(problem: Problem) -> Config:
-    return Config(**vars(rank_sweeps.configure(problem)))
-
-
-def sweeps_of(config: Config) -> tuple[Experiment[Any], rank_sweeps.Config]:
-    """Return the sweeps in which the best η was found."""
-    names = [field.name for field in fields(rank_sweeps.Config)]
-    return rank_law.EXPERIMENT, rank_sweeps.Config(**{name: getattr(config, name) for name in names})
 
 
 def refuses(problem: Problem) -> str:
