@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from experiments.catalogue import BENCHMARK, EXPERIMENTS, find
+from experiments.catalogue import ALONE, EXPERIMENTS, find
 from experiments.costs import spent
 from experiments.error_rates import Options as ErrorRates
 from experiments.error_rates import write_rates
+from experiments.gpu_check.check import Options as GpuCheck
+from experiments.gpu_check.check import gpu_check
 from experiments.keep import keep_long
 from experiments.lab.command_line import default_out, exit_on_bad_input, main
 from experiments.lab.experiment import Experiment
@@ -54,6 +56,10 @@ def _error_rates(arguments: Sequence[str]) -> None:
     write_rates(tyro.cli(ErrorRates, args=arguments, prog="python -m experiments error-rates"))
 
 
+def _gpu_check(arguments: Sequence[str]) -> None:
+    gpu_check(tyro.cli(GpuCheck, args=arguments, prog="python -m experiments gpu-check"))
+
+
 def _fetch(arguments: Sequence[str]) -> None:
     options = tyro.cli(Fetching, args=arguments, prog="python -m experiments fetch")
     fetch(needed(options.problem), cache())
@@ -66,6 +72,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "verify": ("the claims on your own model: path/to/file.py:problem", _verify),
     "keep": ("put the records that took long into docs/records", _keep),
     "error-rates": ("how often a verdict is wrong, simulated, into docs/error_rates.md", _error_rates),
+    "gpu-check": ("an accelerator's numbers against the CPU's, and its times against its own floors", _gpu_check),
     "fetch": ("what the problem minilm or smollm needs, once, into the cache folder", _fetch),
 }
 
@@ -74,7 +81,7 @@ def listing() -> str:
     """List every experiment with a sentence, the problems it can be asked of, and what it cost."""
     lines = ["python -m experiments NAME [--problem PROBLEM] [--quick] [--help]", ""]
     lines += [f"  {name:24} {words}" for name, (words, _) in COMMANDS.items()]
-    for experiment in (*EXPERIMENTS, BENCHMARK):
+    for experiment in (*EXPERIMENTS, *ALONE):
         lines += ["", f"  {experiment.name:24} {experiment.title}", *_asked(experiment)]
     return "\n".join([*lines, "", "Problems:", *(f"  {name:24} {p.label}" for name, p in PROBLEMS.items())])
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from experiments.benchmark import experiment as benchmark
+from experiments.benchmark import on_device
 from experiments.curvature import (
     adapter_atlas,
     algebra,
@@ -33,6 +34,8 @@ from experiments.tuning import crossover, magnitudes, protocol_comparison, rank_
 
 BENCHMARK = benchmark.EXPERIMENT
 """Run by itself, on a machine that does nothing else."""
+ALONE: tuple[Experiment[Any], ...] = (BENCHMARK, on_device.EXPERIMENT)
+"""What no reproduction runs, as its times depend on the machine."""
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
     module.EXPERIMENT
@@ -68,7 +71,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
 
 def find(name: str) -> Experiment[Any]:
     """Return the experiment of that name. Raises `OptionError` for one that is unknown, with the names there are."""
-    known = {experiment.name: experiment for experiment in (*EXPERIMENTS, BENCHMARK)}
+    known = {experiment.name: experiment for experiment in (*EXPERIMENTS, *ALONE)}
     if name not in known:
         raise OptionError(f"experiment: unknown {name!r}; there are {', '.join(known)}")
     return known[name]

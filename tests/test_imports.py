@@ -42,7 +42,7 @@ LIBRARY: dict[str, set[str]] = {
 }
 BOTTOM = {"lab", "analysis", "problems"}
 SUBJECTS = {"curvature", "dynamics", "gauge", "tuning", "benchmark"}
-DOORS = {"reproduce", "rerun", "verify", "keep", "error_rates"}
+DOORS = {"reproduce", "rerun", "verify", "keep", "error_rates", "gpu_check"}
 EXPERIMENTS: dict[str, set[str]] = {
     "__init__": set(),
     "lab": set(),
@@ -56,6 +56,7 @@ EXPERIMENTS: dict[str, set[str]] = {
     "hero": {"lab", "curvature", "dynamics", "ledger"},
     **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "hero", "ledger"}),
     "keep": {"lab", "problems", "catalogue"},
+    "gpu_check": BOTTOM | SUBJECTS,
     "__main__": BOTTOM | DOORS | {"catalogue", "costs"},
 }
 MAY_IMPORT = {f"signal_drift.{room}": {f"signal_drift.{other}" for other in below} for room, below in LIBRARY.items()}

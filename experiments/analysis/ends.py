@@ -91,6 +91,11 @@ def _gradient(loss: Partial, weights: Weights) -> dict[str, Array]:
     return jax.grad(loss)(weights)
 
 
+def share(drift: xr.DataArray, lora: xr.DataArray) -> xr.DataArray:
+    """Return 1 − s·σ₁(G)/λmax[H_LoRA]: how much of the largest eigenvalue the gradient's norm does not explain."""
+    return 1 - drift / lora
+
+
 def certificate_rows(data: xr.Dataset) -> list[Row]:
     """Say how far the numbers of `extremes` can be trusted, at all points that were measured."""
     drift = data.ends.sel(operator="drift", end="min") / data.drift_closed

@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.benchmark.config import Config
+from experiments.lab.problem import cast
 from signal_drift.hessians.factored import composed_loss
 from signal_drift.lora.adapters import Adapters
 
@@ -43,7 +44,7 @@ def point(config: Config) -> Point:
     moved = {k: sd.Adapter(A, 0.1 * jax.random.normal(keys[k], B.shape)) for k, (A, B) in start.items()}
     theta = ravel_pytree(moved)[0]
     direction = jax.random.normal(jax.random.fold_in(key, 1), theta.shape)
-    return Point(loss, base, moved, {k: jnp.asarray(1.0) for k in base}, direction)
+    return cast(Point(loss, base, moved, {k: jnp.asarray(1.0) for k in base}, direction), config.dtype)
 
 
 def _decomposition(config: Config) -> tuple[sd.Decomposition, jax.Array]:
@@ -107,6 +108,18 @@ def _merged_map(at: Point) -> Callable[[jax.Array], jax.Array]:
     return jax.linearize(jax.grad(lambda t: _merged_loss(at.loss, at.base, unravel(t), at.scaling)), theta)[1]
 
 
+def _part(name: str, config: Config) -> Call:
+    """Compute a product with one of the operators, along what all its products of a problem are taken along."""
+    parts, _ = _decomposition(config)
+    op = getattr(parts, name)
+    v = jax.random.normal(jax.random.key(5), op.shape[1:]).astype(config.dtype)
+    return lambda: op @ v
+
+
+OPERATORS: dict[str, Case] = {name: partial(_part, name) for name in ("jacobian", "task", "signal", "drift", "lora")}
+"""A product with each operator of the decomposition."""
+
+
 def dense_ours(config: Config) -> Call:
     """Compute the dense H_ℓ."""
     return _decomposition(config)[0].task.dense
@@ -138,7 +151,8 @@ def extremes_ours(config: Config) -> Call:
 
     def extremes() -> dict[str, Any]:
         found = sd.extreme_eigenvalues(parts.lora, which="both", tolerance=config.tolerance)
-        return {"answer": found.values, "products": found.products, "certified": found.converged}
+        reach = float(np.max(found.residuals)) + found.missed
+        return {"answer": found.values, "products": found.products, "certified": found.converged, "reach": reach}
 
     return extremes
 

@@ -1,9 +1,9 @@
 """Set the sizes of the benchmark, and what ends the search for how far a tool gets."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
-from experiments.lab.problem import Setting
+from experiments.lab.problem import Dtype, Setting
 from experiments.problems.mlp import MLP
 
 ANSWERS = 16
@@ -35,6 +35,15 @@ class Config(Setting):
     gigabytes: float = 16.0
     """A process that grows larger is ended."""
 
+    dtype: ClassVar[Dtype] = "float64"
+    """What all but the trajectories, which are in float32, are computed in."""
+
     def at(self, width: int) -> Self:
         """Return the same at one width."""
         return replace(self, problem=self.problem.resized(width))
+
+
+class Single(Config):
+    """Compute everything in float32; what is exact in full refuses it."""
+
+    dtype: ClassVar[Dtype] = "float32"

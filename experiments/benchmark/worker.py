@@ -3,7 +3,6 @@
 import ctypes
 import gc
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,9 @@ from experiments.benchmark import cases, trajectories
 from experiments.benchmark.cases import Case
 from experiments.benchmark.config import ANSWERS, Config
 from experiments.benchmark.floors import measured_rates
+from experiments.benchmark.timing import median, no_room, timed
 from experiments.lab.command_line import prepare
 from signal_drift import InputError
-
-ENOUGH = 10.0
-"""Seconds after which a call is not repeated."""
-BRIEF = 1.0
-"""Seconds of calls below which there are more of them than asked for, ..."""
-MORE = 20
-"""... up to so many times as many: a median of five calls of a millisecond is that of the first ones."""
 
 
 def work(kernel: str, way: str, config: Config) -> None:
@@ -47,13 +40,9 @@ def _measured(case: Case, kernel: str, config: Config, times: list[float]) -> st
     """Print what one width gives and note the seconds of its first call; return the reason if there is no room."""
     try:
         call = case(config)
-        first, result = _timed(call)
-    except (InputError, MemoryError) as error:
-        return f"no room: {error}"
-    except RuntimeError as error:  # which JAX and PyTorch raise where they cannot allocate
-        if "allocat" not in str(error) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return f"no room: {str(error).splitlines()[0]}"
+        first, result = timed(call)
+    except (InputError, MemoryError, RuntimeError) as error:
+        return no_room(error)
     times.append(first)
     details = dict(result) if isinstance(result, dict) else {"answer": result}
     answer = np.ravel(_array(details.pop("answer")))
@@ -63,7 +52,7 @@ def _measured(case: Case, kernel: str, config: Config, times: list[float]) -> st
     if kernel == "pipeline":  # once, as a user would; its memory is that of the whole process
         found |= {"seconds": first, "memory": _high_water()}
     else:
-        found |= {"memory": _peak_beyond(call) - size, "seconds": _median(call, config.repeats)}
+        found |= {"memory": _peak_beyond(call) - size, "seconds": median(call, config.repeats)}
     print(json.dumps(found | {name: float(x) for name, x in details.items()} | measured_rates()), flush=True)
     return ""
 
@@ -98,19 +87,6 @@ def _case(kernel: str, way: str) -> Case | str:
 
 def _array(x: Any) -> np.ndarray:
     return x.numpy(force=True) if hasattr(x, "numpy") else np.asarray(x)
-
-
-def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = jax.block_until_ready(call())
-    return time.perf_counter() - start, result
-
-
-def _median(call: Callable[[], Any], repeats: int) -> float:
-    times: list[float] = []
-    while (len(times) < repeats and sum(times) < ENOUGH) or (len(times) < MORE * repeats and sum(times) < BRIEF):
-        times.append(_timed(call)[0])
-    return float(np.median(times))
 
 
 def _peak_beyond(call: Callable[[], object]) -> int:

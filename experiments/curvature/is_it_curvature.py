@@ -4,7 +4,6 @@ s·σ₁(G) is λmax of H_Drift (X1): the spectral norm of the gradient, no seco
 leaves to the curvature. The adapters begin as LoRA's, PiSSA's and OLoRA's do, and after training from LoRA's.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,8 @@ from jax import Array
 from matplotlib.ticker import MaxNLocator
 
 import signal_drift as sd
-from experiments.analysis.ends import certified, spectral_norms
+from experiments.analysis.ends import certified, share, spectral_norms
+from experiments.analysis.layer_names import by_depth, kind_of
 from experiments.curvature.states import adapters_at
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
@@ -145,25 +145,6 @@ def evenly(names: list[str], count: int) -> list[str]:
     if not count:
         return []
     return [names[k] for k in sorted(set(np.linspace(0, len(names) - 1, count).round().astype(int).tolist()))]
-
-
-def by_depth(names: Mapping[str, object]) -> list[str]:
-    """Sort names by the numbers in them, as numbers: "layers.2" before "layers.10"."""
-    return sorted(names, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
-
-
-def kind_of(name: str) -> str:
-    """Return what layers of one kind have in common: the name without its numbers.
-
-    >>> kind_of("layers.11.attention.query")
-    'attention.query'
-    """
-    return ".".join(part for part in name.split(".")[1:] if not part.isdigit()) or name.split(".", maxsplit=1)[0]
-
-
-def share(drift: xr.DataArray, lora: xr.DataArray) -> xr.DataArray:
-    """Return 1 − s·σ₁(G)/λmax[H_LoRA]: how much of the largest eigenvalue the gradient's norm does not explain."""
-    return 1 - drift / lora
 
 
 def whole_share(data: xr.Dataset) -> xr.DataArray:

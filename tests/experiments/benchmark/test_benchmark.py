@@ -13,7 +13,7 @@ import xarray as xr
 from experiments.benchmark import cases as benchmark_cases
 from experiments.benchmark import experiment as benchmark
 from experiments.benchmark import floors as benchmark_floors
-from experiments.benchmark import worker as benchmark_worker
+from experiments.benchmark import timing as benchmark_timing
 from experiments.benchmark.config import ANSWERS, Config
 from experiments.benchmark.report import AIMS, KERNEL, LABEL, difference, exponent, report
 from experiments.benchmark.worker import find
@@ -87,8 +87,8 @@ def test_brief_calls_are_repeated_more_and_long_ones_less(
 ) -> None:
     """Five are asked for, a second is wanted in all and ten are enough."""
     made: list[int] = []
-    monkeypatch.setattr(benchmark_worker, "_timed", lambda call: (made.append(1) or seconds, None))
-    assert benchmark_worker._median(lambda: None, 5) == seconds
+    monkeypatch.setattr(benchmark_timing, "timed", lambda call: (made.append(1) or seconds, None))
+    assert benchmark_timing.median(lambda: None, 5) == seconds
     assert len(made) == calls
 
 

@@ -1,0 +1,141 @@
+"""Check an accelerator: its numbers against the CPU's, its times against its own floors, and what the paper shows.
+
+What was measured is kept, so that an interrupted check goes on where it was.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+import xarray as xr
+
+from experiments.benchmark import on_device
+from experiments.curvature import asymmetric_scaling, purification, suppression
+from experiments.dynamics import trajectories
+from experiments.gpu_check import every_matrix, record
+from experiments.lab.command_line import Device, default_out, prepare
+from experiments.lab.errors import OptionError, RecordError
+from experiments.lab.experiment import Experiment, table
+from experiments.lab.files import replacing
+from experiments.lab.reference import take
+from experiments.lab.runner import from_store, results, run, seconds_spent
+from experiments.problems import PROBLEMS, fetch
+
+FIGURES: tuple[Experiment[Any], ...] = tuple(
+    module.EXPERIMENT for module in (trajectories, asymmetric_scaling, suppression, purification)
+)
+"""F2, F8d, F8a and F8b, and F8c, at the paper's size."""
+HOST: dict[str, Any] = {"widths": (1024,), "moved": 2**28}
+"""Where the host is asked for less than the device: nothing is compared there."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare an accelerator with the CPU of the same machine, in numbers and in time."""
+
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The tiny size used in tests, in a folder of its own."""
+    minutes: float = 9.0
+    """After so many nothing further is begun; what is left is done by the next run."""
+    out: Path | None = None
+    """Where results go [default: results/gpu_check, or results/quick/gpu_check]."""
+    device: Device = "auto"
+    """Where JAX computes; auto takes an accelerator where there is one."""
+
+
+def gpu_check(options: Options) -> None:
+    """Run what is not there yet, print it and write `out`/gpu_check.json."""
+    if not options.minutes > 0:
+        raise OptionError(f"minutes: must be positive, got {options.minutes:g}")
+    prepare(options.device)
+    out = options.out or default_out(options.quick) / "gpu_check"
+    end = time.monotonic() + 60 * options.minutes
+    with _on_the_host(options.quick, out / "host"):
+        asked, left = stages(options.quick), []
+        for experiment, config in asked:
+            if time.monotonic() > end:
+                left.append(experiment.name)
+                continue
+            run(experiment, config, out / "device")
+            jax.clear_caches()
+    found = collected(options.quick, out, left)
+    with replacing(out / "gpu_check.json") as temporary:
+        temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(table(record.rows(found)))
+
+
+def stages(quick: bool) -> list[tuple[Experiment[Any], Any]]:
+    """List what the device is asked, with its configuration: the language model only where it was fetched."""
+    mlp, model = PROBLEMS["mlp"], PROBLEMS["smollm"]
+    asked: list[tuple[Experiment[Any], Any]] = [(on_device.EXPERIMENT, on_device.EXPERIMENT.at(mlp, quick))]
+    asked += [(e, e.at(mlp, quick)) for e in FIGURES[:-1]]
+    if quick or not fetch.missing(fetch.needed("smollm"), fetch.cache()):
+        asked.append((every_matrix.EXPERIMENT, every_matrix.EXPERIMENT.at(model, quick)))
+    return [*asked, (FIGURES[-1], FIGURES[-1].at(mlp, quick))]
+
+
+def host_config(quick: bool) -> on_device.OnDevice:
+    """Return what the host is asked: the same numbers, and little of what only takes time."""
+    config = on_device.EXPERIMENT.at(PROBLEMS["mlp"], quick)
+    return config if quick else replace(config, **HOST)
+
+
+@contextmanager
+def _on_the_host(quick: bool, out: Path) -> Iterator[None]:
+    """Compute the numbers on the CPU beside, in a process of its own, and wait for it at the end."""
+    options = ["--quick"] if quick else ["--widths", "1024", "--moved", str(2**28)]
+    command = [sys.executable, "-m", "experiments", "on_device", "--device", "cpu", "--out", str(out), *options]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        yield
+        _, errors = process.communicate()
+    finally:
+        process.kill()
+    if process.returncode:
+        raise RecordError(f"host: {' '.join(command)} ended with {process.returncode}: {errors.splitlines()[-1]}")
+
+
+def collected(quick: bool, out: Path, left: list[str]) -> dict[str, Any]:
+    """Put together, from what is stored alone, all that is to be told."""
+    mlp = PROBLEMS["mlp"]
+    config = on_device.EXPERIMENT.at(mlp, quick)
+    device = results(on_device.EXPERIMENT, config, out / "device")
+    host = results(on_device.EXPERIMENT, host_config(quick), out / "host")
+    found: dict[str, Any] = {
+        "place": record.place(),
+        "rates": on_device.rates(config, device),
+        "agreement": record.agreement(config, device, host),
+        "speed": record.speed(config, device, host),
+        "figures": {},
+        "language_model": None,
+        "left": left,
+    }
+    for experiment in FIGURES:
+        asked = experiment.at(mlp, quick)
+        data = from_store(experiment, asked, out / "device").data
+        if data is not None:
+            apart = record.figures_apart(data, _reference(experiment, asked, out / "reference"))
+            seconds = seconds_spent(experiment, asked, out / "device")
+            found["figures"][experiment.name] = {"seconds": seconds, "apart": apart}
+    model = every_matrix.EXPERIMENT.at(PROBLEMS["smollm"], quick)
+    data = from_store(every_matrix.EXPERIMENT, model, out / "device").data
+    if data is not None:
+        seconds = seconds_spent(every_matrix.EXPERIMENT, model, out / "device")
+        found["language_model"] = record.language_model(data, model.problem.label, seconds)
+    return found
+
+
+def _reference(experiment: Experiment[Any], config: Any, out: Path) -> xr.Dataset | None:
+    """What the CPU of the reference run found, where docs/records has it."""
+    take(experiment, config, out)
+    return from_store(experiment, config, out).data
