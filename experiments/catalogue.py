@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from experiments.benchmark import every_matrix, on_device
 from experiments.benchmark import experiment as benchmark
-from experiments.benchmark import on_device
 from experiments.curvature import (
     adapter_atlas,
     algebra,
@@ -34,7 +34,7 @@ from experiments.tuning import crossover, magnitudes, protocol_comparison, rank_
 
 BENCHMARK = benchmark.EXPERIMENT
 """Run by itself, on a machine that does nothing else."""
-ALONE: tuple[Experiment[Any], ...] = (BENCHMARK, on_device.EXPERIMENT)
+ALONE: tuple[Experiment[Any], ...] = (BENCHMARK, on_device.EXPERIMENT, every_matrix.EXPERIMENT)
 """What no reproduction runs, as its times depend on the machine."""
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(

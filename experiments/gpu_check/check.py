@@ -18,13 +18,15 @@ import jax
 import tyro
 import xarray as xr
 
-from experiments.benchmark import on_device
+from experiments.benchmark import every_matrix, on_device
 from experiments.curvature import asymmetric_scaling, purification, suppression
 from experiments.dynamics import trajectories
-from experiments.gpu_check import every_matrix, record
+from experiments.gpu_check import record
+from experiments.gpu_check.figure import draw
 from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.errors import OptionError, RecordError
 from experiments.lab.experiment import Experiment, table
+from experiments.lab.figure_files import save_figure
 from experiments.lab.files import replacing
 from experiments.lab.reference import take
 from experiments.lab.runner import from_store, results, run, seconds_spent
@@ -70,6 +72,7 @@ def gpu_check(options: Options) -> None:
     found = collected(options.quick, out, left)
     with replacing(out / "gpu_check.json") as temporary:
         temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    save_figure(draw(found), out / "gpu_check", {})
     print(table(record.rows(found)))
 
 
@@ -111,22 +114,26 @@ def collected(quick: bool, out: Path, left: list[str]) -> dict[str, Any]:
     config = on_device.EXPERIMENT.at(mlp, quick)
     device = results(on_device.EXPERIMENT, config, out / "device")
     host = results(on_device.EXPERIMENT, host_config(quick), out / "host")
-    found: dict[str, Any] = {
-        "place": record.place(),
-        "rates": on_device.rates(config, device),
-        "agreement": record.agreement(config, device, host),
-        "speed": record.speed(config, device, host),
-        "figures": {},
-        "language_model": None,
-        "left": left,
-    }
+    figures = {}
     for experiment in FIGURES:
         asked = experiment.at(mlp, quick)
         data = from_store(experiment, asked, out / "device").data
         if data is not None:
             apart = record.figures_apart(data, _reference(experiment, asked, out / "reference"))
-            seconds = seconds_spent(experiment, asked, out / "device")
-            found["figures"][experiment.name] = {"seconds": seconds, "apart": apart}
+            figures[experiment.name] = {
+                "seconds": seconds_spent(experiment, asked, out / "device"),
+                "apart": apart,
+            }
+    apart = figures.get(trajectories.EXPERIMENT.name, {}).get("apart", {}).get("loss")
+    found: dict[str, Any] = {
+        "place": record.place(),
+        "rates": on_device.rates(config, device),
+        "agreement": record.agreement(config, device, host, apart),
+        "speed": record.speed(config, device, host),
+        "figures": figures,
+        "language_model": None,
+        "left": left,
+    }
     model = every_matrix.EXPERIMENT.at(PROBLEMS["smollm"], quick)
     data = from_store(every_matrix.EXPERIMENT, model, out / "device").data
     if data is not None:

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 from jax.extend.backend import get_backend
 
+from experiments.benchmark.every_matrix import curvature_share
 from experiments.benchmark.on_device import LOWERED, OnDevice, over_floor, points
-from experiments.gpu_check.every_matrix import curvature_share
 from experiments.lab import store
 from experiments.lab.experiment import Row
 
@@ -49,10 +49,13 @@ def _driver() -> str | None:
     return asked.stdout.splitlines()[0].strip() if asked.returncode == 0 and asked.stdout else None
 
 
-def agreement(config: OnDevice, device: xr.Dataset, host: xr.Dataset) -> list[dict[str, Any]]:
+def agreement(
+    config: OnDevice, device: xr.Dataset, host: xr.Dataset, apart_in_float64: float | None
+) -> list[dict[str, Any]]:
     """Compare every kernel with the host's in float64: the error, and the bound that rounding sets, both relative.
 
-    Beside them stands how far the host's own numbers of that precision are from the same.
+    Beside them stands how far the host's own numbers of that precision are from the same. Training multiplies its
+    roundings: where it is known how far the same runs come apart in float64, the bound in float32 is ε₃₂/ε₆₄ as much.
     """
     found = []
     for point in points(config):
@@ -65,6 +68,8 @@ def agreement(config: OnDevice, device: xr.Dataset, host: xr.Dataset) -> list[di
         entry = {name: point[name] for name in ("kernel", "way", "dtype", "width")}
         errors = {"error": _apart(kernel, here, reference), "host_error": _apart(kernel, there, reference)}
         found.append(entry | errors | {"bound": _bound(config, kernel, dtype, reach, reference.answer.values)})
+        if kernel == "trajectories" and apart_in_float64 is not None:
+            found[-1]["bound"] = apart_in_float64 * float(np.finfo("float32").eps / np.finfo("float64").eps)
     return found
 
 
@@ -79,7 +84,7 @@ def _bound(config: OnDevice, kernel: str, dtype: str, reach: float, reference: n
     """What rounding may do, in units of the norm.
 
     10·√n·ε for a product over n numbers, where roundings add up like random ones; n·ε for all n eigenvalues; for the
-    extremes what their certificates leave open; for T steps of training 4·T·ε.
+    extremes what their certificates leave open; for T calm steps of training 4·T·ε.
     """
     eps, problem = float(np.finfo(dtype).eps), config.problem
     if kernel == "extremes":
