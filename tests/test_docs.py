@@ -18,6 +18,7 @@ from experiments import __main__ as door
 from experiments import reproduce, rerun, verify
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS
+from experiments.gpu_check import check as gpu_check
 from experiments.lab import command_line
 from experiments.ledger.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
 from experiments.problems import PROBLEMS
@@ -28,6 +29,8 @@ DOCS = ROOT / "docs"
 FOLDERS = ("signal_drift", "experiments", "tests", "docs", "notebooks")
 ELSEWHERE = {"git", "python3", ".venv/bin/pip"}
 """First words of commands that are not ours."""
+DOORS = (reproduce.Options, verify.Options, rerun.Options, gpu_check.Options)
+"""What commands that are no experiments can be told."""
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -73,7 +76,7 @@ def audit_help(command: str) -> str:
 @each_page
 def test_options_within_the_text_exist(page: Path) -> None:
     asked = [e.at(p) for e in EXPERIMENTS for p in PROBLEMS.values() if not e.refuses(p)]
-    known = {"--problem", *options(*asked, command_line.Run, reproduce.Options, verify.Options, rerun.Options)}
+    known = {"--problem", *options(*asked, command_line.Run, *DOORS)}
     known |= set(re.findall(r"--[\w-]+", audit_help("audit") + audit_help("config")))
     elsewhere = {"--gpus-per-task"}  # of srun
     for text in spoken(page):
@@ -84,7 +87,7 @@ def test_options_within_the_text_exist(page: Path) -> None:
 @each_page
 def test_commands_can_be_given(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsed to their end, and not run."""
-    for module, name in ((command_line, "_run"), (door, "reproduce"), (door, "verify")):
+    for module, name in ((command_line, "_run"), *((door, name) for name in ("reproduce", "verify", "gpu_check"))):
         monkeypatch.setattr(module, name, lambda *_: None)
     monkeypatch.setattr(door, "show", lambda options: rerun.find(options.claim) if options.claim else None)
     for words in commands(page):
