@@ -57,12 +57,12 @@ def factors(
     base: dict[str, Array],
     start: dict[str, Adapter],
     s: Scalings,
-    rate_A: Array,
-    rate_B: Array,
+    rate_a: Array,
+    rate_b: Array,
     steps: int,
 ) -> Trained:
     """Train A and B by Adam, W = W₀ + s·BA."""
-    optimizer = sd.separate_rates(optax.adam(rate_A), optax.adam(rate_B))
+    optimizer = sd.separate_rates(optax.adam(rate_a), optax.adam(rate_b))
     run = sd.train(training.loss, base, start, s, optimizer, steps, training.batches)
     return Trained(sd.effective_weights(base, run.trained, s), run.signal_norm, run.drift_norm)
 
@@ -72,8 +72,8 @@ def directions_and_lengths(
     base: dict[str, Array],
     start: dict[str, Adapter],
     s: Scalings,
-    rate_A: Array,
-    rate_B: Array,
+    rate_a: Array,
+    rate_b: Array,
     steps: int,
 ) -> Trained:
     """Train A, B and the length m of every row by Adam as DoRA does, m at the rate of A.
@@ -84,7 +84,7 @@ def directions_and_lengths(
     """
     theta = {k: Dora(A, B, _lengths(base[k] + s[k] * (B @ A))) for k, (A, B) in start.items()}
     optimizer = optax.partition(
-        {"A": optax.adam(rate_A), "B": optax.adam(rate_B)},
+        {"A": optax.adam(rate_a), "B": optax.adam(rate_b)},
         {k: Dora("A", "B", "A") for k in theta},  # pyright: ignore[reportArgumentType]
     )
 
@@ -98,7 +98,7 @@ def directions_and_lengths(
         return (optax.apply_updates(theta, updates), state), None
 
     (theta, _), _ = jax.lax.scan(step, (theta, optimizer.init(theta)), training.batches, length=steps)
-    unknown = jnp.full(steps, jnp.nan, rate_A.dtype)
+    unknown = jnp.full(steps, jnp.nan, rate_a.dtype)
     return Trained({k: with_lengths(s[k], base[k], x) for k, x in theta.items()}, unknown, unknown)
 
 

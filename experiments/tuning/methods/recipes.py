@@ -69,8 +69,8 @@ class Recipe(NamedTuple):
 
     kind: Kind
     scaling: tuple[tuple[str, float], ...]
-    rate_A: float
-    rate_B: float
+    rate_a: float
+    rate_b: float
 
 
 def recipe(method: Method, eta: float) -> Recipe:

@@ -3,7 +3,8 @@
 A column is one rank and one judge: ln of the training loss, of which less is better, or a score, of which more is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,9 @@ from experiments.tuning.methods.recipes import FULL
 from experiments.tuning.runs import score_names
 
 LOSS = "ln loss"
-OVER_ALPHA = "LoRA-α*, over α"
+OWN = " *"
+"""Ends the name of a method at the best rate of its own."""
+OVER_ALPHA = "LoRA-α *, over α"
 """LoRA at η_FFT with the α that is best there."""
 MARKS: tuple[Place, Place] = ("best", "second")
 
@@ -55,17 +58,23 @@ def own_best(data: xr.Dataset) -> list[Column]:
     by_rate = _costs(data, "by_rate", "score_by_rate")
     by_alpha = _costs(data.sel(share=1.0), "by_alpha", "score_by_alpha") if 1.0 in data.share else {}
     found = []
-    for rank in data["rank"].values:
-        for judge, values in by_rate.items():
-            sweeps = {f"{name}*": (x, "×") for name, x in _rows(values.sel(rank=rank), "tuned", "multiple").items()}
-            multiples = dict.fromkeys(sweeps, data.multiple.values)
-            if judge in by_alpha:
-                sweeps[OVER_ALPHA] = (by_alpha[judge].sel(rank=rank).transpose("seed", "over_v2").values, " V2")
-                multiples[OVER_ALPHA] = data.over_v2.values
-            costs = {name: best_of_others(x) for name, (x, _) in sweeps.items()}
-            where = {name: _place(multiples[name], x, unit) for name, (x, unit) in sweeps.items()}
-            found.append(Column(int(rank), judge, costs, where))
+    for rank, (judge, values) in product(data["rank"].values, by_rate.items()):
+        rows = _rows(values.sel(rank=rank), "tuned", "multiple")
+        sweeps = {f"{name}{OWN}": _Sweep(data.multiple.values, x, "×") for name, x in rows.items()}
+        if judge in by_alpha:
+            costs = by_alpha[judge].sel(rank=rank).transpose("seed", "over_v2").values
+            sweeps[OVER_ALPHA] = _Sweep(data.over_v2.values, costs, " V2")
+        best = {name: best_of_others(sweep.costs) for name, sweep in sweeps.items()}
+        found.append(Column(int(rank), judge, best, {name: _place(sweep) for name, sweep in sweeps.items()}))
     return found
+
+
+class _Sweep(NamedTuple):
+    """Hold the costs of every seed over x, in units that are named."""
+
+    x: np.ndarray
+    costs: np.ndarray
+    unit: str
 
 
 def _costs(data: xr.Dataset, loss: str, score: str) -> dict[str, xr.DataArray]:
@@ -78,11 +87,11 @@ def _rows(values: xr.DataArray, axis: str, *more: str) -> dict[str, np.ndarray]:
     return {str(name): values.sel({axis: name}).transpose("seed", *more).values for name in values[axis].values}
 
 
-def _place(x: np.ndarray, costs: np.ndarray, unit: str) -> str:
+def _place(sweep: _Sweep) -> str:
     """Where the mean over all seeds is lowest; at an end of the sweep it lies there or beyond."""
-    i = int(np.argmin(costs.mean(axis=0)))
-    beyond = "≤ " if i == 0 else "≥ " if i == len(x) - 1 else ""
-    return f" ({beyond}{x[i]:g}{unit})"
+    i = int(np.argmin(sweep.costs.mean(axis=0)))
+    beyond = {0: "≤ ", len(sweep.x) - 1: "≥ "}.get(i, "")
+    return f" ({beyond}{sweep.x[i]:g}{sweep.unit})"
 
 
 def cells(column: Column) -> dict[str, Cell]:
@@ -110,31 +119,31 @@ class Order(NamedTuple):
     behind: Sequence[str]
     undecided: Sequence[str]
 
+    @property
+    def verdict(self) -> str:
+        """Say whether the leader is ahead of all, and how many rows say so."""
+        verdict = "fails" if self.behind else "undecided" if self.undecided else "holds"
+        return ", ".join([verdict, *(f"{len(rows)} {name}" for name, rows in self._asdict().items() if rows)])
+
     def __str__(self) -> str:
-        verdict = "fails" if self.behind else "is undecided" if self.undecided else "holds"
-        told = (f"{name} {', '.join(rows)}" for name, rows in zip(_WORDS, self, strict=True) if rows)
-        return "; ".join([verdict, *told])
+        words = ("ahead of", "behind", "undecided against")
+        return "; ".join(f"{name} {' · '.join(rows)}" for name, rows in zip(words, self, strict=True) if rows)
 
 
-_WORDS = ("ahead of", "behind", "undecided against")
+def order(column: Column, leader: str, same: Mapping[str, str]) -> Order:
+    """Tell of which other adapter methods the leader is ahead, by paired intervals that hold together with 95%.
 
-
-def order(column: Column, leader: str, others: Iterable[str]) -> Order:
-    """Tell of which others the leader is ahead by intervals that hold together with 95%."""
-    asked = [other for other in others if other != leader]
-    found: dict[int, list[str]] = {1: [], -1: [], 0: []}
-    for other in asked:
-        lead = lead_of(column.costs[leader], column.costs[other])
-        _, low, high = lead.at(1 - (1 - CONFIDENCE) / len(asked))
-        found[1 if low > 0 else -1 if high < 0 else 0].append(other)
-    return Order(found[1], found[-1], found[0])
-
-
-def contenders(column: Column, leader: str, same: Mapping[str, str]) -> list[str]:
-    """List the rows that the leader is held against: every adapter method, but for those that are one run with it."""
+    `same` names the first of several names of one run: no row is held against itself.
+    """
 
     def named(row: str) -> str:
-        name = row.removesuffix("*")
+        name = row.removesuffix(OWN)
         return same.get(name, name)
 
-    return [row for row in column.costs if named(row) not in (FULL, named(leader))]
+    others = [row for row in column.costs if named(row) not in (FULL, named(leader))]
+    found: dict[int, list[str]] = {1: [], -1: [], 0: []}
+    for other in others:
+        lead = lead_of(column.costs[leader], column.costs[other])
+        _, low, high = lead.at(1 - (1 - CONFIDENCE) / len(others))
+        found[1 if low > 0 else -1 if high < 0 else 0].append(other)
+    return Order(found[1], found[-1], found[0])

@@ -1,7 +1,7 @@
 """Print the comparison as the paper's Tables 1 and 2 are printed: methods × judges, the best two of a column marked."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import xarray as xr
 
@@ -9,7 +9,7 @@ from experiments.lab.problem import Problem
 from experiments.lab.side_by_side import Cell, SideBySide
 from experiments.tuning.gap import rate_name
 from experiments.tuning.methods.recipes import V1, V2, methods, namesakes
-from experiments.tuning.methods.standings import OVER_ALPHA, Column, cells, compared, contenders, order, own_best
+from experiments.tuning.methods.standings import OVER_ALPHA, OWN, Column, cells, compared, order, own_best
 
 
 class Comparison(Protocol):
@@ -27,36 +27,47 @@ class Comparison(Protocol):
     def own_rates(self) -> tuple[float, ...]: ...
 
 
+MARKED = "Mean ± half of the 95% interval over seeds; in each part the best of a column is marked, and the second."
+STARRED = (
+    "*: the best of η in the sweep, or of α at η_FFT, by the judge of the column; a seed is read where the others "
+    "are best. In brackets where all are; ≤ and ≥ stand at an end of the sweep, beyond which the best may lie."
+)
+OWN_BEST = "each at its own best"
+ORDERED = "is it ahead of every other adapter?"
+
+
+class _Part(NamedTuple):
+    """Hold a part of the table: its columns, and the rows of which the paper says that they are ahead."""
+
+    columns: Sequence[Column]
+    leaders: Sequence[str]
+
+
 def table(config: Comparison, data: xr.Dataset) -> SideBySide:
-    """Lay out all methods at every rate of the comparison and, where there is a sweep, each at its own best."""
-    halves = {f"at {rate_name(share)}": compared(data.sel(share=share)) for share in config.rate_shares}
-    leaders = dict.fromkeys(halves, (V2, V1))
-    notes = ["mean ± half of the 95% interval over seeds; in each part the best of a column, and the second."]
-    if len(config.own_rates) > 1:
-        name = "* each at its own best"
-        halves[name], leaders[name] = own_best(data), (OVER_ALPHA, f"{V2}*")
-        notes.append(
-            f"* of η among {', '.join(f'{m:g}' for m in config.own_rates)} × η_FFT, or of α at η_FFT, by the judge of "
-            "the column; a seed is read at the choice of the others. In brackets the choice of all, ≤ and ≥ at an end "
-            "of the sweep: the best may lie beyond."
-        )
+    """Lay out all methods at every rate of the comparison and, where there is a sweep, each at its own best.
+
+    Below stands whether the paper's order holds: LoRA-α ahead of every other adapter, paired by seed.
+    """
+    parts = {f"at {rate_name(x)}": _Part(compared(data.sel(share=x)), (V2, V1)) for x in config.rate_shares}
+    swept = len(config.own_rates) > 1
+    if swept:
+        columns = own_best(data)
+        parts[OWN_BEST] = _Part(columns, [x for x in (OVER_ALPHA, f"{V2}{OWN}") if x in columns[0].costs])
     same = {int(r): namesakes(methods(int(r), config.problem.sigma_a(), config.coefficient)) for r in data["rank"]}
+    orders = {
+        f"{leader}, {name}": {c.name: order(c, leader, same[c.rank]) for c in part.columns}
+        for name, part in parts.items()
+        for leader in part.leaders
+    }
+    groups = {name: _lines(part.columns) for name, part in parts.items()}
+    groups[ORDERED] = {name: [Cell(x.verdict) for x in found.values()] for name, found in orders.items()}
+    notes = [MARKED, *[STARRED] * swept]
     notes += [f"At r = {r} {other} is {name}: one run." for r, names in same.items() for other, name in names.items()]
-    for half, columns in halves.items():
-        notes += [_order(half, columns, leader, same) for leader in leaders[half] if leader in columns[0].costs]
+    notes += [f"{name}. {'. '.join(f'{c}: {x}' for c, x in found.items())}." for name, found in orders.items()]
     title = f"Methods side by side on {config.problem.label}, {config.over_seeds}"
-    columns = [column.name for column in next(iter(halves.values()))]
-    return SideBySide(title, columns, {name: _lines(found) for name, found in halves.items()}, notes)
+    return SideBySide(title, [c.name for c in next(iter(parts.values())).columns], groups, notes)
 
 
-def _lines(columns: list[Column]) -> dict[str, list[Cell]]:
+def _lines(columns: Sequence[Column]) -> dict[str, list[Cell]]:
     written = [cells(column) for column in columns]
     return {row: [cell[row] for cell in written] for row in columns[0].costs}
-
-
-def _order(half: str, columns: list[Column], leader: str, same: Mapping[int, Mapping[str, str]]) -> str:
-    """Say column by column whether the paper's order holds, that the leader is ahead of every other method."""
-    found = (
-        f"{column.name}: {order(column, leader, contenders(column, leader, same[column.rank]))}" for column in columns
-    )
-    return f"That {leader} is ahead of every other adapter, {half.removeprefix('* ')}, by {'. By '.join(found)}."

@@ -45,12 +45,11 @@ def method_runs(config: Tuned, seed: int, rank: int, padded: int, requests: Sequ
     for kind in dict.fromkeys(x.kind for x in asked):
         recipes = list(dict.fromkeys(x for x in asked if x.kind == kind))
         frozen, start = kind.start(base, problem.adapters(seed, rank, dtype))
-        numbers = numbers_of(recipes, _capacity(asked, kind), dtype)
-        outcomes = train_all(
-            training, frozen, sd.pad_rank(start, padded), numbers, len(recipes), train=kind.train, steps=config.steps
-        )
+        numbers, count = numbers_of(recipes, _capacity(asked, kind), dtype), len(recipes)
+        whole = sd.pad_rank(start, padded)
+        outcomes = train_all(training, frozen, whole, numbers, count, train=kind.train, steps=config.steps)
         places |= {x: len(places) + i for i, x in enumerate(recipes)}
-        found.append(jax.tree.map(lambda x, n=len(recipes): x[:n], outcomes))
+        found.append(jax.tree.map(lambda x, n=count: x[:n], outcomes))
     return Runs(jax.tree.map(lambda *parts: jnp.concatenate(parts), *found), places)
 
 
@@ -63,8 +62,8 @@ class Numbers(NamedTuple):
     """Hold what differs between the runs of one map: s of every layer, η_A and η_B."""
 
     scaling: Scalings
-    rate_A: Array
-    rate_B: Array
+    rate_a: Array
+    rate_b: Array
 
 
 def numbers_of(recipes: Sequence[Recipe], capacity: int, dtype: str) -> Numbers:
@@ -75,7 +74,7 @@ def numbers_of(recipes: Sequence[Recipe], capacity: int, dtype: str) -> Numbers:
 
     layers = [layer for layer, _ in recipes[0].scaling]
     scaling = {layer: column(dict(x.scaling)[layer] for x in recipes) for layer in layers}
-    return Numbers(scaling, column(x.rate_A for x in recipes), column(x.rate_B for x in recipes))
+    return Numbers(scaling, column(x.rate_a for x in recipes), column(x.rate_b for x in recipes))
 
 
 @partial(jax.jit, static_argnames=("train", "steps"))
@@ -92,10 +91,10 @@ def train_all(
     """Do the first `runs` runs from one start, one after another; the rows of the others are NaN."""
 
     def one(i: int | Array) -> Outcome:
-        s, rate_A, rate_B = jax.tree.map(lambda x: x[i], numbers)
-        return judged(training, *train(training, base, start, s, rate_A, rate_B, steps))
+        s, rate_a, rate_b = jax.tree.map(lambda x: x[i], numbers)
+        return judged(training, *train(training, base, start, s, rate_a, rate_b, steps))
 
-    capacity = len(numbers.rate_A)
+    capacity = len(numbers.rate_a)
     nothing = jax.tree.map(lambda x: jnp.full((capacity, *x.shape), jnp.nan, x.dtype), jax.eval_shape(one, 0))
     return jax.lax.fori_loop(
         0, runs, lambda i, found: jax.tree.map(lambda every, x: every.at[i].set(x), found, one(i)), nothing
