@@ -126,8 +126,8 @@ class Order(NamedTuple):
         return ", ".join([verdict, *(f"{len(rows)} {name}" for name, rows in self._asdict().items() if rows)])
 
     def __str__(self) -> str:
-        words = ("ahead of", "behind", "undecided against")
-        return "; ".join(f"{name} {' · '.join(rows)}" for name, rows in zip(words, self, strict=True) if rows)
+        words = ("ahead of", "behind")
+        return "; ".join(f"{name} {' · '.join(rows)}" for name, rows in zip(words, self, strict=False) if rows)
 
 
 def order(column: Column, leader: str, same: Mapping[str, str]) -> Order:

@@ -1,6 +1,6 @@
 """Print the comparison as the paper's Tables 1 and 2 are printed: methods × judges, the best two of a column marked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import xarray as xr
@@ -9,7 +9,7 @@ from experiments.lab.problem import Problem
 from experiments.lab.side_by_side import Cell, SideBySide
 from experiments.tuning.gap import rate_name
 from experiments.tuning.methods.recipes import V1, V2, methods, namesakes
-from experiments.tuning.methods.standings import OVER_ALPHA, OWN, Column, cells, compared, order, own_best
+from experiments.tuning.methods.standings import OVER_ALPHA, OWN, Column, Order, cells, compared, order, own_best
 
 
 class Comparison(Protocol):
@@ -63,9 +63,14 @@ def table(config: Comparison, data: xr.Dataset) -> SideBySide:
     groups[ORDERED] = {name: [Cell(x.verdict) for x in found.values()] for name, found in orders.items()}
     notes = [MARKED, *[STARRED] * swept]
     notes += [f"At r = {r} {other} is {name}: one run." for r, names in same.items() for other, name in names.items()]
-    notes += [f"{name}. {'. '.join(f'{c}: {x}' for c, x in found.items())}." for name, found in orders.items()]
+    notes += [f"{name}, is {'. '.join(told)}." for name, found in orders.items() if (told := _decided(found))]
     title = f"Methods side by side on {config.problem.label}, {config.over_seeds}"
     return SideBySide(title, [c.name for c in next(iter(parts.values())).columns], groups, notes)
+
+
+def _decided(found: Mapping[str, Order]) -> list[str]:
+    """What is decided in each column; the rest is not."""
+    return [f"{x} ({name})" for name, x in found.items() if str(x)]
 
 
 def _lines(columns: Sequence[Column]) -> dict[str, list[Cell]]:

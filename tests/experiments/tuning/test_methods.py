@@ -50,7 +50,7 @@ def test_pissa_starts_at_the_weights_and_freezes_the_least_that_rank_r_can_leave
     rest, A, B = begun(W0, r)
     assert (A.shape, B.shape) == ((r, shape[1]), (shape[0], r))
     assert np.linalg.norm(rest + B @ A - W0) <= rounding(r, W0)
-    values: np.ndarray = scipy.linalg.svdvals(np.asarray(W0))
+    values = np.asarray(scipy.linalg.svdvals(np.asarray(W0)))
     left = np.sum(values[r:] ** 2)
     assert abs(np.sum(rest**2) - left) <= rounding(10, W0, W0)
     whole = np.pad(values, (0, r))[:r]
