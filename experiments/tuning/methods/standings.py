@@ -127,7 +127,7 @@ class Order(NamedTuple):
 
     def __str__(self) -> str:
         words = ("ahead of", "behind")
-        return "; ".join(f"{name} {' · '.join(rows)}" for name, rows in zip(words, self, strict=False) if rows)
+        return ", ".join(f"{name} {' · '.join(rows)}" for name, rows in zip(words, self, strict=False) if rows)
 
 
 def order(column: Column, leader: str, same: Mapping[str, str]) -> Order:

@@ -63,7 +63,7 @@ def table(config: Comparison, data: xr.Dataset) -> SideBySide:
     groups[ORDERED] = {name: [Cell(x.verdict) for x in found.values()] for name, found in orders.items()}
     notes = [MARKED, *[STARRED] * swept]
     notes += [f"At r = {r} {other} is {name}: one run." for r, names in same.items() for other, name in names.items()]
-    notes += [f"{name}, is {'. '.join(told)}." for name, found in orders.items() if (told := _decided(found))]
+    notes += [f"{name}, is {'; '.join(told)}." for name, found in orders.items() if (told := _decided(found))]
     title = f"Methods side by side on {config.problem.label}, {config.over_seeds}"
     return SideBySide(title, [c.name for c in next(iter(parts.values())).columns], groups, notes)
 
