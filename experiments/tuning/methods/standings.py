@@ -95,10 +95,10 @@ def _place(sweep: _Sweep) -> str:
 
 
 def cells(column: Column) -> dict[str, Cell]:
-    """Write the mean and half of its 95% interval, the best two marked; rows that are one run share their mark."""
+    """Write the mean and half of its 95% interval, the best two marked; what is equal shares its mark, and where all is equal none is best."""
     means = {name: float(np.mean(x)) for name, x in column.costs.items()}
     order = sorted({mean for mean in means.values() if np.isfinite(mean)})
-    marks = dict(zip(order, MARKS, strict=False))
+    marks = dict(zip(order, MARKS, strict=False)) if len(order) > 1 else {}
     return {name: Cell(_text(column, name), marks.get(means[name], "")) for name in column.costs}
 
 

@@ -35,6 +35,7 @@ def test_rows_of_one_run_share_their_mark_and_what_diverged_has_none() -> None:
     found = cells(Column(4, LOSS, rows, {}))
     assert [cell.place for cell in found.values()] == ["best", "best", "second", "", ""]
     assert found["lost"].text == "diverged at 1 of 5"
+    assert {cell.place for cell in cells(Column(4, LOSS, {"a": NOISE, "b": NOISE}, {})).values()} == {""}
 
 
 @pytest.mark.parametrize(
