@@ -95,7 +95,10 @@ def _place(sweep: _Sweep) -> str:
 
 
 def cells(column: Column) -> dict[str, Cell]:
-    """Write the mean and half of its 95% interval, the best two marked; what is equal shares its mark, and where all is equal none is best."""
+    """Write the mean and half of its 95% interval, the best two marked.
+
+    What is equal, as rows that are one run, shares its mark; where all is equal none is best.
+    """
     means = {name: float(np.mean(x)) for name, x in column.costs.items()}
     order = sorted({mean for mean in means.values() if np.isfinite(mean)})
     marks = dict(zip(order, MARKS, strict=False)) if len(order) > 1 else {}
