@@ -25,6 +25,7 @@ from experiments.lab.experiment import Report, table
 from experiments.lab.files import replacing
 from experiments.lab.reference import take
 from experiments.lab.runner import from_store, last_stage, run, seconds_spent
+from experiments.lab.side_by_side import as_markdown
 from experiments.ledger import ledger
 from experiments.ledger.pages import Page, counts, write_pages
 from experiments.ledger.stages import Question, add_seeds
@@ -70,12 +71,14 @@ def reproduce(options: Options) -> None:
 
     if not options.quick:
         entries = add_seeds(CLAIMS, entries, asked, out, 60 * options.seeds_budget, answer)
-    print(table([row for report in reports.values() for row in report.rows]))
+    tables = [x for report in reports.values() for x in report.tables]
+    print(table([row for report in reports.values() for row in report.rows]), *map(as_markdown, tables), sep="\n\n")
     ledger.write(entries, out)
     with replacing(out / "costs.json") as temporary:
         temporary.write_text(json.dumps(costs(out, options.quick), indent=1) + "\n", encoding="utf-8")
     draw_hero(entries, PROBLEMS["mlp"], out, options.quick)
-    write_pages(entries, Page(out / "figures", _sentences(reports), _speed(out, options.quick)), out)
+    page = Page(out / "figures", _sentences(reports), _speed(out, options.quick), tables=tables)
+    write_pages(entries, page, out)
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
     written = ", ".join(str(out / name) for name in ("report.html", "report.md", "ledger.json", "figures"))
     print(f"{written} in {time.perf_counter() - start:.0f} s", file=sys.stderr)

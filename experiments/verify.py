@@ -71,13 +71,13 @@ def verify(options: Options) -> None:
     problem, start = load(options.source), time.perf_counter()
     out, seconds = options.out or Path("results/verify") / problem.name, 60 * options.budget
     plan = _planned(_needed(claims, problem), problem, out, start, seconds)
-    for rest in plan.fitting:
-        run(rest.experiment, rest.experiment.at(problem), out)
+    reports = [run(rest.experiment, rest.experiment.at(problem), out) for rest in plan.fitting]
     judged = ledger.ledger(claims, {problem.name: problem}, out)
     entries = Entries(_told(entry, options.source, plan, problem) for entry in judged)
     ledger.write(entries, out)
     alphas = which_alpha(problem)
-    write_pages(entries, Page(out / "figures", title=f"LoRA’s theory on {problem.label}", alphas=alphas), out)
+    title, tables = f"LoRA’s theory on {problem.label}", [x for report in reports for x in report.tables]
+    write_pages(entries, Page(out / "figures", title=title, alphas=alphas, tables=tables), out)
     for e in entries:
         reason = f" ({e['reason']})" if e["reason"] else ""
         print(f"{e['id']:20} {e['verdict']:18} {e['statement']}{reason}")

@@ -7,6 +7,7 @@ Every estimate holds its level for as few as two or three samples, which the per
 - `geometric_mean_of`: positive quantities, ratios above all. Student's t of the logarithms.
 - `median_of`: a run may diverge, which is then the worst value and not a missing one. Order statistics (sign test).
 - `difference_of`: paired differences of runs; the mean where all are finite, else the median.
+- `lead_of`: by how much one of two runs is lower, paired; neither leads where both diverged.
 - `share_of`: how often something happens. Clopper and Pearson.
 - `quotient_of`: a mean over another, which may be near 0. Fieller.
 - `correlation_of`: Fisher's z.
@@ -161,6 +162,17 @@ def difference_of(samples: Float[np.ndarray, "n"]) -> Estimate:
     """Estimate how far paired runs lie apart: the mean where all are finite, the median where a run diverged."""
     x = np.asarray(samples, float).ravel()
     return mean_of(x) if np.isfinite(x).all() else median_of(x)
+
+
+def lead_of(own: Float[np.ndarray, "n"], other: Float[np.ndarray, "n"]) -> Estimate:
+    """Estimate by how much the first of two paired runs lies below the other, by nothing where both diverged.
+
+    >>> lead_of(np.array([1.0, 2.0, np.inf]), np.array([2.0, 3.0, np.inf])).value
+    0.666...
+    """
+    with np.errstate(invalid="ignore"):
+        apart = np.asarray(other, float) - np.asarray(own, float)
+    return difference_of(np.where(np.isnan(apart), 0.0, apart))
 
 
 def share_of(hits: np.ndarray) -> Estimate:

@@ -56,6 +56,19 @@ def best_points(x: Sequence[float] | np.ndarray, losses: Float[np.ndarray, "n k"
     return [best_point(x, row) for row in losses]
 
 
+def best_of_others(losses: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:
+    """Return what each of n sweeps has where the mean of all others is lowest: no sweep is judged by its own choice.
+
+    A sweep without others chooses for itself. A loss that is not finite is the worst.
+
+    >>> best_of_others(np.array([[1.0, 2.0], [3.0, 1.0], [0.0, 2.0]]))
+    array([2., 3., 2.])
+    """
+    worst = np.where(np.isnan(losses), np.inf, losses)
+    others = [np.delete(worst, i, axis=0) if len(worst) > 1 else worst for i in range(len(worst))]
+    return np.array([losses[i, np.argmin(rest.mean(axis=0))] for i, rest in enumerate(others)])
+
+
 def valley(x: Sequence[float] | np.ndarray, losses: Float[np.ndarray, "n k"]) -> tuple[np.ndarray, np.ndarray]:
     """Return x* and the lowest ln ℓ of each of n sweeps over x; NaN where the best x is on the edge."""
     best = best_points(x, losses)

@@ -15,6 +15,7 @@ from experiments.lab.experiment import C, Experiment, table
 from experiments.lab.problem import Problem
 from experiments.lab.runner import measure_shard, run, run_shard, stored
 from experiments.lab.shards import WHOLE, Shard, shard_of
+from experiments.lab.side_by_side import as_markdown
 from signal_drift.errors import InputError
 from signal_drift.errors.words import printable
 
@@ -114,7 +115,7 @@ def _run(experiment: Experiment[Any], config: Any, how: Run) -> None:
         have, all_ = stored(experiment, config, how.folder), len(experiment.points(config))
         print(f"shard {part}: {have} of {all_} points are stored; the report is made once all are there")
         return
-    print(table(report.rows), *map(printable, report.sentences), sep="\n")
+    print(table(report.rows), *map(as_markdown, report.tables), *map(printable, report.sentences), sep="\n")
 
 
 def default_out(quick: bool) -> Path:

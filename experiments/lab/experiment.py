@@ -1,6 +1,6 @@
 """Define an experiment: a name, the question it asks of a problem, and three functions: points, measure, report."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -9,6 +9,7 @@ import xarray as xr
 
 from experiments.lab.figure_files import Drawing
 from experiments.lab.problem import Problem
+from experiments.lab.side_by_side import SideBySide
 from signal_drift.errors.words import printable
 
 C = TypeVar("C")
@@ -34,6 +35,7 @@ class Report(NamedTuple):
     sentences: list[str]
     figures: dict[str, Drawing]
     provenance: Mapping[str, Any] = MappingProxyType({})
+    tables: Sequence[SideBySide] = ()
 
 
 def anything(problem: Problem) -> str:

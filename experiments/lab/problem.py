@@ -63,6 +63,8 @@ class Tuning:
     """Ranks at which the methods are compared: where V2 is neither α = r nor 2r nor rsLoRA's at d = 256 (Eq. 5)."""
     rate_shares: tuple[float, ...] = (1.0, 0.1)
     """Learning rates of the comparison over η_FFT: the protocol's 1, and one far from where training is unstable."""
+    own_rates: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    """Learning rates of the comparison over η_FFT among which every method has its own best one."""
     alphas: tuple[float, ...] = tuple(2.0 ** (k / 2) for k in range(-4, 25))
     """Values of α at η_FFT, half octaves; m·α₀ along one path, with m·η_FFT at α₀ for the same m along the other."""
     grid_alphas: tuple[float, ...] = tuple(0.2 * 4.0**k for k in range(-1, 6))

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from experiments.lab.experiment import Report
 from experiments.lab.files import replacing
+from experiments.lab.side_by_side import SideBySide
 from experiments.ledger.claim import GROUPS
 from experiments.ledger.first_screen import first_screen
 from experiments.ledger.glossary import symbols
@@ -42,6 +43,8 @@ class Page(NamedTuple):
     title: str = TITLE
     alphas: Sequence[tuple[str, float, float]] = ()
     """(layer, V2, V1): what the scaling rules give a model of the reader's own."""
+    tables: Sequence[SideBySide] = ()
+    """What the experiments lay out as the paper does."""
 
 
 class Part(NamedTuple):
@@ -86,6 +89,7 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
         "letters": letters,
         "width": WIDTH,
         "sentences": page.sentences,
+        "tables": page.tables,
         "speed": page.speed,
         "alphas": page.alphas,
     }

@@ -73,6 +73,7 @@ class MiniLM(Problem):
         ranks=(8,),
         grid_ranks=(8,),
         rate_shares=(1.0,),
+        own_rates=(0.1, 1.0, 10.0),
         alphas=(4.0, 16.0, 64.0, 256.0, 1024.0),
         grid_alphas=(),
     )

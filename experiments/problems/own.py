@@ -67,6 +67,7 @@ class Own(Problem):
             grid_ranks=(self.rank,),
             protocol_ranks=(self.rank,),
             rate_shares=(1.0,),
+            own_rates=(1.0,),
             alphas=tuple(2.0**k for k in range(-2, 12)),
         )
 

@@ -77,6 +77,7 @@ class SmolLM(Problem):
         ranks=(16,),
         grid_ranks=(16,),
         rate_shares=(1.0,),
+        own_rates=(1.0,),
         alphas=(4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0),
         grid_alphas=(),
     )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.intervals import Estimate, difference_of, mean_of, quotient_of
+from experiments.analysis.intervals import Estimate, difference_of, lead_of, mean_of, quotient_of
 from experiments.analysis.sweeps import is_cliff
 from experiments.lab.experiment import Row
 from experiments.tuning.methods import COMMON, FULL, TENFOLD, V1, V2, methods
@@ -52,10 +52,14 @@ def diverged(here: xr.Dataset, method: str) -> int:
     return int(np.isinf(here.log_loss.sel({"method": method})).sum())
 
 
+def ahead_of(here: xr.Dataset, other: str) -> Estimate:
+    """Return ln loss of another method less that of V2."""
+    return lead_of(*(here.log_loss.sel({"method": name}).values for name in (V2, other)))
+
+
 def ahead_of_tenfold(here: xr.Dataset) -> Estimate:
     """Return ln loss of LoRA at ten times the rate less that of V2."""
-    ahead = here.log_loss.sel({"method": TENFOLD}) - here.log_loss.sel({"method": V2})
-    return difference_of(np.where(np.isnan(ahead), 0.0, ahead))  # both diverged: neither is ahead
+    return ahead_of(here, TENFOLD)
 
 
 class Setup(NamedTuple):

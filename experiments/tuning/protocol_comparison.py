@@ -1,10 +1,11 @@
 """Measure how much of the gap from LoRA (α = r) to full fine-tuning each method closes at η_FFT (V-protocol, Eq. 5).
 
-Beside the training loss every method is judged by the scores of the problem, and by its signal to drift.
+Beside the training loss every method is judged by the scores of the problem, and by its signal to drift; and each once
+more at the best of a sweep over η of its own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,9 @@ from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_onl
 from experiments.lab.problem import Problem, Tuning
 from experiments.tuning import protocol_figures, rates
 from experiments.tuning.gap import Setup, at, outcome_rows, placed, rate_name, untestable
-from experiments.tuning.methods import COMMON, FULL, OVER_V2, V1, V2, methods, swept
+from experiments.tuning.methods import COMMON, FULL, OVER_V2, V1, V2, methods, swept, tuned
+from experiments.tuning.methods.table import table
+from experiments.tuning.methods.training import method_runs
 from experiments.tuning.runs import (
     HOMES,
     SMALL,
@@ -27,7 +30,6 @@ from experiments.tuning.runs import (
     Tuned,
     fft_rate,
     full_runs,
-    method_runs,
     purity,
     score_names,
     scored,
@@ -48,15 +50,18 @@ class Config(Tuned):
     rate_shares: tuple[float, ...] = Tuning.rate_shares
     """The learning rate of every method, full fine-tuning included, over η_FFT: the protocol's 1, and a rate far
     from where training becomes unstable, which the best rate of a short run is not."""
+    own_rates: tuple[float, ...] = Tuning.own_rates
+    """Learning rates over η_FFT among which every method has its own best one, full fine-tuning included."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "ranks")
-        check_ascending(self, "ranks")
+        check_ascending(self, "ranks", "own_rates")
         if not self.ranks:
             raise OptionError("ranks: must not be empty, got ()")
-        if not min(self.rate_shares, default=0) > 0:
-            raise OptionError(f"rate_shares: must be positive and not empty, got {self.rate_shares}")
+        for name in ("rate_shares", "own_rates"):
+            if not min(getattr(self, name), default=0) > 0:
+                raise OptionError(f"{name}: must be positive and not empty, got {getattr(self, name)}")
         for rank in self.ranks:
             sd.empirical_alpha_base(rank, self.coefficient)
 
@@ -71,50 +76,69 @@ def configure(problem: Problem) -> Config:
         sizes.seeds,
         ranks=sizes.protocol_ranks,
         rate_shares=sizes.rate_shares,
+        own_rates=sizes.own_rates,
     )
 
 
 def points(config: Config) -> list[Point]:
-    return [
-        {"share": share, "rank": rank, "seed": seed}
-        for share in config.rate_shares
-        for seed in range(config.seeds)
-        for rank in config.ranks
-    ]
+    return [{"rank": rank, "seed": seed} for seed in range(config.seeds) for rank in config.ranks]
 
 
-def measure(config: Config, first: xr.Dataset, share: float, rank: int, seed: int) -> xr.Dataset:
+def measure(config: Config, first: xr.Dataset, rank: int, seed: int) -> xr.Dataset:
     """Train by every method: its log-loss and its scores after the last step, and signal and drift of every step.
 
-    `by_alpha` is the log-loss of LoRA over α/V2, `fft` the mean over seeds of full fine-tuning's at every rate.
+    `by_alpha` is the log-loss of LoRA over α/V2, `by_rate` that of every method over its own η, `fft` the mean over
+    seeds of full fine-tuning's at every rate. A run that several of them ask for is done once.
     """
-    eta, sigma_a = share * fft_rate(first.log_loss), config.problem.sigma_a()
-    chosen = methods(rank, sigma_a, config.coefficient)
-    train = partial(method_runs, config, seed, rank, max(config.ranks), eta)
-    runs = _joined(train(chosen), full_runs(config, seed, [eta]))
+    eta, sigma_a = fft_rate(first.log_loss), config.problem.sigma_a()
+    shares, multiples = ([m * eta for m in found] for found in (config.rate_shares, config.own_rates))
+    chosen, alphas = methods(rank, sigma_a, config.coefficient), swept(rank, sigma_a)
+    own = tuned(chosen)
+    requests = (shares, chosen), (shares, alphas), (multiples, own)
+    adapted = method_runs(config, seed, rank, max(config.ranks), requests)
+    compared, by_alpha, by_rate = (adapted.at(request) for request in requests)
+    full = _full(config, seed, shares, multiples)
+    compared, by_rate = (_joined(*pair) for pair in zip((compared, by_rate), full, strict=True))
     data = xr.Dataset(
         {
-            "log_loss": ("method", runs.log_loss),
-            "by_alpha": ("over_v2", train(swept(rank, sigma_a)).log_loss),
-            "signal": (("method", "step"), np.asarray(runs.signal, np.float32)),
-            "drift": (("method", "step"), np.asarray(runs.drift, np.float32)),
+            "log_loss": (("share", "method"), compared.log_loss),
+            "by_alpha": (("share", "over_v2"), by_alpha.log_loss),
+            "by_rate": (("multiple", "tuned"), by_rate.log_loss),
+            "signal": (("share", "method", "step"), np.asarray(compared.signal, np.float32)),
+            "drift": (("share", "method", "step"), np.asarray(compared.drift, np.float32)),
             "fft": ("fft_rate", first.log_loss.mean("seed").values),
-            "learning_rate": eta,
+            "learning_rate": ("share", shares),
         },
         coords={
+            "share": list(config.rate_shares),
             "method": [*chosen, FULL],
             "over_v2": list(OVER_V2),
+            "multiple": list(config.own_rates),
+            "tuned": [*own, FULL],
             "step": np.arange(1, config.steps + 1),
             "fft_rate": list(config.fft_rates),
         },
         attrs=training_attributes(config),
     )
-    return data.assign(scored(runs.scores, "method")).assign(scored(start_scores(config, seed), name="start_score"))
+    return (
+        data.assign(scored(compared.scores, "share", "method"))
+        .assign(scored(by_alpha.scores, "share", "over_v2", name="score_by_alpha"))
+        .assign(scored(by_rate.scores, "multiple", "tuned", name="score_by_rate"))
+        .assign(scored(start_scores(config, seed), name="start_score"))
+    )
+
+
+def _full(config: Config, seed: int, *asked: Sequence[float]) -> list[Outcome]:
+    """Full fine-tuning at each of the rates asked for, none of them run twice."""
+    rates = sorted({rate for found in asked for rate in found})
+    runs = full_runs(config, seed, rates)
+    places = (np.array([[rates.index(rate)] for rate in found]) for found in asked)
+    return [jax.tree.map(lambda x, i=place: x[i], runs) for place in places]
 
 
 def _joined(adapters: Outcome, full: Outcome) -> Outcome:
-    """The runs of all methods, full fine-tuning the last of them."""
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), adapters, full)
+    """The runs of all methods at every rate, full fine-tuning the last of them."""
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), adapters, full)
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
@@ -128,7 +152,7 @@ def report(config: Config, data: xr.Dataset) -> Report:
         sentences.append(f"At {when}: {_best(there)}.")
         sentences += [f"Not testable: {why}." for rank in config.ranks for why in [why_not(config, there, rank)] if why]
         drawn |= protocol_figures.draw(config, there, when)
-    return Report(rows, sentences + _start(config, data), drawn)
+    return Report(rows, sentences + _start(config, data), drawn, tables=[table(config, data)])
 
 
 def why_not(config: Config, data: xr.Dataset, rank: int) -> str:
@@ -150,19 +174,21 @@ def _score_rows(here: xr.Dataset) -> list[Row]:
 
 
 def _purity_rows(here: xr.Dataset) -> list[Row]:
-    ratio = purities(here)
+    ratio, known = purities(here), here.signal.notnull().any(["step", "seed"])
     return [
         Row(
             f"F2c  signal to drift, {method}, {at(here)}",
             "–",
-            *geometric_mean_of(ratio.sel({"method": method}).values).cells("diverged"),
+            *geometric_mean_of(ratio.sel({"method": method}).values).cells(
+                "diverged" if known.sel({"method": method}) else "–"
+            ),
         )
         for method in ratio.method.values
     ]
 
 
 def purities(data: xr.Dataset) -> xr.DataArray:
-    """Return the purity of the runs of every adapter method."""
+    """Return the purity of the runs of every adapter method, NaN also where signal and drift are not recorded."""
     parts = (data[name].drop_sel(method=FULL) for name in ("signal", "drift"))
     return xr.apply_ufunc(lambda *x: np.asarray(purity(*map(jnp.asarray, x))), *parts, input_core_dims=[["step"]] * 2)
 
@@ -181,7 +207,7 @@ def _best(data: xr.Dataset) -> str:
 def _start(config: Config, data: xr.Dataset) -> list[str]:
     if not score_names(data):
         return []
-    before = data.start_score.isel(rank=0, share=0)
+    before = data.start_score.isel(rank=0)
     shown = (mean_of(before.sel(judge=name).values) for name in score_names(data))
     listed = ", ".join(f"{k} {v} {v.interval()}" for k, v in zip(score_names(data), shown, strict=True))
     return [f"Before adaptation on {config.problem.label}: {listed}."]
@@ -201,7 +227,7 @@ EXPERIMENT = Experiment(
     points=points,
     measure=measure,
     report=report,
-    tiny={**SMALL, "ranks": (2, 8)},
+    tiny={**SMALL, "ranks": (2, 8), "own_rates": (0.1, 1.0, 10.0)},
     homes=HOMES,
     refuses=tuned_only,
     first=rates.of,

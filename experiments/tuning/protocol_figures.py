@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import cycle
 from typing import Protocol
 
 import numpy as np
@@ -102,8 +103,9 @@ def draw_methods(panel: plotting.Axes, values: xr.DataArray) -> None:
 def _purities(config: Comparison, data: xr.Dataset, rate: str) -> plotting.Figure:
     figure, axes = plotting.panels(len(config.ranks), _title(config, rate), height=4.8)
     ratio = (data.signal / data.drift).drop_sel(method=FULL).isel(step=slice(1, None))
+    ratio = ratio.dropna("method", how="all")
     for panel, rank in zip(axes, config.ranks, strict=True):
-        for name, hue, mark in zip(ratio.method.values, HUES, MARKS, strict=False):
+        for name, hue, mark in zip(ratio.method.values, cycle(HUES), MARKS, strict=False):
             line = np.exp(np.log(ratio.sel({"rank": rank, "method": name})).mean("seed"))
             shown = line.where(np.isfinite(line))
             panel.plot(ratio.step, shown, color=plotting.COLOR[hue], marker=mark, markevery=10, ms=5, label=str(name))

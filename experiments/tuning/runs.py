@@ -1,4 +1,4 @@
-"""Run Adam to tune a problem: compiled loops over learning rates, over (α, η), and over methods."""
+"""Run Adam to tune a problem: compiled loops over learning rates and over (α, η)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ import signal_drift as sd
 from experiments.analysis.sweeps import Best, best_point
 from experiments.lab.errors import OptionError, check_ascending, check_positive
 from experiments.lab.problem import Dtype, Problem, Setting, Training, Tuning
-from experiments.tuning.methods import Method
 from signal_drift.lora.adapters import Adapters
 
 HOMES = ("digits", "teacher64", "teacher256")
@@ -96,47 +95,14 @@ def full_runs(config: Tuned, seed: int, rates: Sequence[float]) -> Outcome:
 def _full(training: Training, base: dict[str, Array], rates: Array, *, steps: int) -> Outcome:
     def one(rate: Array) -> Outcome:
         run = sd.train(training.loss, base, None, 1.0, optax.adam(rate), steps, training.batches)
-        return _judged(training, run, run.trained)
+        return judged(training, run.trained, run.signal_norm, run.drift_norm)
 
     return jax.lax.map(one, rates)
 
 
-def method_runs(config: Tuned, seed: int, rank: int, padded: int, eta: float, methods: Mapping[str, Method]) -> Outcome:
-    """Train adapters of one rank by every method, at the learning rate `eta`; ranks share one compilation."""
-    problem, dtype = config.problem, config.dtype
-    scaling = {layer: jnp.array([m.scaling[layer] for m in methods.values()], dtype) for layer in problem.fan_in()}
-    rate_A = jnp.array([eta * m.rate for m in methods.values()], dtype)
-    rate_B = rate_A * jnp.array([m.ratio for m in methods.values()], dtype)
-    base, training = problem.draw(seed, dtype).base, problem.training(seed, config.steps, dtype)
-    start = padded_adapters(problem, seed, rank, padded, dtype)
-    return by_method(training, base, start, scaling, rate_A, rate_B, steps=config.steps)
-
-
-@partial(jax.jit, static_argnames="steps")
-def by_method(
-    training: Training,
-    base: dict[str, Array],
-    start: Adapters,
-    scaling: dict[str, Array],
-    rate_A: Array,
-    rate_B: Array,
-    *,
-    steps: int,
-) -> Outcome:
-    """Train from `start` for every (s, η_A, η_B), one after another."""
-
-    def one(run: tuple[dict[str, Array], Array, Array]) -> Outcome:
-        s, eta_A, eta_B = run
-        optimizer = sd.separate_rates(optax.adam(eta_A), optax.adam(eta_B))
-        done = sd.train(training.loss, base, start, s, optimizer, steps, training.batches)
-        return _judged(training, done, sd.effective_weights(base, done.trained, s))
-
-    return jax.lax.map(one, (scaling, rate_A, rate_B))
-
-
-def _judged(training: Training, run: sd.Run, weights: dict[str, Array]) -> Outcome:
-    scores = _scores(training.scores, weights)
-    return Outcome(training.fit(weights), scores, run.signal_norm, run.drift_norm)
+def judged(training: Training, weights: dict[str, Array], signal: Array, drift: Array) -> Outcome:
+    """Judge the weights that a run ended with."""
+    return Outcome(training.fit(weights), _scores(training.scores, weights), signal, drift)
 
 
 def _scores(judges: Mapping[str, Partial], weights: dict[str, Array]) -> dict[str, Array]:

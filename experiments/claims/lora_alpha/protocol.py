@@ -9,10 +9,10 @@ import xarray as xr
 from experiments.analysis.intervals import exactly_known
 from experiments.claims.lora_alpha.tuning import ON_LLAMA, RANKS, SWEEPS, TRAINED, coefficient_of_root, rank_law_applies
 from experiments.ledger.claim import Claim, Evidence, Reading
-from experiments.ledger.verdict import MAGNITUDE, Finding, above, exactly, magnitude, near
+from experiments.ledger.verdict import FRACTION, MAGNITUDE, Finding, above, at_least, exactly, magnitude, near
 from experiments.tuning import magnitudes, protocol_comparison
-from experiments.tuning.gap import ahead_of_tenfold, beyond_half, diverged, fraction, rate_name
-from experiments.tuning.methods import V1, V2
+from experiments.tuning.gap import ahead_of, ahead_of_tenfold, beyond_half, diverged, fraction, rate_name
+from experiments.tuning.methods import FULL, V1, V2, methods, namesakes
 from experiments.tuning.protocol_comparison import Config
 
 
@@ -67,6 +67,22 @@ def beats_tenfold(share: float, config: Config, data: xr.Dataset) -> list[Findin
 def recovers(share: float, config: Config, data: xr.Dataset) -> list[Finding]:
     """Take V2 and the comparison with ten times the rate together."""
     return [*closes(V2, share, config, data), *beats_tenfold(share, config, data)]
+
+
+def matches_every_baseline(share: float, config: Config, data: xr.Dataset) -> list[Finding]:
+    """Compare ln loss of every other recipe for an adapter with that of V2, at every rank where that can be asked.
+
+    What is V2 under a second name is no baseline, and V1 is LoRA-α itself.
+    """
+    matched = at_least(-float(np.log1p(FRACTION)), f"a match: its loss is at most {FRACTION:.0%} higher")
+    found = []
+    for rank in _ranks(share, config, data):
+        here, where = data.sel(rank=rank, share=share), f"r = {rank}, {rate_name(share)}"
+        same = namesakes(methods(rank, config.problem.sigma_a(), config.coefficient))
+        for other in (str(name) for name in here.method.values):
+            if other not in (FULL, V1) and same.get(other, other) != same.get(V2, V2):
+                found.append(Finding(f"ln loss of {other} less that of V2, {where}", matched, ahead_of(here, other)))
+    return found
 
 
 def kaiming(config: magnitudes.Config, data: xr.Dataset) -> list[Finding]:
@@ -231,6 +247,16 @@ CLAIMS = [
                 PROTOCOL,
                 partial(beats_tenfold, 1.0),
                 partial(applies, 1.0),
+            ),
+            *(
+                Reading(
+                    f"against every baseline at {rate_name(share)}",
+                    f"V2 beats or matches every baseline at {rate_name(share)}.",
+                    PROTOCOL,
+                    partial(matches_every_baseline, share),
+                    partial(applies, share),
+                )
+                for share in SHARES
             ),
         ),
         figure="protocol_comparison",

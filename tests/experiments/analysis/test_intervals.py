@@ -22,6 +22,7 @@ from experiments.analysis.intervals import (
     exactly_known,
     exponents,
     geometric_mean_of,
+    lead_of,
     mean_of,
     median_of,
     quotient_of,
@@ -405,3 +406,11 @@ def test_a_table_shows_no_interval_where_there_is_no_mean() -> None:
     assert Interval(np.nan, -np.inf, np.inf).cells("diverged") == ("diverged", "–")
     assert Interval(np.inf, np.inf, np.inf).cells("diverged") == ("diverged", "–")
     assert exactly_known(2.0).cells("diverged") == ("2", "–")
+
+
+def test_a_lead_is_paired_and_none_where_both_diverged() -> None:
+    own = np.array([1.0, 2.0, np.inf, 4.0, np.inf])
+    assert lead_of(own, own).at() == (0.0, 0.0, 0.0)
+    found = lead_of(own, np.array([1.5, 2.5, np.inf, np.inf, 3.0]))
+    assert (found.value, found.method) == (0.5, "order statistics of 5")  # of 0.5, 0.5, 0, ∞ and −∞
+    assert lead_of(own[:2], own[:2] - 1).at().high < 0

@@ -11,7 +11,7 @@ from experiments.claims.lora_alpha import dynamics, protocol, tuning
 from experiments.ledger.verdict import Finding, below, decide, near, power
 from experiments.problems import PROBLEMS
 from experiments.tuning import magnitudes, protocol_comparison, rank_law
-from experiments.tuning.methods import FULL, OVER_V2, TENFOLD, V2, methods
+from experiments.tuning.methods import FULL, OVER_V2, PISSA, TENFOLD, V1, V2, methods
 
 SEEDS = 8
 SWEEPS = replace(rank_law.EXPERIMENT.at(PROBLEMS["teacher64"]), ranks=(1, 8, 64), grid_ranks=(1, 64))
@@ -206,6 +206,29 @@ def compared(closed: dict[str, float], gap: float = 2.0) -> xr.Dataset:
 def test_protocol(closed: dict[str, float], wanted: str) -> None:
     assert protocol.applies(1.0, COMPARED, compared(closed)) == ""
     assert verdict(protocol.recovers(1.0, COMPARED, compared(closed))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("closed", "wanted"),
+    [
+        ({V2: 0.9}, "supported"),
+        ({V2: 0.9, PISSA: 0.9}, "supported"),  # a match
+        ({V2: 0.9, PISSA: 0.95}, "refuted"),  # by 0.1 in ln loss, where 5% are 0.049
+        ({V2: 0.9, V1: 0.99, FULL: 1.0}, "supported"),  # LoRA-α itself, and no baseline
+    ],
+)
+def test_against_every_baseline(closed: dict[str, float], wanted: str) -> None:
+    found = protocol.matches_every_baseline(1.0, COMPARED, compared(closed))
+    assert verdict(found) == wanted
+    assert len(found) == 7
+
+
+def test_what_is_v2_under_another_name_is_no_baseline() -> None:
+    """At r = 16 and d = 256 rsLoRA is V2."""
+    wide = replace(COMPARED, ranks=(16,))
+    found = protocol.matches_every_baseline(1.0, wide, compared({V2: 0.9}).assign_coords(rank=[16]))
+    assert len(found) == 6
+    assert not any("rsLoRA" in f.quantity for f in found)
 
 
 def test_protocol_without_a_gap_after_divergence_and_at_a_rate_that_was_not_run() -> None:

@@ -11,6 +11,7 @@ from forbidden import forbidden
 from sample_ledger import LEDGER, draw, named
 
 from experiments.lab.experiment import Report, Row
+from experiments.lab.side_by_side import Cell, SideBySide
 from experiments.ledger import pages
 from experiments.ledger.pages import Page as Shown
 from experiments.ledger.pages import write_pages
@@ -26,7 +27,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shown(figures: Path) -> Shown:
     row = Row("dense Hessian, d = 32", "≤ 2 s", "1.523456 s", "floor 0.71828 s")
     said = {"dynamics/mlp": ["128·η₀ ends at 0.0472345 of its start."]}
-    return Shown(figures, said, Report([row], ["Products are 0.912345 of it."], {}))
+    speed = Report([row], ["Products are 0.912345 of it."], {})
+    cells = {"α = r *": [Cell("-7.654321 ± 0.123456", "best")], "<b>|": [Cell("2", "second")], "FFT": [Cell("3")]}
+    return Shown(
+        figures, said, speed, tables=[SideBySide("on digits", ["r = 4: ln loss"], {"at η": cells}, ["a_note"])]
+    )
 
 
 class Page(HTMLParser):
@@ -135,8 +140,18 @@ def test_markdown_has_every_claim_with_its_numbers_and_folds_them(out: Path) -> 
     assert "not_drawn.png" not in text
     assert "$$" + named("P3-trace")["formula"] + "$$" in text
     folded = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
-    assert text.count("<details>") == text.count("</details>") == folded.count("### ") + 5 + 2
+    assert text.count("<details>") == text.count("</details>") == folded.count("### ") + 5 + 3
     assert len(folded) < len(text) / 3
+
+
+def test_methods_stand_side_by_side_with_the_best_and_the_second_marked(out: Path) -> None:
+    markdown, html = ((out / f"report.{kind}").read_text(encoding="utf-8") for kind in ("md", "html"))
+    assert r"| α = r \* | **−7.654 ± 0.1235** |" in markdown
+    assert r"| \<b>\| | <ins>2</ins> |" in markdown
+    assert "| FFT | 3 |" in markdown
+    assert '<th scope="row">α = r *</th><td><b>−7.654 ± 0.1235</b></td>' in html
+    assert '<th scope="row">&lt;b&gt;|</th><td><u>2</u></td>' in html
+    assert "<td>3</td>" in html
 
 
 def test_html_is_well_formed_and_every_reference_has_one_target(out: Path) -> None:

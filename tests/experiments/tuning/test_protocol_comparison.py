@@ -1,5 +1,6 @@
 """The V-protocol at tiny size: what each method runs, and a fraction of a gap that is planted, absent or diverged."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import pytest
 import xarray as xr
 
 import signal_drift as sd
+from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Row, table
 from experiments.lab.runner import results
+from experiments.lab.side_by_side import as_markdown
 from experiments.problems import PROBLEMS
 from experiments.tuning import rates
 from experiments.tuning.gap import Setup, untestable
-from experiments.tuning.methods import COMMON, FULL, OVER_V2, TENFOLD, V1, V2, methods, swept
+from experiments.tuning.methods import COMMON, DORA, FULL, OVER_V2, TENFOLD, V1, V2, methods, swept, tuned
 from experiments.tuning.protocol_comparison import EXPERIMENT, report
-from experiments.tuning.runs import by_method, fft_rate, padded_adapters
+from experiments.tuning.runs import fft_rate
 from signal_drift.propositions import closed_forms
 
 TINY = replace(EXPERIMENT.at(PROBLEMS["teacher64"], quick=True), steps=8, dtype="float64")
@@ -45,25 +48,6 @@ def test_scalings_are_those_of_the_methods() -> None:
     assert (chosen[TENFOLD].rate, chosen["LoRA+, ratio 16"].ratio) == (10.0, 16.0)
 
 
-def test_methods_run_with_their_own_scaling_and_rates() -> None:
-    problem = TINY.problem
-    base, training, start = problem.draw(0).base, problem.training(0, 5), padded_adapters(problem, 0, 2, 4, "float64")
-    scaling = {layer: jnp.array([1.0, 3.0, 1.0]) for layer in base}
-    rate_A, rate_B = jnp.array([1e-2, 1e-2, 1e-2]), jnp.array([1e-2, 1e-2, 0.16])
-    found = by_method(training, base, start, scaling, rate_A, rate_B, steps=5)
-
-    def single(s: float, ratio: float) -> sd.Run:
-        optimizer = sd.separate_rates(optax.adam(1e-2), optax.adam(1e-2 * ratio))
-        return sd.train(training.loss, base, problem.adapters(0, 2), s, optimizer, 5)
-
-    runs = [single(1.0, 1.0), single(3.0, 1.0), single(1.0, 16.0)]
-    expected = [float(run.loss[-1]) for run in runs]
-    np.testing.assert_allclose(found.loss, expected, rtol=1e-9)
-    assert not np.allclose(found.loss, np.roll(expected, 1), rtol=1e-3)
-    np.testing.assert_allclose(found.signal, [run.signal_norm for run in runs], rtol=1e-9)
-    assert found.scores == {}  # the teacher has no held-out texts or images
-
-
 def planted(closed: dict[str, float], gap: float = 2.0, noise: float = 0.05, best: float = 0.9) -> xr.Dataset:
     """A store in which each method closes a given fraction of a gap of ln ℓ, and the best α of the sweep `best`."""
     names = [*methods(8, SIGMA_A), FULL]
@@ -72,12 +56,17 @@ def planted(closed: dict[str, float], gap: float = 2.0, noise: float = 0.05, bes
     steps = np.broadcast_to([1.0, 2.0, 8.0], (1, 1, 5, len(names), 3))
     dims = ("share", "rank", "seed", "method")
     alphas = -gap * (best - 0.1 * np.log2(OVER_V2) ** 2)
-    full = np.log(SHOWN.fft_rates) - np.log(1e-3)
+    full, own = np.log(SHOWN.fft_rates) - np.log(1e-3), [*tuned(methods(8, SIGMA_A)), FULL]
+    losses = -gap * share + draws
+    by_rate = losses[0][..., None, [names.index(name) for name in own]]
+    by_rate = by_rate + 0.1 * np.log(np.array(SHOWN.own_rates) / 2)[:, None] ** 2
+    recorded = np.where(np.array(names)[:, None] == DORA, np.nan, steps)
     return xr.Dataset(
         {
-            "log_loss": (dims, -gap * share + draws),
+            "log_loss": (dims, losses),
+            "by_rate": (("rank", "seed", "multiple", "tuned"), by_rate),
             "by_alpha": (("share", "rank", "seed", "over_v2"), np.broadcast_to(alphas, (1, 1, 5, len(alphas)))),
-            "signal": ((*dims, "step"), steps),
+            "signal": ((*dims, "step"), recorded),
             "drift": ((*dims, "step"), np.ones_like(steps)),
             "fft": ("fft_rate", full**2),
             "learning_rate": 1e-3,
@@ -89,6 +78,8 @@ def planted(closed: dict[str, float], gap: float = 2.0, noise: float = 0.05, bes
             "method": names,
             "step": [1, 2, 3],
             "over_v2": list(OVER_V2),
+            "multiple": list(SHOWN.own_rates),
+            "tuned": own,
         },
     )
 
@@ -149,10 +140,48 @@ def test_planted_fraction_is_recovered_and_another_refuted() -> None:
     low, high = map(float, closed_by(V2, found.rows).interval.strip("[]").split(", "))
     assert 0.7 < low <= 0.8 <= high + 0.05 < 0.95
     assert float(closed_by(V1, found.rows).measured) == pytest.approx(0.3, abs=0.06)
-    (pure,) = {r.measured for r in found.rows if r.quantity.startswith("F2c")}
-    assert float(pure) == 4.0  # of the ratios 2 and 8; the first step is left out
+    pure = {r.quantity.split(", r =")[0].split("drift, ")[1]: r.measured for r in found.rows if r.quantity[:3] == "F2c"}
+    assert pure.pop(DORA) == "–"  # it records none
+    assert {float(x) for x in pure.values()} == {4.0}  # of the ratios 2 and 8; the first step is left out
     assert "LoRA-α, V2 against half of the gap: more: r = 8." in found.sentences[1]
     assert "LoRA-α, V1 against half of the gap: less: r = 8." in found.sentences[0]
+
+
+def test_the_table_has_every_method_at_every_rate_and_at_its_own_best() -> None:
+    """V2 closes most; it and V1 are LoRA-α, and FFT is no adapter. Planted: every method is best at 2 η_FFT."""
+    (shown,) = report(SHOWN, planted({V2: 0.8, V1: 0.3})).tables
+    parts = [shown.groups[name] for name in ("at η_FFT", "each at its own best")]
+    assert shown.columns == ["r = 8: ln loss"]
+    assert list(parts[0]) == [*methods(8, SIGMA_A), FULL]
+    assert len(parts[1]) == len(parts[0])  # without 10×η, which is LoRA at another rate, and with the best α
+    places = [{cell.place: name for name, (cell,) in part.items()} for part in parts]
+    assert [found["best"] for found in places] == [FULL, f"{FULL} *"]
+    assert places[0]["second"] == V2
+    assert parts[1][f"{COMMON} *"][0].text.endswith(" (2×)")
+    verdicts = {name: cell.text for name, (cell,) in shown.groups["is it ahead of every other adapter?"].items()}
+    assert verdicts[f"{V2}, at η_FFT"] == "holds, 7 ahead"
+    assert verdicts[f"{V1}, at η_FFT"] == "fails, 7 ahead, 1 behind"
+    assert f"At r = 8 {V2} is rsLoRA, s = √r: one run." in shown.notes  # at d = 64
+    assert any(note.endswith(f"behind {V2} (r = 8: ln loss).") for note in shown.notes)
+
+
+def test_without_sweeps_of_their_own_the_table_has_one_rate() -> None:
+    (shown,) = report(replace(SHOWN, own_rates=(1.0,)), planted({V2: 0.8})).tables
+    assert list(shown.groups) == ["at η_FFT", "is it ahead of every other adapter?"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("own_rates", (), "own_rates: must be positive and not empty, got ()"),
+        ("own_rates", (0.0, 1.0), "own_rates: must be positive and not empty, got (0.0, 1.0)"),
+        ("own_rates", (2.0, 1.0), "own_rates: must ascend, got (2.0, 1.0)"),
+        ("rate_shares", (-1.0,), "rate_shares: must be positive and not empty, got (-1.0,)"),
+    ],
+)
+def test_rates_that_make_no_sweep(field: str, value: tuple[float, ...], words: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(words)):
+        replace(SHOWN, **{field: value})
 
 
 def test_no_fraction_without_a_gap() -> None:
@@ -183,14 +212,26 @@ def test_tiny_comparison_is_stored_and_reported(tmp_path: Path) -> None:
     assert list(found.figures) == [*drawn, *(f"{name}_at_0_1" for name in drawn)]  # no held-out classes, no accuracy
     assert set(found.figures) < set(EXPERIMENT.captions)
     v2 = data.log_loss.sel({"method": V2})
-    np.testing.assert_allclose(data.by_alpha.sel(over_v2=1.0).values, v2.values, rtol=1e-9)
+    np.testing.assert_array_equal(data.by_alpha.sel(over_v2=1.0).values, v2.values)  # one run
+    for name in data.tuned.values:
+        own, share = data.by_rate.sel(tuned=name, multiple=0.1), data.log_loss.sel({"method": name, "share": 0.1})
+        np.testing.assert_array_equal(own.transpose(*share.dims).values, share.values)
+    tenfold = data.by_rate.sel(tuned=COMMON, multiple=10.0)
+    np.testing.assert_array_equal(
+        tenfold, data.log_loss.sel({"method": TENFOLD, "share": 1.0}).transpose(*tenfold.dims)
+    )
+    assert not np.isclose(tenfold, data.by_rate.sel(tuned=COMMON, multiple=1.0), rtol=1e-3).any()
+    assert len(as_markdown(found.tables[0]).splitlines()) > 30
     assert all(line.count("|") == 5 for line in table(found.rows).splitlines())
 
 
 def test_scores_stand_beside_their_judge(tmp_path: Path) -> None:
     """On a problem with several judges each value is that of its own judge, before and after training."""
     config = replace(EXPERIMENT.at(PROBLEMS["minilm"], quick=True), steps=3, ranks=(2,), seeds=1, dtype="float64")
-    data = results(EXPERIMENT, config, tmp_path).isel(share=0, rank=0, seed=0)
+    data = results(EXPERIMENT, config, tmp_path).isel(rank=0, seed=0)
+    own = data.score_by_rate.sel(multiple=1.0, tuned=FULL).values
+    data = data.isel(share=0)
+    np.testing.assert_array_equal(own, data.score.sel({"method": FULL}).values)
     base, training = config.problem.draw(0).base, config.problem.training(0, 3)
     eta = float(data.learning_rate)
     trained = sd.train(training.loss, base, None, 1.0, optax.adam(eta), 3, training.batches).trained
