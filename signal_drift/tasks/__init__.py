@@ -12,7 +12,22 @@
 ()
 """
 
-from signal_drift.tasks.chats import Chats, prompt, tokenise_chats
+from signal_drift.tasks.answers import (
+    Chats,
+    Template,
+    WorkedAnswer,
+    answer_of,
+    answered_right,
+    batch_next_token_loss,
+    draw_answers,
+    is_right,
+    next_token_loss,
+    prompt,
+    read_templates,
+    split_templates,
+    sum_templates,
+    tokenise_chats,
+)
 from signal_drift.tasks.criteria import masked_cross_entropy, mean_cross_entropy, mean_square, sum_square
 from signal_drift.tasks.digits import (
     Adaptation,
@@ -22,15 +37,10 @@ from signal_drift.tasks.digits import (
     rotated_digit_rows,
     rotated_digits,
 )
-from signal_drift.tasks.exact_match import answered_right
 from signal_drift.tasks.flow_matching import Lines, batch_flow_loss, draw_lines, flow_loss, sampled
-from signal_drift.tasks.gsm_symbolic import read_templates
-from signal_drift.tasks.next_token import batch_next_token_loss, next_token_loss
 from signal_drift.tasks.rated_text import Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
 from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, rating_error, ridge_head
-from signal_drift.tasks.sums import sum_templates
 from signal_drift.tasks.teacher import Reduction, Regression, spectral_teacher, squared_error, teacher_regression
-from signal_drift.tasks.worked_answers import Template, WorkedAnswer, answer_of, draw_answers, is_right, split_templates
 
 __all__ = [
     "Adaptation",
