@@ -1,4 +1,4 @@
-"""Open this for something to learn, data and loss: a teacher, rotated digits, rated text, worked answers.
+"""Open this for something to learn, data and loss: a teacher, digits, rated text, pairs of sentences, worked answers.
 
 >>> import jax
 >>> from flax import nnx
@@ -28,6 +28,7 @@ from signal_drift.tasks.answers import (
     sum_templates,
     tokenise_chats,
 )
+from signal_drift.tasks.contrastive import Texts, batch_info_nce, info_nce, recall, similarities
 from signal_drift.tasks.criteria import masked_cross_entropy, mean_cross_entropy, mean_square, sum_square
 from signal_drift.tasks.digits import (
     Adaptation,
@@ -37,9 +38,11 @@ from signal_drift.tasks.digits import (
     rotated_digit_rows,
     rotated_digits,
 )
+from signal_drift.tasks.documents import distinct_documents, read_documents, split_documents
 from signal_drift.tasks.flow_matching import Lines, batch_flow_loss, draw_lines, flow_loss, sampled
+from signal_drift.tasks.pooled import embeddings
 from signal_drift.tasks.rated_text import Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
-from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, rating_error, ridge_head
+from signal_drift.tasks.rating_head import Examples, Head, batch_error, rating_error, ridge_head
 from signal_drift.tasks.teacher import Reduction, Regression, spectral_teacher, squared_error, teacher_regression
 
 __all__ = [
@@ -53,6 +56,7 @@ __all__ = [
     "Reduction",
     "Regression",
     "Template",
+    "Texts",
     "Tokens",
     "WorkedAnswer",
     "accuracy",
@@ -61,12 +65,15 @@ __all__ = [
     "apart_from",
     "batch_error",
     "batch_flow_loss",
+    "batch_info_nce",
     "batch_next_token_loss",
     "cross_entropy",
+    "distinct_documents",
     "draw_answers",
     "draw_lines",
     "embeddings",
     "flow_loss",
+    "info_nce",
     "is_right",
     "masked_cross_entropy",
     "mean_cross_entropy",
@@ -74,14 +81,18 @@ __all__ = [
     "next_token_loss",
     "prompt",
     "rating_error",
+    "read_documents",
     "read_ratings",
     "read_templates",
+    "recall",
     "ridge_head",
     "rotated_digit_rows",
     "rotated_digits",
     "sampled",
+    "similarities",
     "spectral_teacher",
     "split_by_digest",
+    "split_documents",
     "split_templates",
     "squared_error",
     "sum_square",
