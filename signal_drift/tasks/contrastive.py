@@ -45,8 +45,8 @@ def info_nce(forward: Forward, pairs: Texts, temperature: float | Float[Array, "
 
     z_i and z'_i are the two texts of pair i: their mean hidden states, divided by their norms. It is not symmetric: the
     first text asks, the second is found. The outputs of this composite loss are the n×n matrix z_i·z'_j/τ, so that the
-    Gauss–Newton matrix is that of cross-entropy with class i for row i. Raises `InputError` for a τ that is not positive,
-    and for less than two pairs.
+    Gauss–Newton matrix is that of cross-entropy with class i for row i. Raises `InputError` for a τ that is not
+    positive, and for less than two pairs.
     """
     positive("temperature", temperature)
     return _info_nce(forward, pairs, temperature)
@@ -72,7 +72,7 @@ def recall(similarities: Float[Array, "n n"], k: int | Int[Array, ""]) -> Float[
     0.5
     """
     own = jnp.diagonal(similarities)
-    return jnp.mean(jnp.sum(similarities >= own[:, None], axis=1) - 1 < k)
+    return jnp.mean(jnp.sum(similarities >= own[:, None], axis=1) - 1 < k, dtype=similarities.dtype)
 
 
 def _info_nce(forward: Forward, pairs: Texts, temperature: float | Array) -> Partial:

@@ -1,8 +1,8 @@
 """Reads documents as their sentences, of which two make a pair: VADER's product reviews and editorials.
 
->>> documents = [("A first sentence of five words.", "No.", "And a second one of six."), ("Another document of one sentence.",)]
+>>> documents = [("A sentence of five words.", "No.", "And a second one of six."), ("One sentence is no pair.",)]
 >>> distinct_documents(documents)
-[('A first sentence of five words.', 'And a second one of six.')]
+[('A sentence of five words.', 'And a second one of six.')]
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,8 +36,8 @@ def read_documents(archive: str | Path) -> dict[str, list[Document]]:
 def distinct_documents(documents: Iterable[Document], apart_from: Iterable[Document] = ()) -> list[Document]:
     """Leave out whatever has a sentence in common with an earlier document, or with those of `apart_from`.
 
-    Two sentences are one if they differ in case and spaces alone. What counts are sentences of at least five words, each
-    once, and documents that have at least two of these.
+    Two sentences are one if they differ in case and spaces alone. What counts are sentences of at least five words,
+    each once, and documents that have at least two of these.
     """
     seen = {plain(sentence) for document in apart_from for sentence in document}
     kept = []
@@ -50,7 +50,7 @@ def distinct_documents(documents: Iterable[Document], apart_from: Iterable[Docum
 
 
 def split_documents(documents: Sequence[Document], held_out: float = 0.3) -> tuple[list[Document], list[Document]]:
-    """Split into (training, held out), about 1 − `held_out` to `held_out`, by the digest of each one's first sentence."""
+    """Split into (training, held out), about 1 − `held_out` to `held_out`, by the digests of their first sentences."""
     apart = held_out_by_digest([sentences[0] for sentences in documents], held_out)
     training = [document for document, held in zip(documents, apart, strict=True) if not held]
     return training, [document for document, held in zip(documents, apart, strict=True) if held]

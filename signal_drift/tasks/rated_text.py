@@ -82,7 +82,7 @@ def held_out_by_digest(texts: Sequence[str], held_out: float) -> Bool[np.ndarray
     """Choose about this share of texts, each by its own digest, whatever its case and spaces.
 
     >>> held_out_by_digest(["a text", "A  text", "another"], 0.5).tolist()
-    [False, False, True]
+    [True, True, False]
     """
     if not 0 < held_out < 1:
         raise InputError(f"held_out: must be between 0 and 1, got {held_out}")

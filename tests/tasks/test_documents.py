@@ -43,9 +43,8 @@ def test_no_sentence_is_in_two_documents() -> None:
         (sentence(7), sentence(7).upper(), ["Four words and no", "more"][0]),  # one sentence that counts
     ]
     assert distinct_documents(documents) == [(sentence(0), sentence(1)), (sentence(5), sentence(6))]
-    assert distinct_documents(documents, apart_from=[(sentence(6).upper(), sentence(9))]) == [
-        (sentence(0), sentence(1))
-    ]
+    other = [(sentence(6).upper(), sentence(9))]
+    assert distinct_documents(documents, apart_from=other) == [(sentence(0), sentence(1))]
 
 
 def test_documents_are_whole_on_one_side_and_the_same_everywhere() -> None:
