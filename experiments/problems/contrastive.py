@@ -26,7 +26,7 @@ from experiments.problems.fetch import cache
 from experiments.problems.minilm import ARCHIVE, MINILM, RANDOM, TYPICAL_SIGMA, folder_of
 from signal_drift.models.bert import Bert, BertConfig, load_bert
 from signal_drift.models.bridge import Forward
-from signal_drift.tasks.contrastive import Texts, batch_info_nce, info_nce, recall, similarities
+from signal_drift.tasks.contrastive_pairs import Texts, batch_info_nce, info_nce, recall, similarities
 from signal_drift.tasks.documents import Document, distinct_documents, read_documents, split_documents
 from signal_drift.tasks.rated_text import tokenise
 

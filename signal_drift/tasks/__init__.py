@@ -28,7 +28,7 @@ from signal_drift.tasks.answers import (
     sum_templates,
     tokenise_chats,
 )
-from signal_drift.tasks.contrastive import Texts, batch_info_nce, info_nce, recall, similarities
+from signal_drift.tasks.contrastive_pairs import Texts, batch_info_nce, info_nce, recall, similarities
 from signal_drift.tasks.criteria import masked_cross_entropy, mean_cross_entropy, mean_square, sum_square
 from signal_drift.tasks.digits import (
     Adaptation,

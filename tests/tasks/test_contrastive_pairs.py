@@ -10,7 +10,7 @@ from problems import EPS, rejects
 import signal_drift as sd
 from signal_drift.losses.composite import outputs_and_criterion
 from signal_drift.models.bert import Bert, BertConfig
-from signal_drift.tasks.contrastive import Texts, batch_info_nce, info_nce, recall, similarities
+from signal_drift.tasks.contrastive_pairs import Texts, batch_info_nce, info_nce, recall, similarities
 
 TAU = 0.05
 DRAWS = np.random.default_rng(0)
@@ -106,12 +106,17 @@ def test_gradient_is_the_difference_of_two_losses(encoder):
     assert abs(1.001 * slope - fine) > abs(coarse - fine) + rounding() / h, "the near control"
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_recall_is_the_share_found_among_the_first_k(k):
-    S = DRAWS.standard_normal((50, 50)) + 2 * np.eye(50)
-    found = np.mean([i in np.argsort(-row)[:k] for i, row in enumerate(S)])
-    assert float(recall(jnp.asarray(S), k)) == pytest.approx(found, abs=EPS)
-    assert found not in (0, 1, np.mean([i in np.argsort(-row)[:k] for i, row in enumerate(S.T)]))
+def test_recall_is_the_share_found_among_the_first_k():
+    """Controls: one candidate more, and columns for rows."""
+    S, depths = np.random.default_rng(1).standard_normal((50, 50)) + 2 * np.eye(50), np.arange(1, 5)
+
+    def shares(S, depths):
+        return np.array([np.mean([i in np.argsort(-row)[:k] for i, row in enumerate(S)]) for k in depths])
+
+    found = np.array([float(recall(jnp.asarray(S), int(k))) for k in depths])
+    np.testing.assert_allclose(found, shares(S, depths), rtol=0, atol=EPS)
+    for near in (shares(S, depths + 1), shares(S.T, depths)):
+        assert np.max(np.abs(found - near)) > 1 / 50 - EPS
 
 
 def test_an_encoder_that_tells_nothing_apart_finds_nothing():
