@@ -41,8 +41,7 @@ from signal_drift.plotting import COLOR, STYLE
 from signal_drift.propositions import MATRIX_FREE, check_all, failures
 from signal_drift.propositions.check import Checks
 from signal_drift.propositions.subject import Instance
-from signal_drift.tasks.pooled import embeddings
-from signal_drift.tasks.rating_head import rating_error
+from signal_drift.tasks.rating_head import embeddings, rating_error
 
 plt.rcParams.update({**STYLE, "figure.dpi": 70})
 
@@ -59,7 +58,7 @@ some = encoder.training.at(np.arange(texts))
 loss = rating_error(encoder.forward, encoder.head, some)
 
 held_out = encoder.judged[HELD_OUT].at(np.arange(min(100, problem.judged)))
-rated = embeddings(encoder.forward, encoder.base, held_out.ids, held_out.mask) @ encoder.head.weight + encoder.head.bias
+rated = embeddings(encoder.forward, encoder.base, held_out) @ encoder.head.weight + encoder.head.bias
 figure, panel = plt.subplots(figsize=(5, 4), layout="constrained")
 panel.plot(held_out.ratings, rated, "o", color=COLOR["signal"], alpha=0.6)
 panel.axline((0, 0), slope=1, color=COLOR["prediction"], ls="--")

@@ -69,7 +69,7 @@ class Contrastive(Problem):
     """τ of the loss, which divides cosines; the usual one for sentence embeddings."""
     length: int = 24
     """Tokens of a sentence; what is longer is cut."""
-    judged: int = 128
+    judged: int = 96
     """Pairs of each set by which a trained model is judged, the candidates of every recall."""
     pairs: int = 8
     """Pairs of the loss whose curvature is taken: the first that the training run of a seed sees."""
@@ -79,7 +79,7 @@ class Contrastive(Problem):
     reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison")
     costly: ClassVar[bool] = True
     tuning: ClassVar[Tuning | None] = Tuning(
-        steps=30,
+        steps=25,
         seeds=3,
         fft_rates=tuple(10.0 ** (k / 2) for k in range(-11, -5)),
         ranks=(8,),

@@ -19,9 +19,8 @@ from experiments.problems.fetch import PACKAGES, cache, missing
 from experiments.problems.pool import batches_of, order_of, sample_of
 from signal_drift.models.bert import Bert, BertConfig, load_bert
 from signal_drift.models.bridge import Forward
-from signal_drift.tasks.pooled import embeddings
 from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
-from signal_drift.tasks.rating_head import Examples, Head, batch_error, rating_error, ridge_head
+from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, rating_error, ridge_head
 
 MINILM, RANDOM = "all-MiniLM-L6-v2", "random"
 ARCHIVE = "vaderSentiment.tar.gz"
@@ -131,15 +130,12 @@ class MiniLM(Problem):
 
 def _error(forward: Forward, head: Head, texts: Examples, weights: dict[str, Array]) -> Array:
     """The mean squared error of the ratings, a few texts at a time."""
-    return jnp.mean((_given(forward, head, texts, weights) - texts.ratings) ** 2)
+    return jnp.mean((embeddings(forward, weights, texts) @ head.weight + head.bias - texts.ratings) ** 2)
 
 
 def _correlation(forward: Forward, head: Head, texts: Examples, weights: dict[str, Array]) -> Array:
-    return jnp.corrcoef(_given(forward, head, texts, weights), texts.ratings)[0, 1]
-
-
-def _given(forward: Forward, head: Head, texts: Examples, weights: dict[str, Array]) -> Array:
-    return embeddings(forward, weights, texts.ids, texts.mask) @ head.weight + head.bias
+    given = embeddings(forward, weights, texts) @ head.weight
+    return jnp.corrcoef(given, texts.ratings)[0, 1]
 
 
 def folder_of(model: str) -> Path:
@@ -157,7 +153,7 @@ def _encoder(model: str, length: int, head_texts: int, judged: int) -> Encoder:
     bert, texts = _random(length) if model == RANDOM else _loaded(model, length)
     base, forward = sd.base_and_forward(bert)
     first = jax.tree.map(lambda x: x[:head_texts], texts[TRAINING])
-    head = ridge_head(embeddings(forward, base, first.ids, first.mask), first.ratings)
+    head = ridge_head(embeddings(forward, base, first), first.ratings)
     others = {k: jax.tree.map(lambda x: x[:judged], texts[k]) for k in SETS if k != TRAINING}
     return Encoder(base, forward, head, texts[TRAINING], others)
 

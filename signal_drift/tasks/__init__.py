@@ -40,9 +40,8 @@ from signal_drift.tasks.digits import (
 )
 from signal_drift.tasks.documents import distinct_documents, read_documents, split_documents
 from signal_drift.tasks.flow_matching import Lines, batch_flow_loss, draw_lines, flow_loss, sampled
-from signal_drift.tasks.pooled import embeddings
 from signal_drift.tasks.rated_text import Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
-from signal_drift.tasks.rating_head import Examples, Head, batch_error, rating_error, ridge_head
+from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, rating_error, ridge_head
 from signal_drift.tasks.teacher import Reduction, Regression, spectral_teacher, squared_error, teacher_regression
 
 __all__ = [

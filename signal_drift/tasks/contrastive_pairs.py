@@ -26,7 +26,6 @@ from signal_drift.losses.composite import composite
 from signal_drift.models.bert import mean_pooled
 from signal_drift.models.bridge import Forward
 from signal_drift.tasks.criteria import mean_cross_entropy
-from signal_drift.tasks.pooled import embeddings
 
 
 class Texts(NamedTuple):
@@ -59,20 +58,24 @@ def batch_info_nce(forward: Forward, temperature: float | Float[Array, ""]) -> P
 
 
 def similarities(forward: Forward, weights: Weights, pairs: Texts) -> Float[Array, "n n"]:
-    """Compute z_i·z'_j of every first text with every second one, a few texts at a time."""
-    return _cosines(embeddings(forward, weights, *_flat(pairs)))
+    """Compute z_i·z'_j of every first text with every second one."""
+    ids, mask = (x.reshape(-1, x.shape[-1]) for x in pairs)  # the two texts of a pair side by side
+    means = mean_pooled(forward(weights, ids, mask), mask)
+    z = (means / jnp.linalg.norm(means, axis=1, keepdims=True)).reshape(-1, 2, means.shape[1])
+    return z[:, 0] @ z[:, 1].T
 
 
 def recall(similarities: Float[Array, "n n"], k: int | Int[Array, ""]) -> Float[Array, ""]:
-    """Return the share of rows i in which fewer than k entries j ≠ i are as large as that of i: recall@k.
+    """Return the share of rows i in which all but k − 1 of the entries j ≠ i, or more, are below that of i: recall@k.
 
-    A tie counts as a loss: where all entries are equal, nothing is found.
+    A tie counts as a loss, and so does NaN: where all entries are equal, or none is a number, nothing is found.
 
     >>> float(recall(jnp.array([[1.0, 0.9], [0.8, 0.8]]), 1))
     0.5
     """
     own = jnp.diagonal(similarities)
-    return jnp.mean(jnp.sum(similarities >= own[:, None], axis=1) - 1 < k, dtype=similarities.dtype)
+    below = jnp.sum(similarities < own[:, None], axis=1)
+    return jnp.mean(below >= len(own) - k, dtype=similarities.dtype)
 
 
 def _info_nce(forward: Forward, pairs: Texts, temperature: float | Array) -> Partial:
@@ -87,15 +90,4 @@ def _on_batch(forward: Forward, temperature: float | Array, weights: Weights, ba
 
 
 def _logits(forward: Forward, pairs: Texts, temperature: float | Array, weights: Weights) -> Float[Array, "n n"]:
-    ids, mask = _flat(pairs)
-    return _cosines(mean_pooled(forward(weights, ids, mask), mask)) / temperature
-
-
-def _flat(pairs: Texts) -> Texts:
-    """The 2n texts of n pairs one after another, the two of a pair side by side."""
-    return Texts(*(x.reshape(-1, x.shape[-1]) for x in pairs))
-
-
-def _cosines(means: Float[Array, "m d"]) -> Float[Array, "n n"]:
-    z = (means / jnp.linalg.norm(means, axis=1, keepdims=True)).reshape(-1, 2, means.shape[1])
-    return z[:, 0] @ z[:, 1].T
+    return similarities(forward, weights, pairs) / temperature

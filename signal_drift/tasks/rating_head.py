@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
@@ -15,6 +16,8 @@ from signal_drift.tasks.criteria import mean_square
 
 PENALTIES = np.logspace(-3, 3, 13)
 """What the ridge head's penalty is chosen from, by the error on left-out texts (sklearn's `RidgeCV`)."""
+CHUNK = 32
+"""Texts embedded at a time where no derivative is taken."""
 
 
 class Examples(NamedTuple):
@@ -34,6 +37,20 @@ class Head(NamedTuple):
 
     weight: Float[Array, "d"]
     bias: Float[Array, ""]
+
+
+def embeddings(forward: Forward, weights: Weights, texts: Examples) -> Float[Array, "n d"]:
+    """Compute the mean hidden state of every text, a few texts at a time."""
+    return _embeddings(forward, dict(weights), texts)
+
+
+@jax.jit
+def _embeddings(forward: Forward, weights: Weights, texts: Examples) -> Float[Array, "n d"]:
+    def one(text: tuple[Array, Array]) -> Array:
+        ids, mask = (x[None] for x in text)
+        return mean_pooled(forward(weights, ids, mask), mask)[0]
+
+    return jax.lax.map(one, (texts.ids, texts.mask), batch_size=CHUNK)
 
 
 def ridge_head(features: Float[Array, "n d"], ratings: Float[Array, "n"]) -> Head:

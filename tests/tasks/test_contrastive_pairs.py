@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.flatten_util import ravel_pytree
 from problems import EPS, rejects
 
 import signal_drift as sd
@@ -119,9 +120,35 @@ def test_recall_is_the_share_found_among_the_first_k():
         assert np.max(np.abs(found - near)) > 1 / 50 - EPS
 
 
-def test_an_encoder_that_tells_nothing_apart_finds_nothing():
-    assert float(recall(jnp.ones((5, 5)), 4)) == 0
-    assert float(recall(jnp.ones((5, 5)), 5)) == 1
+@pytest.mark.parametrize("value", [1.0, np.nan, np.inf])
+def test_an_encoder_that_tells_nothing_apart_finds_nothing(value):
+    """So does one that diverged."""
+    assert float(recall(jnp.full((5, 5), value), 4)) == 0
+    assert float(recall(jnp.full((5, 5), value), 5)) == 1
+
+
+def test_loss_is_decomposed_exactly(encoder):
+    """H_LoRA v against central differences of the gradient in the adapters, their error measured from h and 2h."""
+    base, forward = encoder
+    start = {
+        k: sd.Adapter(A, jnp.asarray(DRAWS.standard_normal(B.shape)))
+        for k, (A, B) in sd.init_adapters(jax.random.key(0), base, 1).items()
+    }
+    loss, s, h = info_nce(forward, PAIRS, TAU), 0.5, 2.0**-17
+    v, unflat = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(DRAWS.standard_normal(x.shape)), start))
+    gradient = jax.jit(jax.grad(lambda x: loss({k: W + s * x[k].B @ x[k].A for k, W in base.items()})))
+
+    def quotient(h):
+        up, down = (gradient(jax.tree.map(lambda a, d, x=x: a + x * d, start, unflat(v))) for x in (h, -h))
+        return (ravel_pytree(up)[0] - ravel_pytree(down)[0]) / (2 * h)
+
+    fine, coarse = quotient(h), quotient(2 * h)
+    size = float(jnp.max(jnp.abs(ravel_pytree(gradient(start))[0])))
+    error = float(jnp.max(jnp.abs(coarse - fine))) + size * rounding() / h
+    parts = sd.decompose(loss, base, start, s)
+    signal, drift = parts.signal @ v, parts.drift @ v
+    assert float(jnp.max(jnp.abs(signal + drift - fine))) < error
+    assert float(jnp.max(jnp.abs(signal + 0.99 * drift - fine))) > error, "the near control"
 
 
 @pytest.mark.parametrize("tau", [0.0, -0.05, float("nan")])

@@ -10,8 +10,7 @@ from problems import EPS
 import signal_drift as sd
 from signal_drift.losses.composite import outputs_and_criterion
 from signal_drift.models.bert import Bert, BertConfig
-from signal_drift.tasks.pooled import embeddings
-from signal_drift.tasks.rating_head import PENALTIES, Examples, Head, batch_error, rating_error, ridge_head
+from signal_drift.tasks.rating_head import PENALTIES, Examples, Head, batch_error, embeddings, rating_error, ridge_head
 
 DRAWS = np.random.default_rng(0)
 TEXTS = Examples(
@@ -40,9 +39,10 @@ def pooled(model):
 def test_embeddings_are_means_over_the_tokens_that_count(encoder):
     """More texts than fit one chunk. Without the mask they differ."""
     means, base, forward = encoder
-    found = np.asarray(embeddings(forward, base, TEXTS.ids, TEXTS.mask))
+    found = np.asarray(embeddings(forward, base, TEXTS))
     assert np.allclose(found, means, rtol=0, atol=1e3 * EPS)
-    assert not np.allclose(found, embeddings(forward, base, TEXTS.ids, jnp.ones_like(TEXTS.mask)), rtol=0, atol=1e-3)
+    unmasked = TEXTS._replace(mask=jnp.ones_like(TEXTS.mask))
+    assert not np.allclose(found, embeddings(forward, base, unmasked), rtol=0, atol=1e-3)
 
 
 def test_ridge_head_solves_the_normal_equations_of_the_best_penalty():
