@@ -29,8 +29,8 @@ from signal_drift.models.llama.hugging_face import matrix_names
 from signal_drift.peft.files import AdapterFiles, open_adapter
 from signal_drift.peft.maps import StoredLayer
 from signal_drift.spectra import extreme_eigenvalues
-from signal_drift.tasks.chats import Chats
-from signal_drift.tasks.next_token import next_token_loss
+from signal_drift.tasks.answers.chats import Chats
+from signal_drift.tasks.answers.next_token import next_token_loss
 
 ETA = 1e-4
 """η of the step whose signal and drift are compared; signal over drift falls as 1/η."""

@@ -21,7 +21,7 @@ import tyro
 
 from experiments.lab.errors import OptionError, RecordError
 from experiments.lab.files import replacing
-from signal_drift.tasks.gsm_symbolic import SHA256
+from signal_drift.tasks.answers.gsm_symbolic import SHA256
 
 
 class Kept(NamedTuple):

@@ -23,6 +23,9 @@ from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, re
 from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, rating_error, ridge_head
 
 MINILM, RANDOM = "all-MiniLM-L6-v2", "random"
+ARCHIVE = "vaderSentiment.tar.gz"
+TYPICAL_SIGMA = (384**5 * 1536) ** (-1 / 12)
+"""The geometric mean of 1/√d_in in MiniLM: of six layers in a block five read 384 numbers and one 1536."""
 TRAINING, HELD_OUT = "movies, training", "movies, held out"
 SETS = (TRAINING, HELD_OUT, *(name for name in DOMAINS if name != "movies"))
 """Where a model is judged: texts it was trained on, others of their kind, and three other kinds."""
@@ -119,8 +122,8 @@ class MiniLM(Problem):
         return cast(sd.init_adapters(key, self.encoder("float32").base, rank or self.rank), dtype)
 
     def typical_sigma(self) -> float:
-        """Return that of MiniLM without its files: of six layers in a block five read 384 numbers and one 1536."""
-        return (384**5 * 1536) ** (-1 / 12) if self.model == MINILM else super().typical_sigma()
+        """Return that of MiniLM without its files."""
+        return TYPICAL_SIGMA if self.model == MINILM else super().typical_sigma()
 
     def tiny(self) -> Self:
         return replace(self, model=RANDOM, length=6, head_texts=40, judged=20, rank=2, batch=8)
@@ -136,14 +139,13 @@ def _correlation(forward: Forward, head: Head, texts: Examples, weights: dict[st
     return jnp.corrcoef(given, texts.ratings)[0, 1]
 
 
-def _missing(model: str) -> str:
-    """The first file that a model needs and the cache lacks."""
-    folder = cache()
-    archive = folder / "vaderSentiment.tar.gz"
-    if model == RANDOM:
-        return ""
-    gone = missing(PACKAGES["minilm"], folder) if model == MINILM else [archive.name] * (not archive.exists())
-    return str(folder / gone[0]) if gone else ""
+def folder_of(model: str) -> Path:
+    """Return where an encoder is. Raises `OptionError` where a file of it, or VADER's text, is not in the cache."""
+    kept, archive = cache(), cache() / ARCHIVE
+    gone = missing(PACKAGES["minilm"], kept) if model == MINILM else [ARCHIVE] * (not archive.exists())
+    if gone:
+        raise OptionError(f"model: {model!r} needs {kept / gone[0]}, which is not there; run: make minilm")
+    return kept if model == MINILM else Path(model)
 
 
 @lru_cache(maxsize=2)
@@ -159,11 +161,8 @@ def _encoder(model: str, length: int, head_texts: int, judged: int) -> Encoder:
 
 def _loaded(model: str, length: int) -> tuple[Bert, dict[str, Examples]]:
     """The encoder, and the texts in the order of a shuffle that is the same everywhere."""
-    gone = _missing(model)
-    if gone:
-        raise OptionError(f"model: {model!r} needs {gone}, which is not there; run: make minilm")
-    folder = cache() if model == MINILM else Path(model)
-    rated = read_ratings(cache() / "vaderSentiment.tar.gz")
+    folder = folder_of(model)
+    rated = read_ratings(cache() / ARCHIVE)
     inside, held_out = map(_shuffled, split_by_digest(rated["movies"]))
     others = {k: apart_from(_shuffled(rated[k]), inside) for k in SETS if k in rated}
     domains = {TRAINING: inside, HELD_OUT: held_out} | others

@@ -23,11 +23,11 @@ from experiments.problems.pool import batches_of, order_of, sample_of
 from signal_drift.files import gguf_tokenizer, load_tokenizer, open_gguf
 from signal_drift.models.bridge import Forward
 from signal_drift.models.llama import Llama, LlamaConfig, load_gguf, load_llama
-from signal_drift.tasks.chats import END, Chats, prompt, tokenise_chats
-from signal_drift.tasks.gsm_symbolic import read_templates
-from signal_drift.tasks.next_token import batch_next_token_loss, next_token_loss
-from signal_drift.tasks.sums import sum_templates
-from signal_drift.tasks.worked_answers import Template, WorkedAnswer, draw_answers, split_templates
+from signal_drift.tasks.answers.chats import END, Chats, prompt, tokenise_chats
+from signal_drift.tasks.answers.gsm_symbolic import read_templates
+from signal_drift.tasks.answers.next_token import batch_next_token_loss, next_token_loss
+from signal_drift.tasks.answers.sums import sum_templates
+from signal_drift.tasks.answers.worked_answers import Template, WorkedAnswer, draw_answers, split_templates
 
 SMOLLM, RANDOM = "SmolLM2-135M-Instruct", "random"
 FILE, WHEEL = "SmolLM2-135M-Instruct.Q4_1.gguf", "reasoning_gym-0.1.25-py3-none-any.whl"

@@ -1,4 +1,4 @@
-"""Open this for something to learn, data and loss: a teacher, rotated digits, rated text, worked answers.
+"""Open this for something to learn, data and loss: a teacher, digits, rated text, pairs of sentences, worked answers.
 
 >>> import jax
 >>> from flax import nnx
@@ -12,7 +12,23 @@
 ()
 """
 
-from signal_drift.tasks.chats import Chats, prompt, tokenise_chats
+from signal_drift.tasks.answers import (
+    Chats,
+    Template,
+    WorkedAnswer,
+    answer_of,
+    answered_right,
+    batch_next_token_loss,
+    draw_answers,
+    is_right,
+    next_token_loss,
+    prompt,
+    read_templates,
+    split_templates,
+    sum_templates,
+    tokenise_chats,
+)
+from signal_drift.tasks.contrastive_pairs import Texts, batch_info_nce, info_nce, recall, similarities
 from signal_drift.tasks.criteria import masked_cross_entropy, mean_cross_entropy, mean_square, sum_square
 from signal_drift.tasks.digits import (
     Adaptation,
@@ -22,15 +38,11 @@ from signal_drift.tasks.digits import (
     rotated_digit_rows,
     rotated_digits,
 )
-from signal_drift.tasks.exact_match import answered_right
+from signal_drift.tasks.documents import distinct_documents, read_documents, split_documents
 from signal_drift.tasks.flow_matching import Lines, batch_flow_loss, draw_lines, flow_loss, sampled
-from signal_drift.tasks.gsm_symbolic import read_templates
-from signal_drift.tasks.next_token import batch_next_token_loss, next_token_loss
 from signal_drift.tasks.rated_text import Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
 from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, rating_error, ridge_head
-from signal_drift.tasks.sums import sum_templates
 from signal_drift.tasks.teacher import Reduction, Regression, spectral_teacher, squared_error, teacher_regression
-from signal_drift.tasks.worked_answers import Template, WorkedAnswer, answer_of, draw_answers, is_right, split_templates
 
 __all__ = [
     "Adaptation",
@@ -43,6 +55,7 @@ __all__ = [
     "Reduction",
     "Regression",
     "Template",
+    "Texts",
     "Tokens",
     "WorkedAnswer",
     "accuracy",
@@ -51,12 +64,15 @@ __all__ = [
     "apart_from",
     "batch_error",
     "batch_flow_loss",
+    "batch_info_nce",
     "batch_next_token_loss",
     "cross_entropy",
+    "distinct_documents",
     "draw_answers",
     "draw_lines",
     "embeddings",
     "flow_loss",
+    "info_nce",
     "is_right",
     "masked_cross_entropy",
     "mean_cross_entropy",
@@ -64,14 +80,18 @@ __all__ = [
     "next_token_loss",
     "prompt",
     "rating_error",
+    "read_documents",
     "read_ratings",
     "read_templates",
+    "recall",
     "ridge_head",
     "rotated_digit_rows",
     "rotated_digits",
     "sampled",
+    "similarities",
     "spectral_teacher",
     "split_by_digest",
+    "split_documents",
     "split_templates",
     "squared_error",
     "sum_square",

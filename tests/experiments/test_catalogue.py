@@ -13,7 +13,7 @@ from experiments.problems import PROBLEMS
 
 DENSE = {"mlp", "transformer"}
 """Where full spectra fit."""
-TUNED = {"digits", "flow", "minilm", "smollm", "teacher64", "teacher256"}
+TUNED = {"contrastive", "digits", "flow", "minilm", "smollm", "teacher64", "teacher256"}
 ANSWERED = {
     "magnitudes": {"mlp"},
     "readings": {"mlp"},

@@ -149,5 +149,5 @@ def test_what_has_to_be_fetched_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_unknown_problem_is_named() -> None:
-    with pytest.raises(OptionError, match=r"problem: unknown 'cifar'; there are mlp, digits"):
+    with pytest.raises(OptionError, match=r"problem: unknown 'cifar'; there are mlp, contrastive, digits"):
         find("cifar")

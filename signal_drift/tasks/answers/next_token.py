@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 from signal_drift.lora.adapters import Weights
 from signal_drift.losses.composite import composite
 from signal_drift.models.bridge import Forward
-from signal_drift.tasks.chats import Chats
+from signal_drift.tasks.answers.chats import Chats
 from signal_drift.tasks.criteria import masked_cross_entropy
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from problems import rejects
 
-from signal_drift.tasks.chats import prompt, tokenise_chats
-from signal_drift.tasks.worked_answers import WorkedAnswer
+from signal_drift.tasks.answers.chats import prompt, tokenise_chats
+from signal_drift.tasks.answers.worked_answers import WorkedAnswer
 
 ANSWERS = [WorkedAnswer("1 + 1?", "1 + 1 = 2\n#### 2", "2", 0), WorkedAnswer("A long question?", "#### 0", "0", 1)]
 WHOLE = [

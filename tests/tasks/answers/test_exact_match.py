@@ -8,9 +8,9 @@ from flax import nnx
 import signal_drift as sd
 from signal_drift.errors import InputError
 from signal_drift.models.llama import Llama, LlamaConfig
-from signal_drift.tasks.chats import END, prompt
-from signal_drift.tasks.exact_match import answered_right
-from signal_drift.tasks.worked_answers import WorkedAnswer
+from signal_drift.tasks.answers.chats import END, prompt
+from signal_drift.tasks.answers.exact_match import answered_right
+from signal_drift.tasks.answers.worked_answers import WorkedAnswer
 
 CONFIG = LlamaConfig(6, 8, 12, 1, num_attention_heads=2, num_key_value_heads=1, head_dim=4)
 LENGTH, LAST = 40, 5

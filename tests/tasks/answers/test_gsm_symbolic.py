@@ -10,9 +10,9 @@ import pytest
 from problems import rejects
 
 from experiments.problems.fetch import PACKAGES, cache, missing
-from signal_drift.tasks import gsm_symbolic
-from signal_drift.tasks.gsm_symbolic import read_templates
-from signal_drift.tasks.worked_answers import WorkedAnswer, answer_of, draw_answers, is_right, split_templates
+from signal_drift.tasks.answers import gsm_symbolic
+from signal_drift.tasks.answers.gsm_symbolic import read_templates
+from signal_drift.tasks.answers.worked_answers import WorkedAnswer, answer_of, draw_answers, is_right, split_templates
 
 FOLDER = "reasoning_gym/arithmetic/gsm_symbolic/"
 GENERATOR = """

@@ -1,6 +1,6 @@
 """Draws questions with worked answers from templates, divides the templates, and checks what a model answers.
 
->>> from signal_drift.tasks.sums import sum_templates
+>>> from signal_drift.tasks.answers.sums import sum_templates
 >>> trained, unseen = split_templates(sum_templates())
 >>> list(trained), list(unseen)
 ([0, 1, 2, 3], [4])

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from signal_drift.errors import InputError
-from signal_drift.tasks.worked_answers import Template, WorkedAnswer
+from signal_drift.tasks.answers.worked_answers import Template, WorkedAnswer
 
 SHA256 = "7f17a3eddb13c015d7d4a755ed576a061df889faf9468bcc2cca334ebe9e0435"
 """Of the wheel: no code of any other file is run."""

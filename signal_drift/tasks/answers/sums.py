@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from signal_drift.tasks.worked_answers import Template, WorkedAnswer
+from signal_drift.tasks.answers.worked_answers import Template, WorkedAnswer
 
 LARGEST = 99
 """Of the whole numbers that are asked about; the smallest is 0."""

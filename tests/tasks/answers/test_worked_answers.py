@@ -5,8 +5,8 @@ from random import Random
 import pytest
 from problems import rejects
 
-from signal_drift.tasks.sums import sum_templates
-from signal_drift.tasks.worked_answers import (
+from signal_drift.tasks.answers.sums import sum_templates
+from signal_drift.tasks.answers.worked_answers import (
     Template,
     WorkedAnswer,
     answer_of,

@@ -1,6 +1,6 @@
 """Turns questions with worked answers into the tokens of chats, in the form of SmolLM2-Instruct without system message.
 
->>> from signal_drift.tasks.worked_answers import WorkedAnswer
+>>> from signal_drift.tasks.answers.worked_answers import WorkedAnswer
 >>> answers = [WorkedAnswer("1 + 1?", "#### 2", "2", template=0)]
 >>> chats = tokenise_chats(lambda text: list(text.encode()), answers, length=80)
 >>> bytes(chats.tokens[0][chats.answered[0]].tolist())
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Int
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import function, whole
 from signal_drift.errors.words import shown
-from signal_drift.tasks.worked_answers import WorkedAnswer
+from signal_drift.tasks.answers.worked_answers import WorkedAnswer
 
 END = "<|im_end|>"
 """Ends a turn, and with it what a model answers."""

@@ -12,8 +12,8 @@ from signal_drift.errors.words import shown
 from signal_drift.lora.adapters import Weights
 from signal_drift.models.bridge import Forward
 from signal_drift.models.llama import LlamaConfig, continued
-from signal_drift.tasks.chats import END, prompt
-from signal_drift.tasks.worked_answers import WorkedAnswer, is_right
+from signal_drift.tasks.answers.chats import END, prompt
+from signal_drift.tasks.answers.worked_answers import WorkedAnswer, is_right
 
 
 def answered_right(

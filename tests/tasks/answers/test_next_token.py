@@ -10,8 +10,8 @@ from problems import EPS
 
 import signal_drift as sd
 from signal_drift.losses.composite import outputs_and_criterion
-from signal_drift.tasks.chats import Chats
-from signal_drift.tasks.next_token import batch_next_token_loss, next_token_loss
+from signal_drift.tasks.answers.chats import Chats
+from signal_drift.tasks.answers.next_token import batch_next_token_loss, next_token_loss
 
 VOCABULARY, LENGTH = 7, 6
 ENDS = np.array([[2, 5], [1, 3], [4, 6], [3, 4]])
