@@ -86,6 +86,7 @@ class Contrastive(Problem):
         grid_ranks=(8,),
         protocol_ranks=(4, 32),
         rate_shares=(1.0,),
+        own_rates=(1.0,),
         alphas=(4.0, 16.0, 64.0, 256.0, 1024.0),
         grid_alphas=(),
     )
