@@ -63,11 +63,9 @@ def on_policy_loss(forward: Forward, rules: Rules, start: Weights | None = None)
 class _OnBatch:
     rules: Rules
 
-    def __call__(
-        self, forward: Forward, start: Weights | None, weights: Weights, batch: Asked
-    ) -> Float[Array, ""]:
+    def __call__(self, forward: Forward, start: Weights | None, weights: Weights, batch: Asked) -> Float[Array, ""]:
         fixed = jax.tree.map(jax.lax.stop_gradient, dict(weights))
-        experience, _ = experience_of(forward, self.rules, fixed, batch, start)
+        experience, _ = experience_of(forward, self.rules, fixed, batch, start if self.rules.beta else None)
         return surrogate_loss(forward, experience, beta=self.rules.beta)(weights)
 
 
@@ -79,9 +77,11 @@ def experience_of(
     Completions are drawn in float32 whatever the precision of the weights: weights that agree to float32 draw the same.
     Raises `InputError` as `rolled_out` and `rewarded` do.
     """
-    said = rolled_out(_single(forward), rules.config, _single(dict(weights)), batch.questions, rules.group, rules.end, batch.key)
+    said = rolled_out(
+        _single(forward), rules.config, _single(dict(weights)), batch.questions, rules.group, rules.end, batch.key
+    )
     rewards = rewarded(rules.scorer, said, batch.questions)
-    return experienced(forward, weights, said, group_advantages(rewards), start if rules.beta else None), rewards
+    return experienced(forward, weights, said, group_advantages(rewards), start), rewards
 
 
 def _single(tree: T) -> T:

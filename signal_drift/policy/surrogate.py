@@ -96,9 +96,7 @@ class _Surrogate:
         return loss + self.beta * jnp.mean(kl_estimate(now, experience.start), where=own)
 
 
-def surrogate(
-    log_ratio: Float[Array, "*n"], advantage: Float[Array, "*#n"], clip: float = CLIP
-) -> Float[Array, "*n"]:
+def surrogate(log_ratio: Float[Array, "*n"], advantage: Float[Array, "*#n"], clip: float = CLIP) -> Float[Array, "*n"]:
     """Return min(ρA, clip(ρ, 1 − ε, 1 + ε)A) of every token, with log ρ given.
 
     Its derivative in ρ is A, but 0 where A > 0 and ρ > 1 + ε, and where A < 0 and ρ < 1 − ε.
