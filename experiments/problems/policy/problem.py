@@ -14,7 +14,8 @@ from experiments.lab.problem import DENSE, Drawn, Dtype, Problem, Training, Tuni
 from experiments.problems.policy.speaker import Sizes, Speaker, speaker
 from signal_drift.lora.adapters import Weights
 from signal_drift.models.bridge import Forward
-from signal_drift.policy import (
+from signal_drift.tasks.chats import Chats
+from signal_drift.tasks.policy import (
     END,
     Asked,
     Rules,
@@ -26,7 +27,6 @@ from signal_drift.policy import (
     surrogate_loss,
     unequal_groups,
 )
-from signal_drift.tasks.chats import Chats
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Policy(Problem):
         trained, key = self.speaker("float32").trained, jax.random.fold_in(jax.random.key(seed), 3)
         keys = jax.vmap(lambda t: jax.random.split(jax.random.fold_in(key, t)))(jnp.arange(steps))
         draw = jax.vmap(lambda key: jax.random.randint(key, (self.questions,), 0, len(trained.tokens)))
-        return Asked(trained.at(draw(keys[:, 0])), jax.random.key_data(keys[:, 1]))
+        return Asked(trained.at(draw(keys[:, 0])), keys[:, 1])
 
     def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
         """Draw A ~ N(0, 1/d_in) anew for every rank."""
@@ -149,7 +149,7 @@ _experience = jax.jit(experience_of, static_argnums=1)
 
 def _key(use: int) -> Array:
     """Make the key of a use that is the same for every seed, none that a seed has."""
-    return jax.random.key_data(jax.random.fold_in(jax.random.key(0), 200 + use))
+    return jax.random.fold_in(jax.random.key(0), 200 + use)
 
 
 def _solved(forward: Forward, chats: Chats, weights: Weights) -> Array:

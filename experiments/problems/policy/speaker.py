@@ -16,9 +16,9 @@ import signal_drift as sd
 from experiments.lab.errors import OptionError
 from signal_drift.models import Llama, LlamaConfig
 from signal_drift.models.bridge import Forward
-from signal_drift.policy import SYMBOLS, completion_probabilities, tokenise_sums
 from signal_drift.tasks.chats import Chats
 from signal_drift.tasks.criteria import masked_cross_entropy
+from signal_drift.tasks.policy import SYMBOLS, completion_probabilities, tokenise_sums
 from signal_drift.tasks.pretraining import pretrained
 
 APART = 5

@@ -17,12 +17,12 @@
 ()
 """
 
-from signal_drift.policy.advantages import group_advantages, unequal_groups
-from signal_drift.policy.chain_sums import END, SYMBOLS, tokenise_sums
-from signal_drift.policy.on_policy import Asked, Rules, experience_of, on_policy_loss
-from signal_drift.policy.rewards import exact_match, rewarded
-from signal_drift.policy.rollouts import completion_probabilities, log_probabilities, rolled_out
-from signal_drift.policy.surrogate import CLIP, Experience, experienced, kl_estimate, surrogate, surrogate_loss
+from signal_drift.tasks.policy.advantages import group_advantages, unequal_groups
+from signal_drift.tasks.policy.chain_sums import END, SYMBOLS, tokenise_sums
+from signal_drift.tasks.policy.on_policy import Asked, Rules, experience_of, on_policy_loss
+from signal_drift.tasks.policy.rewards import exact_match, rewarded
+from signal_drift.tasks.policy.rollouts import completion_probabilities, log_probabilities, rolled_out
+from signal_drift.tasks.policy.surrogate import CLIP, Experience, experienced, kl_estimate, surrogate, surrogate_loss
 
 __all__ = [
     "CLIP",

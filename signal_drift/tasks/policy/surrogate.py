@@ -16,8 +16,8 @@ from signal_drift.errors.words import shown
 from signal_drift.lora.adapters import Weights
 from signal_drift.losses.composite import composite
 from signal_drift.models.bridge import Forward, predictor
-from signal_drift.policy.rollouts import log_probabilities
 from signal_drift.tasks.chats import Chats
+from signal_drift.tasks.policy.rollouts import log_probabilities
 
 CLIP = 0.2
 """ε: outside of [1 − ε, 1 + ε] a ratio that has gone the way of its advantage has no gradient."""

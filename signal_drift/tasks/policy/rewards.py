@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import function
 from signal_drift.errors.words import shown
-from signal_drift.policy.advantages import check_rewards
 from signal_drift.tasks.chats import Chats
+from signal_drift.tasks.policy.advantages import check_rewards
 
 Scorer = Callable[[Chats, Chats], Any]
 """(completions, solutions), row by row, ↦ a reward for each."""

@@ -6,27 +6,27 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Key
 
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import function, whole
 from signal_drift.lora.adapters import Weights
 from signal_drift.models.bridge import Forward
 from signal_drift.models.llama import LlamaConfig
-from signal_drift.policy.advantages import group_advantages
-from signal_drift.policy.rewards import Scorer, rewarded
-from signal_drift.policy.rollouts import rolled_out
-from signal_drift.policy.surrogate import Experience, check_beta, experienced, surrogate_loss
 from signal_drift.tasks.chats import Chats
+from signal_drift.tasks.policy.advantages import group_advantages
+from signal_drift.tasks.policy.rewards import Scorer, rewarded
+from signal_drift.tasks.policy.rollouts import rolled_out
+from signal_drift.tasks.policy.surrogate import Experience, check_beta, experienced, surrogate_loss
 
 T = TypeVar("T")
 
 
 class Asked(NamedTuple):
-    """Holds the questions of a step and the key by which they are answered, of `jax.random.key_data`."""
+    """Holds the questions of a step and the key by which they are answered."""
 
     questions: Chats
-    key: UInt32[Array, "*steps 2"]
+    key: Key[Array, "*steps"]
 
 
 @dataclass(frozen=True)
