@@ -121,7 +121,7 @@ class Policy(Problem):
             "right, held-out sums": Partial(_solved, forward, start.held_out),
             "right, sums of four": Partial(_solved, forward, start.longer),
             "right, differences": Partial(_solved, forward, start.differences),
-            "groups that differ": Partial(_Unequal(self.group), forward, start.trained),
+            "groups that differ": Partial(_differ, forward, start.trained, jnp.asarray(self.group)),
             "less KL to the start": Partial(_Near(self.rules), forward, Asked(start.held_out, _key(1)), start.base),
         }
         loss = on_policy_loss(forward, self.rules, start.base)
@@ -152,6 +152,7 @@ def _key(use: int) -> Array:
     return jax.random.fold_in(jax.random.key(0), 200 + use)
 
 
+@jax.jit
 def _solved(forward: Forward, chats: Chats, weights: Weights) -> Array:
     """The mean over questions of π(right answer), the expected reward."""
     return jnp.mean(completion_probabilities(forward, chats, weights))
@@ -161,15 +162,11 @@ def _failed(forward: Forward, chats: Chats, weights: Weights) -> Array:
     return 1 - _solved(forward, chats, weights)
 
 
-@dataclass(frozen=True)
-class _Unequal:
+@jax.jit
+def _differ(forward: Forward, chats: Chats, group: Array, weights: Weights) -> Array:
     """The probability that the rewards of a group differ, the mean over questions."""
-
-    group: int
-
-    def __call__(self, forward: Forward, chats: Chats, weights: Weights) -> Array:
-        p = completion_probabilities(forward, chats, weights)
-        return jnp.mean(1 - p**self.group - (1 - p) ** self.group)
+    p = completion_probabilities(forward, chats, weights)
+    return jnp.mean(1 - p**group - (1 - p) ** group)
 
 
 @dataclass(frozen=True)
@@ -179,6 +176,6 @@ class _Near:
     rules: Rules
 
     def __call__(self, forward: Forward, asked: Asked, start: Weights, weights: Weights) -> Array:
-        found, _ = experience_of(forward, self.rules, weights, asked, start)
+        found, _ = _experience(forward, self.rules, weights, asked, start)
         assert found.start is not None
         return -jnp.mean(kl_estimate(found.drawn, found.start), where=found.own[:, 1:])

@@ -53,7 +53,7 @@ def expected(advantages: np.ndarray) -> np.ndarray:
 
 def slope(rewards: np.ndarray) -> np.ndarray:
     """∇ E[R], over all completions."""
-    return sum(probability(x) * r * score(x) for x, r in zip(SAYINGS, rewards, strict=True))
+    return np.sum([probability(x) * r * score(x) for x, r in zip(SAYINGS, rewards, strict=True)], axis=0)
 
 
 def test_completions_have_the_probabilities_that_are_counted():
