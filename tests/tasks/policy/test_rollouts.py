@@ -1,5 +1,7 @@
 """Completions of a small decoder: whose they are, what they are worth, and that no derivative goes through them."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from signal_drift.tasks.policy import (
     Rules,
     exact_match,
     experience_of,
+    log_probabilities,
     on_policy_loss,
     rewarded,
     rolled_out,
@@ -104,6 +107,21 @@ def test_gradient_is_that_of_log_probabilities_times_advantages(decoder):
     assert size > 1e-3
     assert max(float(jnp.max(jnp.abs(found[k] - exact[k]))) for k in base) < 1e4 * EPS * size
     assert max(float(jnp.max(jnp.abs(found[k] - wrong[k]))) for k in base) > 1e-2 * size
+
+
+def test_distance_from_the_start_is_added(decoder):
+    """β·mean k₃ over the tokens drawn, from log probabilities in NumPy. The control: the mean over all tokens."""
+    base, forward = decoder
+    start, batch = {k: W / 2 for k, W in base.items()}, Asked(SUMS, KEY)
+    rules = Rules(CONFIG, longest, G, END, beta=0.3)
+    kept, _ = experience_of(forward, rules, base, batch)
+    off = np.asarray(log_probabilities(kept.tokens, forward(start, kept.tokens)) - kept.drawn)
+    estimates, own = np.exp(off) - 1 - off, np.asarray(kept.own[:, 1:])
+    with_kl, without = (
+        float(on_policy_loss(forward, replace(rules, beta=beta), start)(base, batch)) for beta in (0.3, 0.0)
+    )
+    assert abs(with_kl - without - 0.3 * estimates[own].mean()) < 1e4 * EPS
+    assert abs(with_kl - without - 0.3 * estimates.mean()) > 1e-4
 
 
 def test_precision_does_not_change_what_is_said(decoder):
