@@ -111,7 +111,7 @@ class Policy(Problem):
         start, first = self.speaker(dtype), jax.tree.map(lambda x: x[0], self._stream(seed, 1))
         experience, rewards = _experience(start.forward, self.rules, start.base, first, start.base)
         if not unequal_groups(rewards):
-            raise OptionError(f"group: all rewards of every group are equal, there is no gradient, at seed {seed}")
+            raise OptionError(f"group: all rewards at seed {seed} are equal, there is no gradient")
         return Drawn(start.base, surrogate_loss(start.forward, experience, beta=self.beta))
 
     def training(self, seed: int, steps: int, dtype: Dtype = "float64") -> Training:

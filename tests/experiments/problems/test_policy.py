@@ -48,15 +48,14 @@ def test_the_stream_asks_what_is_trained_on_and_begins_alike_whatever_its_length
 
 
 def test_failure_is_how_often_completions_are_not_right():
-    """Of 200 completions of every sum, within four standard errors; of right numbers that need not end there, not."""
+    """Of 200 completions of every sum, within four standard errors; of means over tokens, √p of p, not."""
     start = TINY.speaker("float64")
     training = TINY.training(0, 2)
     said = rolled_out(start.forward, TINY.rules.config, start.base, start.trained, 200, END, jax.random.key(0))
     rewards = np.asarray(rewarded(exact_match, said, start.trained))
     error = np.sqrt(np.mean(rewards.mean(axis=1) * (1 - rewards.mean(axis=1))) / rewards.size)
     assert abs(1 - rewards.mean() - float(training.fit(start.base))) < 4 * error
-    endless = start.trained.answered & (start.trained.tokens != END)
-    wrong = completion_probabilities(start.forward, start.trained._replace(answered=endless), start.base)
+    wrong = jnp.sqrt(completion_probabilities(start.forward, start.trained, start.base))
     assert abs(rewards.mean() - float(jnp.mean(wrong))) > 4 * error
 
 
@@ -87,10 +86,14 @@ def test_a_start_that_solves_hardly_any_sum_or_nearly_all_is_refused(pretraining
 
 def test_a_first_step_without_a_gradient_is_named():
     """One question, answered twice: alike more often than not."""
-    alone = replace(TINY, questions=1, group=2)
-    with pytest.raises(OptionError, match="^group: all rewards of every group are equal, there is no gradient, at"):
-        for seed in range(20):
+    alone, refused = replace(TINY, questions=1, group=2), []
+    for seed in range(9):
+        try:
             alone.draw(seed)
+        except OptionError as error:
+            refused.append((seed, str(error)))
+    assert 0 < len(refused) < 9
+    assert all(line == f"group: all rewards at seed {seed} are equal, there is no gradient" for seed, line in refused)
 
 
 @pytest.mark.parametrize(
