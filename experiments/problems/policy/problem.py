@@ -34,12 +34,13 @@ class Policy(Problem):
     """Adapt all matrices of the blocks by reward; embeddings, norms and head are frozen.
 
     A step asks `questions` sums of three numbers, drawn by the seed, and answers each `group` times at the weights that
-    it begins with; a completion is worth 1 if it is the right number and ends there, else 0. The loss whose curvature
-    is taken is the surrogate on the first of these steps, its completions kept.
+    it begins with; a completion is right if it is the number and ends there. The loss whose curvature is taken is the
+    surrogate on the first of these steps, its completions kept; its value at the start, as that of the loss of every
+    step, is the share of wrong completions (`cost`).
 
     The loss by which runs are compared is the rate of failure on all sums that are trained on, 1 − mean π(right answer)
     over questions: since one answer alone is rewarded, it is 1 less the expected reward, exactly and without a draw.
-    The surrogate would not do: at the weights that drew them it is a mean of advantages, near zero before and after.
+    The surrogate would not do: away from the weights that drew it is no rate, and it may be negative.
     The scores are the same probability on sums kept apart, on sums of four numbers, never seen, and on differences,
     which were learned before; the share of groups whose rewards differ, 1 − p^G − (1 − p)^G, as only they have a
     gradient; and the KL to the start, negative, a nat a token.
@@ -101,7 +102,7 @@ class Policy(Problem):
     @property
     def rules(self) -> Rules:
         """How completions are drawn and rewarded."""
-        return Rules(self.sizes.config, exact_match, self.group, END, self.beta)
+        return Rules(self.sizes.config, cost, self.group, END, self.beta)
 
     def speaker(self, dtype: Dtype) -> Speaker:
         """Return the pre-trained model with its questions, the same for every seed."""
@@ -109,8 +110,8 @@ class Policy(Problem):
 
     def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
         start, first = self.speaker(dtype), jax.tree.map(lambda x: x[0], self._stream(seed, 1))
-        experience, rewards = _experience(start.forward, self.rules, start.base, first, start.base)
-        if not unequal_groups(rewards):
+        experience = _experience(start.forward, self.rules, start.base, first, start.base)
+        if not unequal_groups(experience.rewards.reshape(-1, self.group)):
             raise OptionError(f"group: all rewards at seed {seed} are equal, there is no gradient")
         return Drawn(start.base, surrogate_loss(start.forward, experience, beta=self.beta))
 
@@ -142,6 +143,14 @@ class Policy(Problem):
 
     def tiny(self) -> Self:
         return replace(self, width=8, blocks=1, largest=2, pretraining=60, questions=8, group=4, rank=2)
+
+
+def cost(said: Chats, solutions: Chats) -> Array:
+    """Reward a right completion by 0 and a wrong one by −1, so that −mean R is the rate of failure.
+
+    Advantages are those of 1 and 0.
+    """
+    return exact_match(said, solutions) - 1
 
 
 _experience = jax.jit(experience_of, static_argnums=1)
@@ -176,6 +185,6 @@ class _Near:
     rules: Rules
 
     def __call__(self, forward: Forward, asked: Asked, start: Weights, weights: Weights) -> Array:
-        found, _ = _experience(forward, self.rules, weights, asked, start)
+        found = _experience(forward, self.rules, weights, asked, start)
         assert found.start is not None
         return -jnp.mean(kl_estimate(found.drawn, found.start), where=found.own[:, 1:])

@@ -12,7 +12,7 @@
 >>> rewards = jnp.array([[0.0, 1.0, 0.0], [1.0, 1.0, 1.0]])  # or `rewarded(exact_match, said, sums)`
 >>> [round(float(A), 3) for A in group_advantages(rewards).ravel()]
 [-0.707, 1.414, -0.707, 0.0, 0.0, 0.0]
->>> loss = surrogate_loss(forward, experienced(forward, base, said, group_advantages(rewards)))
+>>> loss = surrogate_loss(forward, experienced(forward, base, said, rewards))
 >>> loss(base).shape  # a function of the weights, as everything in signal_drift takes it
 ()
 """

@@ -14,7 +14,6 @@ from signal_drift.lora.adapters import Weights
 from signal_drift.models.bridge import Forward
 from signal_drift.models.llama import LlamaConfig
 from signal_drift.tasks.chats import Chats
-from signal_drift.tasks.policy.advantages import group_advantages
 from signal_drift.tasks.policy.rewards import Scorer, rewarded
 from signal_drift.tasks.policy.rollouts import rolled_out
 from signal_drift.tasks.policy.surrogate import Experience, check_beta, experienced, surrogate_loss
@@ -65,14 +64,14 @@ class _OnBatch:
 
     def __call__(self, forward: Forward, start: Weights | None, weights: Weights, batch: Asked) -> Float[Array, ""]:
         fixed = jax.tree.map(jax.lax.stop_gradient, dict(weights))
-        experience, _ = experience_of(forward, self.rules, fixed, batch, start if self.rules.beta else None)
+        experience = experience_of(forward, self.rules, fixed, batch, start if self.rules.beta else None)
         return surrogate_loss(forward, experience, beta=self.rules.beta)(weights)
 
 
 def experience_of(
     forward: Forward, rules: Rules, weights: Weights, batch: Asked, start: Weights | None = None
-) -> tuple[Experience, Float[Array, "questions G"]]:
-    """Answer the questions of a batch at `weights`, and return what was experienced with the rewards.
+) -> Experience:
+    """Answer the questions of a batch at `weights`, and reward the answers.
 
     Completions are drawn in float32 whatever the precision of the weights: weights that agree to float32 draw the same.
     Raises `InputError` as `rolled_out` and `rewarded` do.
@@ -80,8 +79,7 @@ def experience_of(
     said = rolled_out(
         _single(forward), rules.config, _single(dict(weights)), batch.questions, rules.group, rules.end, batch.key
     )
-    rewards = rewarded(rules.scorer, said, batch.questions)
-    return experienced(forward, weights, said, group_advantages(rewards), start), rewards
+    return experienced(forward, weights, said, rewarded(rules.scorer, said, batch.questions), start)
 
 
 def _single(tree: T) -> T:

@@ -17,6 +17,7 @@ from signal_drift.lora.adapters import Weights
 from signal_drift.losses.composite import composite
 from signal_drift.models.bridge import Forward, predictor
 from signal_drift.tasks.chats import Chats
+from signal_drift.tasks.policy.advantages import group_advantages
 from signal_drift.tasks.policy.rollouts import log_probabilities
 
 CLIP = 0.2
@@ -24,13 +25,14 @@ CLIP = 0.2
 
 
 class Experience(NamedTuple):
-    """Holds completions, the advantage of each, and the log probabilities of their tokens when they were drawn.
+    """Holds completions, reward and advantage of each, and the log probabilities of their tokens when they were drawn.
 
     `start` are those under the model that training started from, None where its distance is of no concern.
     """
 
     tokens: Int[Array, "n t"]
     own: Bool[Array, "n t"]
+    rewards: Float[Array, "n"]
     advantages: Float[Array, "n"]
     drawn: Float[Array, "n u"]
     start: Float[Array, "n u"] | None = None
@@ -40,31 +42,34 @@ def experienced(
     forward: Forward,
     weights: Weights,
     said: Chats,
-    advantages: Float[Array, "questions G"],
+    rewards: Float[Array, "questions G"],
     start: Weights | None = None,
 ) -> Experience:
     """Put completions together with how likely they are under the `weights` that drew them, and those of the `start`.
 
-    Raises `InputError` where there is not one advantage a completion.
+    Raises `InputError` where there is not one reward a completion, and as `group_advantages` does.
     """
-    if advantages.size != len(said.tokens):
-        raise InputError(f"advantages: need one for each of {len(said.tokens)} completions, got {advantages.size}")
+    if rewards.size != len(said.tokens):
+        raise InputError(f"rewards: need one for each of {len(said.tokens)} completions, got {rewards.size}")
 
     def likely(weights: Weights) -> Float[Array, "n u"]:
         return log_probabilities(said.tokens, forward(weights, said.tokens))
 
     drawn = likely(weights)
-    own = None if start is None else likely(start)
-    return Experience(said.tokens, said.answered, advantages.ravel().astype(drawn.dtype), drawn, own)
+    rewards = rewards.astype(drawn.dtype)
+    advantages, first = group_advantages(rewards), None if start is None else likely(start)
+    return Experience(said.tokens, said.answered, rewards.ravel(), advantages.ravel(), drawn, first)
 
 
 def surrogate_loss(forward: Forward, experience: Experience, clip: float = CLIP, beta: float = 0.0) -> Partial:
-    """Make the loss ℓ(w) = −mean min(ρA, clip(ρ, 1 − ε, 1 + ε)A) + β·mean k₃ over the tokens of all completions.
+    """Make the loss ℓ(w) = −mean R − mean [min(ρA, clip(ρ, 1 − ε, 1 + ε)A) − A] + β·mean k₃.
 
-    ρ = π_w(token)/π_drawn(token), A is the advantage of the token's completion, and k₃ estimates the KL from the start
-    (`kl_estimate`). All tokens weigh alike, whichever completion they are of; GRPO's own mean over completions of means
-    over tokens is the same where all are of one length. Raises `InputError` for a clip outside (0, 1), for a negative
-    β, and for a β without the probabilities of the start.
+    The first mean is over completions, the others are over the tokens of all of them. ρ = π_w(token)/π_drawn(token), A
+    is the advantage of the token's completion, and k₃ estimates the KL from the start (`kl_estimate`). The constants R
+    and A have no gradient: with them the loss is −mean R, the policy's own, at the weights that drew. All tokens
+    weigh alike, whichever completion they are of; GRPO's own mean over completions of means over tokens is the same
+    where all are of one length. Raises `InputError` for a clip outside (0, 1), for a negative β, and for a β without
+    the probabilities of the start.
     """
     check_beta(beta)
     if beta and experience.start is None:
@@ -89,8 +94,9 @@ class _Surrogate:
 
     def __call__(self, experience: Experience, logits: Float[Array, "n t vocabulary"]) -> Float[Array, ""]:
         now, own = log_probabilities(experience.tokens, logits), experience.own[:, 1:]
-        gain = surrogate(now - experience.drawn, experience.advantages[:, None], self.clip)
-        loss = -jnp.mean(gain, where=own)
+        A = experience.advantages[:, None]
+        gain = surrogate(now - experience.drawn, A, self.clip) - A
+        loss = -jnp.mean(experience.rewards) - jnp.mean(gain, where=own)
         if not self.beta or experience.start is None:
             return loss
         return loss + self.beta * jnp.mean(kl_estimate(now, experience.start), where=own)

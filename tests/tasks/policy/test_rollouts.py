@@ -91,8 +91,8 @@ def test_gradient_is_that_of_log_probabilities_times_advantages(decoder):
     base, forward = decoder
     rules = Rules(CONFIG, longest, G, END)
     batch = Asked(SUMS, KEY)
-    kept, rewards = experience_of(forward, rules, base, batch)
-    assert float(jnp.std(rewards)) > 0
+    kept = experience_of(forward, rules, base, batch)
+    assert float(jnp.std(kept.rewards)) > 0
 
     def weighted(weights: dict[str, jax.Array], advantages: jax.Array) -> jax.Array:
         logits = forward(weights, kept.tokens)[:, :-1]
@@ -114,7 +114,7 @@ def test_distance_from_the_start_is_added(decoder):
     base, forward = decoder
     start, batch = {k: W / 2 for k, W in base.items()}, Asked(SUMS, KEY)
     rules = Rules(CONFIG, longest, G, END, beta=0.3)
-    kept, _ = experience_of(forward, rules, base, batch)
+    kept = experience_of(forward, rules, base, batch)
     off = np.asarray(log_probabilities(kept.tokens, forward(start, kept.tokens)) - kept.drawn)
     estimates, own = np.exp(off) - 1 - off, np.asarray(kept.own[:, 1:])
     with_kl, without = (
@@ -128,8 +128,8 @@ def test_precision_does_not_change_what_is_said(decoder):
     base, forward = decoder
     single = jax.tree.map(lambda x: x.astype("float32") if x.dtype == jnp.float64 else x, (forward, base))
     rules, batch = Rules(CONFIG, exact_match, G, END), Asked(SUMS, KEY)
-    exact, _ = experience_of(forward, rules, base, batch)
-    rough, _ = experience_of(single[0], rules, single[1], batch)
+    exact = experience_of(forward, rules, base, batch)
+    rough = experience_of(single[0], rules, single[1], batch)
     np.testing.assert_array_equal(exact.tokens, rough.tokens)
     assert (exact.drawn.dtype, rough.drawn.dtype) == (jnp.float64, jnp.float32)
 

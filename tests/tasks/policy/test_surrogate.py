@@ -38,7 +38,7 @@ def gradients(advantages: jax.Array) -> jax.Array:
 
     def of_group(rows: jax.Array, advantages: jax.Array) -> jax.Array:
         said = SAID.at(rows)
-        experience = experienced(FORWARD, WEIGHTS, said, advantages[None])
+        experience = experienced(FORWARD, WEIGHTS, said, advantages[None])._replace(advantages=advantages)
         return jax.grad(surrogate_loss(FORWARD, experience))(WEIGHTS)["next"]
 
     return jax.vmap(of_group)(jnp.asarray(GROUPS), advantages)
@@ -92,23 +92,27 @@ def test_normalised_it_follows_the_expected_reward_at_a_length_that_is_known():
         assert np.max(np.abs(expected(wrong) - exact)) > 1e-3
 
 
+REWARDS, ADVANTAGES = (2.0, -1.0, 0.7), (1.0, -2.0, 0.5)
+
+
 def experience(start: bool = False) -> Experience:
     """Three completions; what drew them, and the start, are other policies than `WEIGHTS`."""
     said = SAID.at(np.array([0, 2, 3]))
     drawn, first = ({"next": jnp.asarray(W * k)} for k in (1.6, -0.5))
-    return experienced(FORWARD, drawn, said, jnp.array([[1.0, -2.0, 0.5]]), first if start else None)
+    found = experienced(FORWARD, drawn, said, jnp.array([REWARDS]), first if start else None)
+    return found._replace(advantages=jnp.array(ADVANTAGES))
 
 
 def by_hand(beta: float, reverse: bool = False, clipped: bool = True) -> float:
     """The formula, token by token."""
-    total, advantages = [], (1.0, -2.0, 0.5)
-    for saying, A in zip(SAYINGS[[0, 2, 3]], advantages, strict=True):
+    total = []
+    for saying, A in zip(SAYINGS[[0, 2, 3]], ADVANTAGES, strict=True):
         for now, then in steps(saying):
             p, drawn, q = (table(W * k)[then, now] for k in (1, 1.6, -0.5))
             ratio, other = p / drawn, p / q if reverse else q / p
             inside = min(max(ratio, 1 - CLIP), 1 + CLIP) if clipped else ratio
-            total.append(-min(ratio * A, inside * A) + beta * (other - 1 - np.log(other)))
-    return float(np.mean(total))
+            total.append(A - min(ratio * A, inside * A) + beta * (other - 1 - np.log(other)))
+    return float(np.mean(total) - np.mean(REWARDS))
 
 
 def test_value_away_from_where_it_was_drawn_is_that_of_the_formula():
@@ -150,8 +154,10 @@ def test_curvature_at_the_start_is_that_of_probabilities_and_not_of_their_logari
 
     The control: of −mean A log π, whose gradient is the same, the first term is missing. Both halves of H_LoRA follow.
     """
-    said, advantages = SAID.at(np.array([0, 2, 3])), np.array([1.0, -2.0, 0.5])
-    loss = surrogate_loss(FORWARD, experienced(FORWARD, WEIGHTS, said, jnp.asarray(advantages)[None]))
+    said, advantages = SAID.at(np.array([0, 2, 3])), np.array(ADVANTAGES)
+    drawn = experienced(FORWARD, WEIGHTS, said, jnp.array([REWARDS]))
+    loss = surrogate_loss(FORWARD, drawn._replace(advantages=jnp.asarray(advantages)))
+    assert abs(float(loss(WEIGHTS)) + np.mean(REWARDS)) < 100 * EPS
     exact, wrong = (np.zeros((WORDS, WORDS, WORDS, WORDS)) for _ in range(2))  # (row, column, row, column) of W
     for saying, A in zip(SAYINGS[[0, 2, 3]], advantages, strict=True):
         for now, then in steps(saying):
@@ -181,5 +187,5 @@ def test_what_makes_no_surrogate_is_named():
         surrogate_loss(FORWARD, ours, clip=0.0)
     with rejects("clip: must be below 1", "1.5"):
         surrogate_loss(FORWARD, ours, clip=1.5)
-    with rejects("advantages: need one for each of 4 completions", "6"):
+    with rejects("rewards: need one for each of 4 completions", "6"):
         experienced(FORWARD, WEIGHTS, SAID, jnp.ones((2, 3)))
