@@ -31,7 +31,7 @@ from signal_drift.tasks.policy import (
 
 @dataclass(frozen=True)
 class Policy(Problem):
-    """Adapt all matrices of the blocks by reward; embeddings, norms and head are frozen.
+    """Adapt all matrices of the layers by reward; embeddings, norms and head are frozen.
 
     A step asks `questions` sums of three numbers, drawn by the seed, and answers each `group` times at the weights that
     it begins with; a completion is right if it is the number and ends there. The loss whose curvature is taken is the
@@ -52,8 +52,8 @@ class Policy(Problem):
     """d_model."""
     heads: int = 2
     """Attention heads."""
-    blocks: int = 2
-    """Blocks of attention and feed-forward; the latter is twice as wide."""
+    layers: int = 2
+    """Layers of attention and feed-forward; the latter is twice as wide."""
     largest: int = 9
     """The largest number that is added."""
     pretraining: int = 400
@@ -72,7 +72,7 @@ class Policy(Problem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "width", "heads", "blocks", "largest", "pretraining", "questions")
+        check_positive(self, "width", "heads", "layers", "largest", "pretraining", "questions")
         if self.width % (2 * self.heads):
             raise OptionError(f"heads: twice as many must divide the width {self.width}, got {self.heads}")
         if self.largest > 9:
@@ -92,12 +92,12 @@ class Policy(Problem):
 
     @property
     def dense(self) -> bool:
-        return 10 * self.blocks * self.width**2 <= DENSE
+        return 10 * self.layers * self.width**2 <= DENSE
 
     @property
     def sizes(self) -> Sizes:
         """What the pre-trained model depends on."""
-        return Sizes(self.width, self.heads, self.blocks, self.largest, self.pretraining)
+        return Sizes(self.width, self.heads, self.layers, self.largest, self.pretraining)
 
     @property
     def rules(self) -> Rules:
@@ -142,7 +142,7 @@ class Policy(Problem):
         return sd.init_adapters(key, self.speaker(dtype).base, r)
 
     def tiny(self) -> Self:
-        return replace(self, width=8, blocks=1, largest=2, pretraining=60, questions=8, group=4, rank=2)
+        return replace(self, width=8, layers=1, largest=2, pretraining=60, questions=8, group=4, rank=2)
 
 
 def cost(said: Chats, solutions: Chats) -> Array:

@@ -32,11 +32,11 @@ LONGER = 500
 
 
 class Sizes(NamedTuple):
-    """Hold what a speaker is made by: d_model, heads, blocks, the largest number that is added, pre-training steps."""
+    """Hold what a speaker is made by: d_model, heads, layers, the largest number that is added, pre-training steps."""
 
     width: int
     heads: int
-    blocks: int
+    layers: int
     largest: int
     pretraining: int
 
@@ -44,7 +44,7 @@ class Sizes(NamedTuple):
     def config(self) -> LlamaConfig:
         """Return the decoder's own sizes."""
         d = self.width // self.heads
-        return LlamaConfig(len(SYMBOLS), self.width, 2 * self.width, self.blocks, self.heads, self.heads, d)
+        return LlamaConfig(len(SYMBOLS), self.width, 2 * self.width, self.layers, self.heads, self.heads, d)
 
 
 class Speaker(NamedTuple):
