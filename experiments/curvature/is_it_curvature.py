@@ -7,9 +7,10 @@ leaves to the curvature. The adapters begin as LoRA's, PiSSA's and OLoRA's do, a
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
 import xarray as xr
 from jax import Array
 from matplotlib.ticker import MaxNLocator
@@ -43,7 +44,7 @@ class Config(Setting):
     """Values of α at which the whole is measured at LoRA's start."""
     alpha: float = 16.0
     """α of everything else, one of `alphas`."""
-    blocks: int = 64
+    blocks: Annotated[int, tyro.conf.arg(name="measured-layers")] = 64
     """Adapted layers that are measured by themselves, at most: evenly over depth where there are more."""
     block_starts: tuple[str, ...] = STARTS
     """Where layers are measured by themselves."""

@@ -121,6 +121,12 @@ class Flow(Problem):
         few, key = self.painter("float32").few, jax.random.fold_in(jax.random.key(seed), 3)
         return jax.vmap(lambda t: _lines(few, self.batch, jax.random.fold_in(key, t)))(jnp.arange(steps))
 
+    def fan_in(self) -> dict[str, int]:
+        """Return d_in of every adapted layer, without the pre-training that a draw takes."""
+        inputs = {f"attention.{x}": self.width for x in ("key", "out", "query", "value")}
+        inputs |= {"contract": 2 * self.width, "expand": self.width}
+        return {f"blocks.{i}.{name}": d_in for i in range(self.blocks) for name, d_in in inputs.items()}
+
     def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
         """Draw A ~ N(0, 1/d_in) anew for every rank."""
         r = rank or self.rank

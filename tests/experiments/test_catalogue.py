@@ -11,9 +11,9 @@ from experiments.lab.problem import Problem
 from experiments.lab.runner import results
 from experiments.problems import PROBLEMS
 
-DENSE = {"mlp", "transformer"}
+DENSE = {"mlp", "policy", "transformer"}
 """Where full spectra fit."""
-TUNED = {"contrastive", "digits", "flow", "minilm", "smollm", "teacher64", "teacher256"}
+TUNED = {"contrastive", "digits", "flow", "minilm", "policy", "smollm", "teacher64", "teacher256"}
 ANSWERED = {
     "magnitudes": {"mlp"},
     "readings": {"mlp"},
@@ -21,7 +21,7 @@ ANSWERED = {
         ("spectral_suppression", "purification", "residual_curvature", "asymmetric_scaling", "density_check"), DENSE
     ),
     **dict.fromkeys(("rates", "rank_law", "crossover", "protocol_comparison"), TUNED),
-    "rate_rules": {"digits", "flow", "teacher64", "teacher256"},
+    "rate_rules": {"digits", "flow", "policy", "teacher64", "teacher256"},
 }
 
 

@@ -1,0 +1,46 @@
+"""Writes sums of small numbers in characters: questions whose answers can be checked."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from signal_drift.errors import InputError
+from signal_drift.errors.arguments import whole
+from signal_drift.errors.words import shown
+from signal_drift.tasks.answers.chats import Chats
+
+SYMBOLS = "0123456789+-=."
+"""What is written; the token of a character is its place."""
+END = SYMBOLS.index(".")
+"""The token that ends an answer."""
+
+
+def tokenise_sums(sums: Sequence[str], length: int) -> Chats:
+    """Write "3+5+9" as "3+5+9=17.", a token for each character; the answer is what follows "=".
+
+    >>> sums = tokenise_sums(["3+5+9", "2-7"], length=10)
+    >>> "".join(SYMBOLS[k] for k in sums.tokens[0][sums.answered[0]])
+    '17.'
+
+    Raises `InputError` for what is no sum of whole numbers and for one that is longer than `length`.
+    """
+    length = whole("length", length, least=2)
+    if not sums:
+        raise InputError(f"sums: none to write, got {shown(sums)}")
+    tokens, answered = np.zeros((len(sums), length), np.int32), np.zeros((len(sums), length), bool)
+    for i, terms in enumerate(sums):
+        asked = f"{terms}="
+        written = f"{asked}{_value(terms)}."
+        if len(written) > length:
+            raise InputError(f"length: must be at least {len(written)} for {written}, got {length}")
+        tokens[i, : len(written)] = [SYMBOLS.index(x) for x in written]
+        answered[i, len(asked) : len(written)] = True
+    return Chats(jnp.asarray(tokens), jnp.asarray(answered))
+
+
+def _value(terms: str) -> int:
+    try:
+        return sum(int(x) for x in terms.replace("-", "+-").split("+"))
+    except ValueError:
+        raise InputError(f"sums: must be whole numbers with + or - between, got {shown(terms)}") from None
