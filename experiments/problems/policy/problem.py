@@ -115,6 +115,14 @@ class Policy(Problem):
             raise OptionError(f"group: all rewards at seed {seed} are equal, there is no gradient")
         return Drawn(start.base, surrogate_loss(start.forward, experience, beta=self.beta))
 
+    def fan_in(self) -> dict[str, int]:
+        """Return d_in of every adapted matrix, without the pre-training that a draw takes."""
+        inputs = {f"attention.{x}": self.width for x in "qkvo"} | {
+            f"feed_forward.{x}": self.width for x in ("gate", "up")
+        }
+        inputs["feed_forward.down"] = 2 * self.width
+        return {f"layers.{i}.{name}": d_in for i in range(self.layers) for name, d_in in inputs.items()}
+
     def training(self, seed: int, steps: int, dtype: Dtype = "float64") -> Training:
         start = self.speaker(dtype)
         forward = start.forward
