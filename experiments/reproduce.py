@@ -25,12 +25,13 @@ from experiments.lab.experiment import Report, table
 from experiments.lab.files import replacing
 from experiments.lab.reference import take
 from experiments.lab.runner import from_store, last_stage, run, seconds_spent
-from experiments.lab.side_by_side import as_markdown
+from experiments.lab.side_by_side import SideBySide, as_markdown
 from experiments.ledger import ledger
 from experiments.ledger.pages import Page, counts, write_pages
 from experiments.ledger.stages import Question, add_seeds
 from experiments.ledger.table import Entries
 from experiments.problems import PROBLEMS, find
+from experiments.tuning import where_alpha_pays
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def reproduce(options: Options) -> None:
 
     if not options.quick:
         entries = add_seeds(CLAIMS, entries, asked, out, 60 * options.seeds_budget, answer)
-    tables = [x for report in reports.values() for x in report.tables]
+    tables = [*_overview(asked, options, out), *(x for report in reports.values() for x in report.tables)]
     print(table([row for report in reports.values() for row in report.rows]), *map(as_markdown, tables), sep="\n\n")
     ledger.write(entries, out)
     with replacing(out / "costs.json") as temporary:
@@ -92,6 +93,15 @@ def _answer(question: Question, options: Options, out: Path) -> Report:
         for stage in experiment.staged(config):
             take(experiment, stage, out)
     return run(experiment, last_stage(experiment, config, out), out)
+
+
+def _overview(asked: list[Question], options: Options, out: Path) -> list[SideBySide]:
+    """Lay out beside each other what every problem says of where V2 pays."""
+    experiment = where_alpha_pays.EXPERIMENT
+    configs = [experiment.at(q.problem, options.quick) for q in asked if q.experiment is experiment]
+    found = [(config, from_store(experiment, config, out).data) for config in configs]
+    known = [(config, data) for config, data in found if data is not None]
+    return [where_alpha_pays.side_by_side(known)] if known else []
 
 
 def questions(options: Options, out: Path) -> list[Question]:

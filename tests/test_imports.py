@@ -55,6 +55,7 @@ EXPERIMENTS: dict[str, set[str]] = {
     "catalogue": BOTTOM | SUBJECTS,
     "hero": {"lab", "curvature", "dynamics", "ledger"},
     **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "hero", "ledger"}),
+    "reproduce": BOTTOM | {"tuning", "catalogue", "claims", "hero", "ledger"},
     "keep": {"lab", "problems", "catalogue"},
     "gpu_check": BOTTOM | SUBJECTS,
     "__main__": BOTTOM | DOORS | {"catalogue", "costs"},
@@ -65,8 +66,8 @@ OPEN = MAY_IMPORT.keys() - {"signal_drift.__main__"}
 MAY_IMPORT |= {
     f"experiments.{room}": OPEN | {f"experiments.{other}" for other in below} for room, below in EXPERIMENTS.items()
 }
-FIRST = {"experiments.tuning.rates", "experiments.tuning.rank_law"}
-"""The sweeps for η_FFT and for the best α, which are measured before what builds on them."""
+FIRST = {f"experiments.tuning.{name}" for name in ("rates", "rank_law", "protocol_comparison")}
+"""The sweeps for η_FFT and for the best α, and the comparison, which are measured before what builds on them."""
 DRAWS = {"signal_drift.plotting", "signal_drift.peft.figure"}
 """Where the library imports matplotlib."""
 

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.analysis.intervals import Interval
 from experiments.lab.experiment import Row
-from experiments.lab.problem import DENSE, Drawn
+from experiments.lab.problem import DENSE, Drawn, Dtype, Problem
 from signal_drift.lora.adapters import Adapters, Weights
 from signal_drift.spectra.extremes import End
 
@@ -89,6 +89,15 @@ def spectral_norms(loss: Partial, weights: Weights) -> dict[str, float]:
 def _gradient(loss: Partial, weights: Weights) -> dict[str, Array]:
     """The gradient of a loss whose data are arguments: as constants a language model's would be folded for minutes."""
     return jax.grad(loss)(weights)
+
+
+def sides(problem: Problem, seed: int, rank: int, tolerance: float) -> tuple[float, float]:
+    """Return σ₁(G), the largest of all layers, and λmax[H_Signal] at s = 1, where B = 0."""
+    dtype: Dtype = "float64" if problem.dense else "float32"
+    drawn, theta = problem.draw(seed, dtype), problem.adapters(seed, rank, dtype)
+    drift = max(spectral_norms(drawn.loss, drawn.base).values())
+    signal = certified(sd.decompose(drawn.loss, drawn.base, theta, 1.0).signal, tolerance=tolerance)
+    return drift, float(signal.values[0])
 
 
 def share(drift: xr.DataArray, lora: xr.DataArray) -> xr.DataArray:

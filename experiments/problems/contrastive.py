@@ -76,7 +76,7 @@ class Contrastive(Problem):
     batch: int = 16
     """Pairs of a training step."""
 
-    reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison")
+    reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison", "where_alpha_pays")
     costly: ClassVar[bool] = True
     tuning: ClassVar[Tuning | None] = Tuning(
         steps=25,

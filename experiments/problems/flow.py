@@ -67,7 +67,7 @@ class Flow(Problem):
     lines: int = 64
     """Lines of the loss whose curvature is taken."""
 
-    reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison")
+    reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison", "where_alpha_pays")
     tuning: ClassVar[Tuning | None] = Tuning(
         steps=200, ranks=(1, 4, 16), grid_ranks=(4,), protocol_ranks=(4, 16), rate_shares=(1.0,)
     )

@@ -14,11 +14,11 @@ import scipy.stats
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.ends import certified, spectral_norms
+from experiments.analysis.ends import sides
 from experiments.analysis.intervals import Estimate, geometric_mean_of, mean_of
 from experiments.analysis.sweeps import best_point, loss_at
 from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_only
-from experiments.lab.problem import Dtype, Problem
+from experiments.lab.problem import Problem
 from experiments.tuning import rank_law
 from experiments.tuning.beside_sweeps import Config, configure, sweeps_of
 from experiments.tuning.runs import HOMES, STAGES
@@ -54,15 +54,6 @@ def measure(config: Config, first: xr.Dataset, rank: int, seed: int) -> xr.Datas
         },
         coords={"rule": list(RULES)},
     )
-
-
-def sides(problem: Problem, seed: int, rank: int, tolerance: float) -> tuple[float, float]:
-    """Return σ₁(G), the largest of all layers, and λmax[H_Signal] at s = 1, where B = 0."""
-    dtype: Dtype = "float64" if problem.dense else "float32"
-    drawn, theta = problem.draw(seed, dtype), problem.adapters(seed, rank, dtype)
-    drift = max(spectral_norms(drawn.loss, drawn.base).values())
-    signal = certified(sd.decompose(drawn.loss, drawn.base, theta, 1.0).signal, tolerance=tolerance)
-    return drift, float(signal.values[0])
 
 
 def ruled(problem: Problem, rank: int) -> dict[str, float]:

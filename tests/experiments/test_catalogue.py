@@ -20,7 +20,7 @@ ANSWERED = {
     **dict.fromkeys(
         ("spectral_suppression", "purification", "residual_curvature", "asymmetric_scaling", "density_check"), DENSE
     ),
-    **dict.fromkeys(("rates", "rank_law", "crossover", "protocol_comparison"), TUNED),
+    **dict.fromkeys(("rates", "rank_law", "crossover", "protocol_comparison", "where_alpha_pays"), TUNED),
     "rate_rules": {"digits", "flow", "policy", "teacher64", "teacher256"},
 }
 
