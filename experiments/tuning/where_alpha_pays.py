@@ -1,6 +1,7 @@
-"""Ask where V2 pays at η_FFT: how far below α = r it ends, what of the gap to full fine-tuning it closes, and why.
+"""Ask where V2 pays: how far below α = r it ends at one rate, what of the gap to full fine-tuning it closes, and why.
 
-What might predict it stands beside: V2 over α = r, the crossover α_c of X16 over V2, the rank, η_FFT.
+What might predict it stands beside: V2 over α = r, the crossover α_c of X16 over V2, the rank, η_FFT, and
+the rate of the comparison over it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,11 @@ from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_onl
 from experiments.lab.problem import Problem, Setting
 from experiments.lab.side_by_side import Cell, SideBySide
 from experiments.tuning import protocol_comparison
-from experiments.tuning.gap import Setup, beyond_half, fraction, gap, over_common, reductions, untestable
+from experiments.tuning.gap import Setup, at, beyond_half, fraction, gap, over_common, rate_name, reductions, untestable
 from experiments.tuning.methods import COMMON, FULL, V2
 from experiments.tuning.runs import HOMES, tuning_of
 
-TITLE = "Where V2 pays at η_FFT"
+TITLE = "Where V2 pays"
 COLUMNS = (
     "ln loss, α = r less FFT",
     "V2/r",
@@ -32,13 +33,13 @@ COLUMNS = (
     "α_c/V2",
     "η_FFT",
 )
-PREDICTORS = ("V2/r", "α_c/V2", "rank", "η_FFT")
-"""What the gain of V2 is held against, over all problems and ranks."""
+PREDICTORS = ("V2/r", "α_c/V2", "rank", "η_FFT", "η/η_FFT")
+"""What the gain of V2 is held against, over all problems, ranks and rates."""
 
 
 @dataclass(frozen=True)
 class Config(Setting):
-    """Read the comparison of methods at η_FFT, and measure at the first draw what might predict it."""
+    """Read the comparison of methods at each of its rates, and measure at the first draw what might predict it."""
 
     tolerance: float = 0.01
     """Residual of an eigenvalue over ‖H‖ at which a search stops."""
@@ -59,15 +60,15 @@ def points(config: Config) -> list[Point]:
 
 
 def measure(config: Config, first: xr.Dataset, rank: int) -> xr.Dataset:
-    """Take ln loss of every method and of every α at η_FFT from the comparison; measure σ₁(G) and λmax[H_Signal]."""
-    here = first.sel(rank=rank, share=1.0)
+    """Take ln loss of every method and of every α from the comparison; measure σ₁(G) and λmax[H_Signal]."""
+    here = first.sel(rank=rank)
     drift, signal = sides(config.problem, 0, rank, config.tolerance)
     kept = here[["log_loss", "by_alpha", "fft", "learning_rate"]].reset_coords(drop=True)
     return kept.assign(drift=drift, signal=signal)
 
 
 def numbers(config: Config, here: xr.Dataset) -> dict[str, float]:
-    """Return what is predicted, the gain of V2 over α = r in ln loss, and the predictors, at one rank."""
+    """Return what is predicted, the gain of V2 over α = r in ln loss, and the predictors, at one rank and rate."""
     rank, (setup, crossover) = int(here["rank"]), _beside(config, here)
     over = over_common(V2, setup)
     return {
@@ -75,7 +76,8 @@ def numbers(config: Config, here: xr.Dataset) -> dict[str, float]:
         "V2/r": over,
         "α_c/V2": crossover / (over * rank),
         "rank": rank,
-        "η_FFT": float(here.learning_rate.values.flat[0]),
+        "η_FFT": float(here.learning_rate.values.flat[0]) / float(here.share),
+        "η/η_FFT": float(here.share),
     }
 
 
@@ -85,13 +87,18 @@ def _beside(config: Config, here: xr.Dataset) -> tuple[Setup, float]:
     return Setup(rank, config.problem.sigma_a(), read.fft_rates), rank * float(here.drift) / float(here.signal)
 
 
-def lines(config: Config, data: xr.Dataset) -> dict[str, list[Cell]]:
-    """Write a row for every rank."""
-    return {f"{config.problem.name}, r = {rank}": _line(config, _at(data, rank)) for rank in data["rank"].values}
+def lines(config: Config, data: xr.Dataset, share: float) -> dict[str, list[Cell]]:
+    """Write a row for every rank at one rate."""
+    return {
+        f"{config.problem.name}, r = {here['rank'].item()}": _line(config, here)
+        for here in places(data)
+        if here.share == share
+    }
 
 
-def _at(data: xr.Dataset, rank: int) -> xr.Dataset:
-    return data.sel(rank=rank).assign_coords(share=1.0)
+def places(data: xr.Dataset) -> list[xr.Dataset]:
+    """Return what is known at every rank and rate."""
+    return [data.sel(rank=rank, share=share) for share in data.share.values for rank in data["rank"].values]
 
 
 def _line(config: Config, here: xr.Dataset) -> list[Cell]:
@@ -126,23 +133,26 @@ def _best_over_v2(here: xr.Dataset) -> float:
 
 def side_by_side(asked: Sequence[tuple[Config, xr.Dataset]]) -> SideBySide:
     """Lay all problems out in one table, and say with what the gain of V2 goes over all of its rows."""
-    rows = {name: cells for config, data in asked for name, cells in lines(config, data).items()}
-    told = [numbers(config, _at(data, rank)) for config, data in asked for rank in data["rank"].values]
+    shares = sorted({float(x) for _, data in asked for x in data.share.values}, reverse=True)
+    groups = {
+        f"at {rate_name(share)}": {k: row for config, data in asked for k, row in lines(config, data, share).items()}
+        for share in shares
+    }
+    told = [numbers(config, here) for config, data in asked for here in places(data)]
     notes = ["α_c = r·σ₁(G)/λmax[H_Signal] at s = 1, all layers together, at the first draw (X16)."]
     notes += [sentence for config, data in asked for sentence in _sentences(config, data)]
-    return SideBySide(TITLE, COLUMNS, {"at η_FFT, the protocol's": rows}, [*notes, *association(told)])
+    return SideBySide(TITLE, COLUMNS, groups, [*notes, *association(told)])
 
 
 def _sentences(config: Config, data: xr.Dataset) -> list[str]:
-    ranks = data["rank"].values
-    return [f"{config.problem.label}, r = {r}: V2 {verdict(config, _at(data, r))}." for r in ranks]
+    return [f"{config.problem.label}, {at(here)}: V2 {verdict(config, here)}." for here in places(data)]
 
 
 def verdict(config: Config, here: xr.Dataset) -> str:
     """Say whether V2 closes most of the gap, or why that cannot be asked."""
     why = untestable(here, _beside(config, here)[0])
     if why:
-        return f"cannot be judged: {why}"
+        return f"cannot be judged: {why.replace(f', {at(here)}', '')}"
     _, low, high = beyond_half(here, V2).at()
     return "closes most of the gap" if low > 0 else "closes less than half of the gap" if high < 0 else "is undecided"
 
@@ -150,7 +160,7 @@ def verdict(config: Config, here: xr.Dataset) -> str:
 def association(told: Sequence[Mapping[str, float]]) -> list[str]:
     """Say how the gain of V2 over α = r goes with each predictor over the rows: Spearman's rank correlation.
 
-    Two ranks of one problem are no independent rows, so that no interval is given.
+    Ranks and rates of one problem are no independent rows, so that no interval is given.
     """
     if len(told) < FEWEST:
         return []
@@ -166,16 +176,16 @@ FEWEST = 4
 
 def report(config: Config, data: xr.Dataset) -> Report:
     rows = [
-        Row(f"V    {column}, r = {rank}", "–", cell.text, "–")
-        for rank in data["rank"].values
-        for column, cell in zip(COLUMNS, _line(config, _at(data, rank)), strict=True)
+        Row(f"V    {column}, {at(here)}", "–", cell.text, "–")
+        for here in places(data)
+        for column, cell in zip(COLUMNS, _line(config, here), strict=True)
     ]
     return Report(rows, _sentences(config, data), {})
 
 
 EXPERIMENT = Experiment(
     name="where_alpha_pays",
-    title="Where V2 pays at η_FFT, on every problem alike, and what might predict it.",
+    title="Where V2 pays, on every problem alike, and what might predict it.",
     configure=configure,
     points=points,
     measure=measure,

@@ -32,11 +32,17 @@ def runs(v2: float, best: float, gap: float = 1.0, seeds: int = 5) -> xr.Dataset
         "signal": 2.0,
     }
     coords = {"method": METHODS, "over_v2": list(OVER_V2), "seed": range(seeds), "fft_rate": rates}
-    return xr.Dataset(data, coords).expand_dims(rank=[RANK])
+    wide = xr.Dataset(data, coords).expand_dims(rank=[RANK], share=[1.0])
+    return wide.assign({name: wide[name].isel(share=0, drop=True) for name in ("fft", "drift", "signal")})
+
+
+def place(v2: float, best: float, gap: float = 1.0) -> xr.Dataset:
+    (here,) = pays.places(runs(v2, best, gap))
+    return here
 
 
 def cells(data: xr.Dataset) -> dict[str, str]:
-    (row,) = pays.lines(CONFIG, data).values()
+    (row,) = pays.lines(CONFIG, data, 1.0).values()
     return dict(zip(pays.COLUMNS, (cell.text for cell in row), strict=True))
 
 
@@ -59,8 +65,7 @@ def test_a_row_says_what_the_runs_say() -> None:
     ],
 )
 def test_verdict_needs_an_alpha_that_could_pay(v2: float, best: float, said: str) -> None:
-    here = pays._at(runs(v2, best), RANK)
-    assert pays.verdict(CONFIG, here).startswith(said)
+    assert pays.verdict(CONFIG, place(v2, best)).startswith(said)
 
 
 def test_without_a_gap_nothing_is_said_of_its_share() -> None:
@@ -70,7 +75,7 @@ def test_without_a_gap_nothing_is_said_of_its_share() -> None:
 
 def test_gain_of_v2_goes_with_what_it_is_made_to_go_with() -> None:
     rows = [
-        {"gain": x, "V2/r": x**3, "α_c/V2": -x, "rank": r, "η_FFT": 1.0 + (x == 2)}
+        {"gain": x, "V2/r": x**3, "α_c/V2": -x, "rank": r, "η_FFT": 1.0 + (x == 2), "η/η_FFT": 1.0 + (x > 3)}
         for x, r in zip(range(5), (4, 1, 5, 2, 3), strict=True)
     ]
     (told,) = pays.association(rows)
