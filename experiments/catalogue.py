@@ -30,7 +30,16 @@ from experiments.gauge import gauge_breaking, optimizer_gauge
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
-from experiments.tuning import crossover, magnitudes, protocol_comparison, rank_law, rate_rules, rates, where_alpha_pays
+from experiments.tuning import (
+    crossover,
+    magnitudes,
+    protocol_comparison,
+    rank_law,
+    rate_rules,
+    rates,
+    samples,
+    where_alpha_pays,
+)
 
 BENCHMARK = benchmark.EXPERIMENT
 """Run by itself, on a machine that does nothing else."""
@@ -66,6 +75,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
         rate_rules,
         protocol_comparison,
         where_alpha_pays,
+        samples,
     )
 )
 

@@ -21,6 +21,7 @@ ANSWERED = {
         ("spectral_suppression", "purification", "residual_curvature", "asymmetric_scaling", "density_check"), DENSE
     ),
     **dict.fromkeys(("rates", "rank_law", "crossover", "protocol_comparison", "where_alpha_pays"), TUNED),
+    "samples": {"flow"},
     "rate_rules": {"digits", "flow", "policy", "teacher64", "teacher256"},
 }
 
