@@ -40,6 +40,7 @@ from experiments.tuning import (
     samples,
     where_alpha_pays,
 )
+from experiments.tuning.methods import samples
 
 BENCHMARK = benchmark.EXPERIMENT
 """Run by itself, on a machine that does nothing else."""

@@ -12,7 +12,7 @@ from experiments.lab.experiment import Experiment, Point, Report
 from experiments.lab.problem import Dtype, Problem, Training, Tuning
 from experiments.problems.flow import Flow, Painter, asked_for
 from experiments.tuning import rates
-from experiments.tuning.methods import FULL, methods
+from experiments.tuning.methods.recipes import FULL, methods
 from experiments.tuning.methods.training import method_runs
 from experiments.tuning.runs import SMALL, Tuned, fft_rate, full_runs, training_attributes, tuning_of
 from signal_drift import plotting
