@@ -37,7 +37,6 @@ from experiments.tuning import (
     rank_law,
     rate_rules,
     rates,
-    samples,
     where_alpha_pays,
 )
 from experiments.tuning.methods import samples
