@@ -26,7 +26,7 @@ class Basis:
         """Append x/norm, and return it."""
         block, row = divmod(self.size, BLOCK)
         if block == len(self.blocks):
-            self.blocks.append(jnp.zeros((BLOCK, self.n), self.dtype))
+            self.blocks.append(self._zeros())
         self.blocks[block], unit = _placed(self.blocks[block], x, norm, row)
         self.size += 1
         return unit
@@ -36,7 +36,7 @@ class Basis:
         parts = []
         for columns in np.split(S, range(BLOCK, S.shape[1], BLOCK), axis=1):
             weights = self._padded(columns, BLOCK).reshape(-1, BLOCK, BLOCK)
-            part = jnp.zeros((BLOCK, self.n), self.dtype)
+            part = self._zeros()
             for block, s in zip(self.blocks, weights, strict=True):
                 part = _added(part, s, block)
             parts.append(np.asarray(part)[: columns.shape[1]])
@@ -47,6 +47,10 @@ class Basis:
         self.size = S.shape[1]
         kept = -(-self.size // BLOCK)
         self.blocks = list(_recombined(self.blocks, self._padded(S, kept * BLOCK)))[:kept]
+
+    def _zeros(self) -> Array:
+        """An empty block, sent there: a program that makes one would have to be compiled."""
+        return jnp.asarray(np.zeros((BLOCK, self.n), self.dtype))
 
     def _padded(self, S: np.ndarray, width: int) -> np.ndarray:
         """S in the basis' dtype with zeros for the rows that hold no vector."""
