@@ -93,9 +93,13 @@ class Lanczos:
         return Ritz(theta, S, self.beta * np.abs(S[-1]))
 
     def restart(self, ritz: Ritz, keep: Int[np.ndarray, "k"]) -> None:
-        """Restart from the Ritz vectors at the positions `keep`, which the next vector follows."""
+        """Restart from the Ritz vectors at the positions `keep`, which the next vector follows, orthogonal once more.
+
+        Its rounding would otherwise be carried from restart to restart, and grow.
+        """
         self.dropped = np.append(self.dropped, np.delete(ritz.values, keep))
         self.basis.recombine(ritz.vectors[:, keep])
+        self.following, _, self.norm = orthogonalised(self.following, self.locked, self.basis)
         self.T[:] = 0
         self.T[range(self.size), range(self.size)] = ritz.values[keep]
 
