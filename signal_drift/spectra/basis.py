@@ -26,31 +26,26 @@ class Basis:
         """Append x/norm, and return it."""
         block, row = divmod(self.size, BLOCK)
         if block == len(self.blocks):
-            self.blocks.append(self._zeros())
+            self.blocks.append(jnp.zeros((BLOCK, self.n), self.dtype))
         self.blocks[block], unit = _placed(self.blocks[block], x, norm, row)
         self.size += 1
         return unit
 
     def combined(self, S: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "k n"]:
         """Return Sᵀ times the basis on the host."""
-        parts = []
-        for columns in np.split(S, range(BLOCK, S.shape[1], BLOCK), axis=1):
-            weights = self._padded(columns, BLOCK).reshape(-1, BLOCK, BLOCK)
-            part = self._zeros()
-            for block, s in zip(self.blocks, weights, strict=True):
-                part = _added(part, s, block)
-            parts.append(np.asarray(part)[: columns.shape[1]])
-        return np.concatenate(parts)
+        found = []
+        for weights in self._padded(S, S.shape[1]).T.reshape(-1, len(self.blocks), BLOCK):
+            total = jnp.zeros(self.n, self.dtype)
+            for s, block in zip(weights, self.blocks, strict=True):
+                total = _added(total, s, block)
+            found.append(np.asarray(total))
+        return np.stack(found) if found else np.zeros((0, self.n), self.dtype)
 
     def recombine(self, S: Float[np.ndarray, "m k"]) -> None:
         """Put Sᵀ times the basis, k ≤ m, in its place: in chunks of columns, without a second basis."""
         self.size = S.shape[1]
         kept = -(-self.size // BLOCK)
         self.blocks = list(_recombined(self.blocks, self._padded(S, kept * BLOCK)))[:kept]
-
-    def _zeros(self) -> Array:
-        """An empty block, sent there: a program that makes one would have to be compiled."""
-        return jnp.asarray(np.zeros((BLOCK, self.n), self.dtype))
 
     def _padded(self, S: np.ndarray, width: int) -> np.ndarray:
         """S in the basis' dtype with zeros for the rows that hold no vector."""
@@ -66,7 +61,7 @@ class Basis:
 def orthogonalised(x: Float[Array, "n"], *bases: Basis) -> tuple[Array, list[np.ndarray], float]:
     """Return (x − QᵀQx, Qx for each basis, norm of the first), Q the rows of the bases, orthonormal, at least one.
 
-    Twice where the first pass leaves less than half, which is enough.
+    Twice where the first pass leaves less than half, which is enough. The result takes the place of x.
     """
     rest, h, norm = _pass(x, bases)
     if norm < np.hypot(norm, np.linalg.norm(np.concatenate(h))) / 2:
@@ -89,9 +84,9 @@ def _pass(x: Array, bases: tuple[Basis, ...]) -> tuple[Array, list[np.ndarray], 
     return x, h, float(norm)
 
 
-@jax.jit
+@jax.jit(donate_argnums=1)
 def _swept(block: Array, x: Array) -> tuple[Array, Array, Array]:
-    """(x − BᵀBx, Bx, norm of the first)."""
+    """(x − BᵀBx, Bx, norm of the first), the first in the place of x."""
     h = jnp.matmul(block, x, precision="highest")
     rest = x - jnp.matmul(h, block, precision="highest")
     return rest, h, jnp.sqrt(jnp.vdot(rest, rest, precision="highest"))
@@ -105,7 +100,7 @@ def _placed(block: Array, x: Array, norm: Array, row: Array) -> tuple[Array, Arr
 
 @jax.jit(donate_argnums=0)
 def _added(total: Array, s: Array, block: Array) -> Array:
-    return total + jnp.matmul(s.T, block, precision="highest")
+    return total + jnp.matmul(s, block, precision="highest")
 
 
 @jax.jit(donate_argnums=0)
