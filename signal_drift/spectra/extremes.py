@@ -104,7 +104,7 @@ class _Search:
             lanczos.step()
             spent = self.matvec.count >= max_products and len(self.Y) + lanczos.size >= ends
             stop = spent or lanczos.invariant
-            if not stop and lanczos.size < lanczos.capacity and lanczos.size % 4:
+            if not stop and lanczos.size < lanczos.capacity and lanczos.size % 8:
                 continue
             ritz = lanczos.ritz()
             self.scale = max(self.scale, float(np.max(np.abs(ritz.values))))

@@ -67,7 +67,7 @@ class Carried(lanczos.Lanczos):
     """The next vector is not made orthogonal to the restarted basis."""
 
     def restart(self, ritz, keep):
-        following, norm = self.following, self.norm
+        following, norm = self.following + 0, self.norm
         super().restart(ritz, keep)
         self.following, self.norm = following, norm
 
