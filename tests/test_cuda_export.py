@@ -22,6 +22,7 @@ import signal_drift as sd
 from signal_drift.models import FlowTransformer, TransformerClassifier
 from signal_drift.models.llama import Llama, LlamaConfig, continued
 from signal_drift.operators import operator
+from signal_drift.spectra import basis
 
 SOLVER = {"cusolver_syevd_ffi", "cusolver_geqrf_ffi"}
 """Custom calls of CUDA's own library; nothing else may be called."""
@@ -58,6 +59,15 @@ def share_of_columns(dtype: str) -> Program:
 
 def eigenvalues(dtype: str) -> Program:
     return lambda H: jnp.linalg.eigvalsh(H, symmetrize_input=False), (jnp.eye(6, dtype=dtype),)
+
+
+def orthogonalisation(dtype: str) -> Program:
+    return basis._swept, (jnp.ones((basis.BLOCK, 6), dtype), jnp.ones(6, dtype))
+
+
+def restart(dtype: str) -> Program:
+    blocks = [jnp.ones((basis.BLOCK, 6), dtype)] * 2
+    return basis._recombined, (blocks, jnp.ones((2 * basis.BLOCK, basis.BLOCK), dtype))
 
 
 def training(dtype: str) -> Program:
@@ -108,6 +118,8 @@ KERNELS: dict[str, Callable[[str], Program]] = {
     "dense": columns,
     "share of a dense matrix": share_of_columns,
     "eigenvalues": eigenvalues,
+    "orthogonalisation": orthogonalisation,
+    "restart": restart,
     "training": training,
     "transformer": transformer,
     "flow transformer": flow,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import jax
@@ -55,7 +56,7 @@ class AnyPoint:
         """Return the point itself, of one that is scaled the one below."""
         return self
 
-    @property
+    @cached_property
     def dtype(self) -> jnp.dtype:
         """Return the dtype that holds every weight and all of θ, in which products are computed."""
         return jnp.result_type(*jax.tree.leaves(self.trees))

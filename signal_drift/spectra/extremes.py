@@ -17,11 +17,8 @@ from signal_drift.spectra.matvec import Matvec, generator
 End = Literal["largest", "smallest", "both"]
 SIGNS = {"largest": (1,), "smallest": (-1,), "both": (-1, 1)}
 
-CAPACITY, LEAST, BASIS_BYTES = 128, 16, 2**32
-"""Basis vectors kept beyond four for each eigenvalue asked for: fewer, but 16, where they would take more bytes.
-
-A restart needs half as much again for a moment.
-"""
+CAPACITY, LEAST, BASIS_BYTES = 32, 16, 2**32
+"""Basis vectors kept beyond four for each eigenvalue asked for: fewer, but 16, where they would take more bytes."""
 
 
 class ExtremeEigenvalues(NamedTuple):
@@ -85,7 +82,8 @@ class _Search:
 
     def __init__(self, matvec: Matvec, k: int, signs: tuple[int, ...], tolerance: float) -> None:
         self.matvec, self.k, self.signs, self.tolerance = matvec, k, signs, tolerance
-        self.Y, self.theta, self.missed, self.scale = np.zeros((0, matvec.n)), np.zeros(0), np.inf, 0.0
+        self.Y = np.zeros((0, matvec.n), matvec.op.dtype)
+        self.theta, self.missed, self.scale = np.zeros(0), np.inf, 0.0
 
     def small(self) -> bool:
         """All of the spectrum at once where little less is asked for."""
@@ -101,7 +99,7 @@ class _Search:
         """One run from `start`, whose contribution is locked. True if nothing can be missing any more."""
         ends = self.k * len(self.signs)
         negligible = self.matvec.noise * self.scale
-        lanczos = Lanczos(self.matvec, self.Y, start, capacity(self.matvec.n) + 4 * ends, negligible)
+        lanczos = Lanczos(self.matvec.on_device, self.Y, start, capacity(self.matvec.n) + 4 * ends, negligible)
         while True:
             lanczos.step()
             spent = self.matvec.count >= max_products and len(self.Y) + lanczos.size >= ends
@@ -117,7 +115,7 @@ class _Search:
             found = bool(np.all(ritz.residuals[new] <= slack / 2))
             complete = bool(self.missed <= slack)
             if stop or (found and (complete or not np.isfinite(self.missed))):
-                self.lock(ritz.vectors[:, new].T @ lanczos.basis, ritz.values[new])
+                self.lock(lanczos.basis.combined(ritz.vectors[:, new]), ritz.values[new])
                 return found and complete
             if lanczos.size == lanczos.capacity:
                 lanczos.restart(ritz, outermost(lanczos.size, self.signs, lanczos.capacity // 2 // len(self.signs)))
@@ -160,7 +158,7 @@ class _Search:
 
 
 def capacity(n: int) -> int:
-    """Return how many vectors of length n a basis may hold, in float64 whatever the operator's dtype."""
+    """Return how many vectors of length n a basis may hold, were they in float64."""
     return min(CAPACITY, max(LEAST, BASIS_BYTES // (8 * n)))
 
 

@@ -15,8 +15,11 @@ This holds in exact arithmetic, to which a basis kept orthogonal to rounding com
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
+
+from signal_drift.spectra.basis import Basis, orthogonalised
 
 FAILURE = 1e-6
 """δ, the probability with which the bound of one run may fail."""
@@ -35,47 +38,54 @@ class Lanczos:
 
     def __init__(
         self,
-        matvec: Callable[[np.ndarray], np.ndarray],
+        matvec: Callable[[Array], Array],
         locked: Float[np.ndarray, "l n"],
         start: Float[np.ndarray, "n"],
         capacity: int,
         negligible: float,
     ) -> None:
-        """Begin at `start`; `matvec` is v ↦ Hv and errs by `negligible`; at dimension `capacity` a restart is due."""
-        self.matvec = matvec
-        self.locked, n = locked.shape
-        self.capacity, self.negligible = min(capacity, n - self.locked), negligible
-        self.rows = np.zeros((self.locked + self.capacity + 1, n))
-        self.rows[: self.locked] = locked
+        """Begin at `start`; `matvec` is v ↦ Hv and errs by `negligible`; at dimension `capacity` a restart is due.
+
+        The dtype of `locked` is that of the basis.
+        """
+        self.matvec, self.n = matvec, locked.shape[1]
+        self.capacity, self.negligible = min(capacity, self.n - len(locked)), negligible
+        self.locked, self.basis = Basis(self.n, locked.dtype), Basis(self.n, locked.dtype)
+        for row in locked:
+            self.locked.append(jnp.asarray(row), 1.0)
         self.T = np.zeros((self.capacity, self.capacity))
-        self.size, self.beta, self.scale = 0, np.inf, 0.0
+        self.beta, self.scale = np.inf, 0.0
         self.dropped, self.log_betas = np.zeros(0), 0.0
-        start, _ = orthogonalised(start, locked)
-        self.rows[self.locked] = start / np.linalg.norm(start)
+        self.following, self.norm = jnp.asarray(start / np.linalg.norm(start), locked.dtype), 1.0
+        if len(locked):
+            self.following, _, self.norm = orthogonalised(self.following, self.locked)
 
     @property
-    def basis(self) -> Float[np.ndarray, "m n"]:
-        """Return the orthonormal basis, one vector a row."""
-        return self.rows[self.locked : self.locked + self.size]
+    def size(self) -> int:
+        """Return the dimension of the basis."""
+        return self.basis.size
+
+    @property
+    def rows(self) -> Float[np.ndarray, "m n"]:
+        """Return the orthonormal rows on the host: the locked ones, the basis and the vector that is next, if any."""
+        following = np.asarray(self.following)[None] / self.norm
+        known = np.concatenate([self.locked.rows(), self.basis.rows()])
+        return known if self.invariant else np.concatenate([known, following])
 
     @property
     def invariant(self) -> bool:
         """Tell whether the basis spans an invariant subspace to rounding: in exact arithmetic all that v can see."""
-        return self.beta <= self.negligible or self.locked + self.size == self.rows.shape[1]
+        return self.beta <= self.negligible or self.locked.size + self.size == self.n
 
     def step(self) -> None:
         """Take one step C q = Q h + β q⁺, at the cost of one product."""
-        here = self.locked + self.size
-        image = self.matvec(self.rows[here])
-        self.scale = max(self.scale, float(np.linalg.norm(image)))
-        rest, h = orthogonalised(image, self.rows[: here + 1])
-        self.T[: self.size + 1, self.size] = self.T[self.size, : self.size + 1] = h[self.locked :]
-        self.size += 1
-        self.beta = float(np.linalg.norm(rest))
+        image = self.matvec(self.basis.append(self.following, self.norm))
+        self.following, (outside, h), self.norm = orthogonalised(image, self.locked, self.basis)
+        here, self.beta = self.size - 1, self.norm
+        self.scale = max(self.scale, float(np.linalg.norm([*outside, *h, self.beta])))
+        self.T[: self.size, here] = self.T[here, : self.size] = h
         with np.errstate(divide="ignore"):
             self.log_betas += np.log(self.beta)
-        if not self.invariant:
-            self.rows[here + 1] = rest / self.beta
 
     def ritz(self) -> Ritz:
         """Return the eigenpairs of C projected on the basis, their residuals β|s_last|."""
@@ -83,12 +93,13 @@ class Lanczos:
         return Ritz(theta, S, self.beta * np.abs(S[-1]))
 
     def restart(self, ritz: Ritz, keep: Int[np.ndarray, "k"]) -> None:
-        """Restart from the Ritz vectors at the positions `keep`, which the next vector follows."""
+        """Restart from the Ritz vectors at the positions `keep`, which the next vector follows, orthogonal once more.
+
+        Its rounding would otherwise be carried from restart to restart, and grow.
+        """
         self.dropped = np.append(self.dropped, np.delete(ritz.values, keep))
-        following = self.rows[self.locked + self.size].copy()
-        self.rows[self.locked : self.locked + len(keep)] = ritz.vectors[:, keep].T @ self.basis
-        self.rows[self.locked + len(keep)] = following
-        self.size = len(keep)
+        self.basis.recombine(ritz.vectors[:, keep])
+        self.following, _, self.norm = orthogonalised(self.following, self.locked, self.basis)
         self.T[:] = 0
         self.T[range(self.size), range(self.size)] = ritz.values[keep]
 
@@ -98,7 +109,7 @@ class Lanczos:
         top = float(np.max(sign * ritz.values))
         if self.invariant:
             return 0.0
-        limit = np.log(np.sqrt(2 * self.rows.shape[1] / np.pi) / FAILURE) + self.log_betas
+        limit = np.log(np.sqrt(2 * self.n / np.pi) / FAILURE) + self.log_betas
         low, high = np.log(self.scale) - 50, np.log(self.scale) + 2
         while high - low > 0.01:  # the logarithm of the distance, by bisection; |p| increases with it
             middle = (low + high) / 2
@@ -109,13 +120,3 @@ class Lanczos:
 def _log_product(x: float, roots: np.ndarray) -> float:
     with np.errstate(divide="ignore"):
         return float(np.sum(np.log(np.abs(x - roots))))
-
-
-def orthogonalised(x: np.ndarray, rows: Float[np.ndarray, "m n"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return (x − QᵀQx, Qx), Q the orthonormal rows, twice where the first pass leaves less than half (is enough)."""
-    h = rows @ x
-    rest = x - h @ rows
-    if np.linalg.norm(rest) < np.linalg.norm(x) / 2:
-        again = rows @ rest
-        rest, h = rest - again @ rows, h + again
-    return rest, h

@@ -1,4 +1,6 @@
-"""Multiplies a symmetric operator, scaled to about 1, by host vectors; products are checked and counted."""
+"""Multiplies a symmetric operator, scaled to about 1, by vectors; products are checked and counted."""
+
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -63,15 +65,29 @@ class Matvec:
 
     def __call__(self, v: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         image = self._product(self.op, v) if self.known else self._first(v)
-        odd = np.flatnonzero(~np.isfinite(image))
-        if len(odd):
-            where = layer_of(self.op, int(odd[0]))
-            raise InputError(f"op: must be finite, but a product with it has the entry {image[odd[0]]} at {where}")
+        if not np.all(np.isfinite(image)):
+            self._refuse(image)
         return np.ldexp(image, self.after)
+
+    def on_device(self, v: Float[Array, "n"]) -> Float[Array, "n"]:
+        """Return the same for a vector of the operator's dtype where it is, in that dtype."""
+        if not self.known:
+            return jnp.asarray(self(np.asarray(v, float)), v.dtype)
+        self.count += 1
+        image, finite = _scaled(self.op @ v, np.ldexp(1.0, self.after))
+        if not finite:
+            self._refuse(np.asarray(image))
+        return image
 
     def _product(self, op: SymmetricOperator, v: np.ndarray) -> np.ndarray:
         self.count += 1
         return np.asarray(op @ jnp.asarray(v, op.dtype), float)
+
+    def _refuse(self, image: np.ndarray) -> NoReturn:
+        """Name the first entry that is not finite, and its layer."""
+        odd = int(np.flatnonzero(~np.isfinite(image))[0])
+        where = layer_of(self.op, odd)
+        raise InputError(f"op: must be finite, but a product with it has the entry {image[odd]} at {where}")
 
     def _first(self, v: np.ndarray) -> np.ndarray:
         """The product that sets the scale, unless it is 0."""
@@ -94,6 +110,12 @@ class Matvec:
             apart, there = (float(np.ldexp(x, -self.exponent)) for x in (apart, size))
             raise InputError(f"op: must be symmetric, got |⟨u, Hv⟩ − ⟨v, Hu⟩| = {apart:.3g} where ‖Hu‖ is {there:.3g}")
         return size
+
+
+@jax.jit
+def _scaled(image: Array, factor: Array) -> tuple[Array, Array]:
+    """(factor·image, whether all of it is finite)."""
+    return image * factor.astype(image.dtype), jnp.all(jnp.isfinite(image))
 
 
 def layer_of(op: LinearOperator, row: int) -> str:

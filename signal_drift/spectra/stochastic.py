@@ -61,7 +61,7 @@ def spectral_density(
     nodes, weights = np.zeros((2, probes, min(steps, n)))
     scale = 0.0
     for i in range(probes):
-        run = Lanczos(matvec, np.zeros((0, n)), draws.standard_normal(n), min(steps, n), 0.0)
+        run = Lanczos(matvec.on_device, np.zeros((0, n), op.dtype), draws.standard_normal(n), min(steps, n), 0.0)
         while run.size < run.capacity and run.beta > matvec.noise * run.scale:
             run.step()
         theta, S, _ = run.ritz()

@@ -103,8 +103,8 @@ def test_converged_is_never_wrong(kind, dtype):
 
 
 def test_long_vectors_are_fewer_and_as_right(monkeypatch):
-    """128 of a thousand rows, 50 of ten million (4 GiB); 16 at least, which find the ends as well."""
-    assert [extremes.capacity(n) for n in (1_000, 10_616_832, 10**9)] == [128, 50, 16]
+    """32 of a thousand rows, 26 of twenty million (4 GiB); 16 at least, which find the ends as well."""
+    assert [extremes.capacity(n) for n in (1_000, 20_000_000, 10**9)] == [32, 26, 16]
     monkeypatch.setattr(extremes, "BASIS_BYTES", 0)
     seen = set()
     restart = lanczos.Lanczos.restart
