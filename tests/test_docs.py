@@ -216,3 +216,14 @@ def test_what_goes_wrong_is_said_in_the_words_that_are_tested() -> None:
     for says, _ in rows(DOCS / "your-own-model.md", "it says"):
         assert says.strip("`").partition("…")[0] in tested
     assert f"{verify.Options.budget:g} by default" in read(DOCS / "your-own-model.md")
+
+
+def test_table_of_where_alpha_pays_is_that_of_the_reference_run() -> None:
+    report, page = read(DOCS / "report.md"), read(DOCS / "where-alpha-pays.md")
+    found = report.partition("<summary>Where V2 pays</summary>")[2].partition("</details>")[0].splitlines()
+    told = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(told) > 10
+    assert told == [line for line in found if line.startswith("|")]
+    for line in page.splitlines():
+        if line.startswith("> "):
+            assert f"- {line[2:]}" in found

@@ -110,7 +110,7 @@ def _line(config: Config, here: xr.Dataset) -> list[Cell]:
         f"{found['V2/r']:.3g}",
         _written(difference_of(reductions(here).sel({"method": V2}).values)),
         _written(fraction(here, V2)) if open_gap else "no gap",
-        f"{closed} at {_best_over_v2(here):g} V2" if closed else "no gap",
+        f"{closed} at {_best_over_v2(here)}" if closed else "no gap",
         f"{found['α_c/V2']:.3g}",
         f"{found['η_FFT']:.3g}",
     )
@@ -127,8 +127,11 @@ def _below(here: xr.Dataset) -> np.ndarray:
     return here.log_loss.sel({"method": COMMON}).values - best_of_others(losses)
 
 
-def _best_over_v2(here: xr.Dataset) -> float:
-    return float(here.over_v2[int(here.by_alpha.mean("seed").argmin("over_v2"))])
+def _best_over_v2(here: xr.Dataset) -> str:
+    """Say where in the sweep the mean over seeds is lowest; at an end of it the best lies there or beyond."""
+    i, x = int(here.by_alpha.mean("seed").argmin("over_v2")), here.over_v2.values
+    beyond = {0: "≤ ", len(x) - 1: "≥ "}.get(i, "")
+    return f"{beyond}{x[i]:g} V2"
 
 
 def side_by_side(asked: Sequence[tuple[Config, xr.Dataset]]) -> SideBySide:

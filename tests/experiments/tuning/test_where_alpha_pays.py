@@ -68,6 +68,12 @@ def test_verdict_needs_an_alpha_that_could_pay(v2: float, best: float, said: str
     assert pays.verdict(CONFIG, place(v2, best)).startswith(said)
 
 
+def test_an_alpha_at_an_end_of_the_sweep_is_the_best_there_or_beyond() -> None:
+    data = runs(v2=-0.8, best=-0.9)
+    data.by_alpha[{"over_v2": -1}] = -2.0
+    assert cells(data)["of the gap the best α closes"].endswith(f"at ≥ {OVER_V2[-1]:g} V2")
+
+
 def test_without_a_gap_nothing_is_said_of_its_share() -> None:
     told = cells(runs(v2=-0.8, best=-0.9, gap=-0.5))
     assert told["of the gap V2 closes"] == told["of the gap the best α closes"] == "no gap"
