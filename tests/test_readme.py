@@ -9,7 +9,7 @@ import pytest
 from pages_of_docs import GUIDES, PAGES, README, ROOT, blocks, links, prose, read
 from PIL import Image
 
-from experiments.catalogue import BENCHMARK, EXPERIMENTS
+from experiments.catalogue import ALONE, EXPERIMENTS
 from experiments.claims import ORDER
 from experiments.lab import store
 from experiments.ledger import ledger
@@ -61,7 +61,7 @@ def test_no_other_measured_number_is_typed_into_the_readme() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pictures_show_the_paper_configuration(page) -> None:
     """Each carries the digest of the configuration it was drawn from; `make reference` renews them."""
-    asked = [(e, p) for e in (*EXPERIMENTS, BENCHMARK) for p in PROBLEMS.values() if not e.refuses(p)]
+    asked = [(e, p) for e in (*EXPERIMENTS, *ALONE) for p in PROBLEMS.values() if not e.refuses(p)]
     current = {store.digest(e.name, e.at(p), {}) for e, p in asked}
     for path in links(page):
         if path.suffix == ".png":

@@ -23,6 +23,7 @@ from experiments.curvature import asymmetric_scaling, purification, suppression
 from experiments.dynamics import trajectories
 from experiments.gpu_check import record
 from experiments.gpu_check.figure import draw
+from experiments.lab import store
 from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.errors import OptionError, RecordError
 from experiments.lab.experiment import Experiment, table
@@ -72,7 +73,9 @@ def gpu_check(options: Options) -> None:
     found = collected(options.quick, out, left)
     with replacing(out / "gpu_check.json") as temporary:
         temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    save_figure(draw(found), out / "gpu_check", {})
+    config = on_device.EXPERIMENT.at(PROBLEMS["mlp"], options.quick)
+    mark = {"Config": store.digest(on_device.EXPERIMENT.name, config, {})}
+    save_figure(draw(found), out / "gpu_check", mark)
     print(table(record.rows(found)))
 
 
