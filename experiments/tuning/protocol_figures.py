@@ -56,13 +56,15 @@ def _losses(config: Comparison, data: xr.Dataset, rate: str) -> plotting.Figure:
 
 
 def _scores(config: Comparison, data: xr.Dataset, rate: str) -> plotting.Figure:
-    """One panel for each rank and judge."""
-    panels = [(rank, name) for rank in config.ranks for name in score_names(data)]
-    figure, axes = plotting.panels(len(panels), _title(config, rate), height=4.8)
-    for panel, (rank, name) in zip(axes, panels, strict=True):
+    """A row of panels for each judge, one for each rank."""
+    panels = [(name, rank) for name in score_names(data) for rank in config.ranks]
+    columns, rows = len(config.ranks), len(score_names(data))
+    figure, axes = plotting.panels(columns, _title(config, rate), height=4.8 if rows == 1 else 3.4, rows=rows)
+    for panel, (name, rank) in zip(axes, panels, strict=True):
         draw_methods(panel, data.score.sel(rank=rank, judge=name))
         panel.set(xlabel=f"{name}, higher is better", title=f"r = {rank}")
-    _labelled(axes)
+    for first in range(0, len(panels), columns):
+        _labelled(axes[first : first + columns], legend=first == 0)
     return figure
 
 
@@ -71,10 +73,12 @@ def _title(config: Comparison, rate: str) -> str:
     return f"V  {config.problem.label} at {rate}: {runs}"
 
 
-def _labelled(axes: Sequence[plotting.Axes]) -> None:
+def _labelled(axes: Sequence[plotting.Axes], *, legend: bool = True) -> None:
+    """Name the methods beside the first panel of a row, and what is drawn beside the last."""
     for panel in axes[1:]:
         panel.set_yticklabels([])
-    axes[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    if legend:
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def draw_methods(panel: plotting.Axes, values: xr.DataArray) -> None:

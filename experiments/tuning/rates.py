@@ -94,7 +94,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     for panel in axes:
         panel.axvline(fft_rate(data.log_loss), color=plotting.COLOR["prediction"], ls="--", label=r"$\eta_{FFT}$")
         panel.set(xscale="log", xlabel=r"learning rate $\eta$")
-        panel.legend()
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     return figure
 
 
