@@ -36,11 +36,6 @@ def runs(v2: float, best: float, gap: float = 1.0, seeds: int = 5) -> xr.Dataset
     return wide.assign({name: wide[name].isel(share=0, drop=True) for name in ("fft", "drift", "signal")})
 
 
-def place(v2: float, best: float, gap: float = 1.0) -> xr.Dataset:
-    (here,) = pays.places(runs(v2, best, gap))
-    return here
-
-
 def cells(data: xr.Dataset) -> dict[str, str]:
     (row,) = pays.lines(CONFIG, data, 1.0).values()
     return dict(zip(pays.COLUMNS, (cell.text for cell in row), strict=True))
@@ -56,18 +51,6 @@ def test_a_row_says_what_the_runs_say() -> None:
     assert float(told["of the gap the best α closes"].split()[0]) == pytest.approx(0.88, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    ("v2", "best", "said"),
-    [
-        (-0.8, -0.9, "closes most of the gap"),
-        (-0.2, -0.9, "closes less than half of the gap"),
-        (-0.2, -0.3, "cannot be judged: no α closes half of the gap"),
-    ],
-)
-def test_verdict_needs_an_alpha_that_could_pay(v2: float, best: float, said: str) -> None:
-    assert pays.verdict(CONFIG, place(v2, best)).startswith(said)
-
-
 def test_an_alpha_at_an_end_of_the_sweep_is_the_best_there_or_beyond() -> None:
     data = runs(v2=-0.8, best=-0.9)
     data.by_alpha[{"over_v2": -1}] = -2.0
@@ -81,13 +64,25 @@ def test_without_a_gap_nothing_is_said_of_its_share() -> None:
 
 def test_gain_of_v2_goes_with_what_it_is_made_to_go_with() -> None:
     rows = [
-        {"gain": x, "V2/r": x**3, "α_c/V2": -x, "rank": r, "η_FFT": 1.0 + (x == 2), "η/η_FFT": 1.0 + (x > 3)}
+        {"gain": x, "V2/r": x**3, "α_c/V2": -x, "rank": r, "η_FFT": 1.0 + (x == 2)}
         for x, r in zip(range(5), (4, 1, 5, 2, 3), strict=True)
     ]
-    (told,) = pays.association(rows)
+    (told,) = pays.association("η_FFT", rows)
     assert "V2/r +1.00, α_c/V2 -1.00" in told
-    assert "over 5 rows" in told
-    assert pays.association(rows[: pays.FEWEST - 1]) == []
+    assert "at η_FFT over 5 rows" in told
+    assert pays.association("η_FFT", rows[: pays.FEWEST - 1]) == []
+
+
+def test_rows_run_at_two_rates_are_counted_by_where_v2_gains_more() -> None:
+    high, more, less = runs(-0.5, -0.9), runs(-0.8, -0.9), runs(-0.2, -0.9)
+
+    def both(low: xr.Dataset) -> xr.Dataset:
+        wide = ("log_loss", "by_alpha", "learning_rate")
+        joined = xr.concat([low[list(wide)].assign_coords(share=[0.1]), high[list(wide)]], "share")
+        return joined.assign({name: high[name] for name in ("fft", "drift", "signal")})
+
+    notes = pays.side_by_side([(CONFIG, both(more)), (CONFIG, both(less)), (CONFIG, high)]).notes
+    assert "Of 2 rows run at more than one rate V2 gains more at the lowest in 1." in notes
 
 
 def test_problems_are_laid_out_in_one_table() -> None:
