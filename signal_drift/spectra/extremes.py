@@ -24,9 +24,10 @@ CAPACITY, LEAST, BASIS_BYTES = 32, 16, 2**32
 class ExtremeEigenvalues(NamedTuple):
     """Hold ascending eigenvalues at the end(s) asked for; one of H lies within `residuals[i]` of `values[i]`.
 
-    `missed` says how far beyond the last value at an end a further eigenvalue may lie that is not listed. `converged`
-    says that the i-th value is the i-th eigenvalue of H, multiplicity counted, to within its residual and `missed`.
-    Both but for a probability of 1e-6 for each run of `extreme_eigenvalues`' search.
+    `missed` says how far beyond the last value at an end a further eigenvalue may lie that is not listed, without the
+    rounding of the products. `converged` says that the i-th value is the i-th eigenvalue of H, multiplicity counted,
+    to within `missed` and the norm of what all vectors of the search leave, each at most tolerance·‖H‖. Both but for a
+    probability of 1e-6 for each run of `extreme_eigenvalues`' search and each end.
     """
 
     values: Float[np.ndarray, "m"]

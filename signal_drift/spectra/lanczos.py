@@ -9,7 +9,7 @@ dropped at a restart was and stays one, and each step divides the leading coeffi
 A unit eigenvector y with Cy = λy has p(λ)⟨y, v⟩ = ⟨y, q⟩, at most 1. But for a probability of δ, |⟨y, v⟩| ≥ δ√(π/2n);
 then no eigenvalue lies beyond the point outside the Ritz values at which |p| reaches √(2n/π)/δ (van Dorsselaer,
 Hochstenbach and van der Vorst, SIAM J. Matrix Anal. Appl. 22, 2000; here with restarts, at which roots are kept).
-This holds in exact arithmetic, to which a basis kept orthogonal to rounding comes as close as floating point can.
+This holds in exact arithmetic; what is assumed of rounding in the dtype of the basis is in README.md.
 """
 
 from collections.abc import Callable

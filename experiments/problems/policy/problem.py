@@ -63,7 +63,7 @@ class Policy(Problem):
     group: int = 8
     """G, completions of every question."""
     beta: float = 0.0
-    """β, the weight of the KL to the start."""
+    """β, the weight of k₃, the estimate of the KL to the start."""
 
     reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison", "where_alpha_pays")
     tuning: ClassVar[Tuning | None] = Tuning(

@@ -114,7 +114,8 @@ def surrogate(log_ratio: Float[Array, "*n"], advantage: Float[Array, "*#n"], cli
 def kl_estimate(now: Float[Array, "*n"], start: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Estimate KL(π_w ‖ π_start) at tokens drawn from π_w, log π of both given: k₃ = q/p − 1 − log(q/p) ≥ 0.
 
-    p = π_w and q = π_start of the token. The mean over tokens of π_w is the KL, since that of q/p is 1.
+    p = π_w and q = π_start of the token. The mean over tokens of π_w is the KL, since that of q/p is 1. With the tokens
+    held fixed, as in training, its gradient has the mean −Σ q ∇log p, that of the other one, KL(π_start ‖ π_w).
     """
     off = start - now
     return jnp.expm1(off) - off
