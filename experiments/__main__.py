@@ -6,23 +6,23 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from experiments.catalogue import ALONE, EXPERIMENTS, find
-from experiments.costs import spent
-from experiments.error_rates import Options as ErrorRates
-from experiments.error_rates import write_rates
-from experiments.gpu_check.check import Options as GpuCheck
-from experiments.gpu_check.check import gpu_check
-from experiments.keep import keep_long
+from experiments.doors.costs import spent
+from experiments.doors.error_rates import Options as ErrorRates
+from experiments.doors.error_rates import write_rates
+from experiments.doors.gpu_check.check import Options as GpuCheck
+from experiments.doors.gpu_check.check import gpu_check
+from experiments.doors.keep import keep_long
+from experiments.doors.reproduce import Options as Reproduction
+from experiments.doors.reproduce import reproduce
+from experiments.doors.rerun import Options as Rerun
+from experiments.doors.rerun import show
+from experiments.doors.verify import Options as Verification
+from experiments.doors.verify import verify
 from experiments.lab.command_line import default_out, exit_on_bad_input, main
 from experiments.lab.experiment import Experiment
 from experiments.problems import PROBLEMS
 from experiments.problems.fetch import Options as Fetching
 from experiments.problems.fetch import cache, fetch, needed
-from experiments.reproduce import Options as Reproduction
-from experiments.reproduce import reproduce
-from experiments.rerun import Options as Rerun
-from experiments.rerun import show
-from experiments.verify import Options as Verification
-from experiments.verify import verify
 
 
 def door(arguments: Sequence[str]) -> None:

@@ -15,10 +15,10 @@ import pytest
 from pages_of_docs import GUIDES, PAGES, ROOT, blocks, commands, links, read, rows, spoken
 
 from experiments import __main__ as door
-from experiments import reproduce, rerun, verify
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS
-from experiments.gpu_check import check as gpu_check
+from experiments.doors import reproduce, rerun, verify
+from experiments.doors.gpu_check import check as gpu_check
 from experiments.lab import command_line
 from experiments.ledger.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
 from experiments.problems import PROBLEMS

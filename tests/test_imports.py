@@ -42,23 +42,17 @@ LIBRARY: dict[str, set[str]] = {
 }
 BOTTOM = {"lab", "analysis", "problems"}
 SUBJECTS = {"curvature", "dynamics", "gauge", "tuning", "benchmark"}
-DOORS = {"reproduce", "rerun", "verify", "keep", "error_rates", "gpu_check"}
 EXPERIMENTS: dict[str, set[str]] = {
     "__init__": set(),
     "lab": set(),
-    "costs": {"lab"},
     "analysis": {"lab"},
     "problems": {"lab", "analysis"},
     **dict.fromkeys(SUBJECTS, BOTTOM),
     "ledger": {"lab", "analysis"},
     "claims": BOTTOM | SUBJECTS | {"ledger"},
     "catalogue": BOTTOM | SUBJECTS,
-    "hero": {"lab", "curvature", "dynamics", "ledger"},
-    **dict.fromkeys(DOORS, BOTTOM | {"catalogue", "claims", "costs", "hero", "ledger"}),
-    "reproduce": BOTTOM | {"tuning", "catalogue", "claims", "hero", "ledger"},
-    "keep": {"lab", "problems", "catalogue"},
-    "gpu_check": BOTTOM | SUBJECTS,
-    "__main__": BOTTOM | DOORS | {"catalogue", "costs"},
+    "doors": BOTTOM | SUBJECTS | {"catalogue", "claims", "ledger"},
+    "__main__": BOTTOM | {"catalogue", "doors"},
 }
 MAY_IMPORT = {f"signal_drift.{room}": {f"signal_drift.{other}" for other in below} for room, below in LIBRARY.items()}
 OPEN = MAY_IMPORT.keys() - {"signal_drift.__main__"}

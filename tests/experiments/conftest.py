@@ -9,7 +9,7 @@ import pytest
 @pytest.fixture(scope="session")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reproduce everything at the tiny size. Nothing is added to the folder: its ledger tells what is there."""
-    from experiments import reproduce  # not before pytest has set up its filters and type checks
+    from experiments.doors import reproduce  # not before pytest has set up its filters and type checks
 
     folder = tmp_path_factory.mktemp("results")
     reproduce.reproduce(reproduce.Options(quick=True, out=folder))

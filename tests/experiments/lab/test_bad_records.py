@@ -14,6 +14,7 @@ import xarray as xr
 from bad_files import ESCAPE, damaged, unprintable, within
 from test_reference import TRIAL, Config
 
+from experiments.doors.rerun import as_text, find
 from experiments.lab import reference, store
 from experiments.lab.errors import RecordError
 from experiments.lab.experiment import Row, table
@@ -21,7 +22,6 @@ from experiments.lab.runner import from_store, results, seconds_spent
 from experiments.ledger.ledger import entry
 from experiments.ledger.ledger import store as judged_from
 from experiments.problems import PROBLEMS
-from experiments.rerun import as_text, find
 from experiments.tuning import magnitudes
 
 EXPERIMENT = magnitudes.EXPERIMENT

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from bad_files import ESCAPE, damaged, unprintable, within
 
-from experiments import costs
+from experiments.doors import costs
 from experiments.lab.errors import RecordError
 from experiments.lab.experiment import Report, Row
 from experiments.ledger import table

@@ -11,7 +11,7 @@ import scipy.special
 import scipy.stats
 
 from experiments.analysis.intervals import Estimate
-from experiments.error_rates import (
+from experiments.doors.error_rates import (
     KINDS,
     NOISES,
     NORMAL,

@@ -14,6 +14,7 @@ import xarray as xr
 from experiments.analysis.intervals import exactly_known, mean_of
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS, ORDER
+from experiments.doors.rerun import Options, find, show
 from experiments.lab.command_line import exit_on_bad_input
 from experiments.lab.errors import ControlError
 from experiments.lab.experiment import Experiment, Report
@@ -24,7 +25,6 @@ from experiments.ledger.claim import GROUPS, Claim, Evidence, Reading
 from experiments.ledger.ledger import check_controls, entry, store
 from experiments.ledger.verdict import VERDICTS, Finding, above, at_least
 from experiments.problems import PROBLEMS
-from experiments.rerun import Options, find, show
 
 FIELDS = {
     *("id", "group", "ours", "statement", "formula", "assumptions", "source", "setting", "measurement", "command"),

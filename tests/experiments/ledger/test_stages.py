@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import mean_of
+from experiments.doors.rerun import rerun
 from experiments.lab.experiment import Experiment, Report
 from experiments.lab.problem import Problem
 from experiments.lab.runner import last_stage, results
@@ -17,7 +18,6 @@ from experiments.ledger.stages import Question, add_seeds, added_seconds
 from experiments.ledger.table import Entries
 from experiments.ledger.verdict import Finding, above
 from experiments.problems import PROBLEMS
-from experiments.rerun import rerun
 
 MLP = {"mlp": PROBLEMS["mlp"]}
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from experiments.catalogue import BENCHMARK, EXPERIMENTS, is_reproduced, reproduced
 from experiments.claims import CLAIMS
-from experiments.hero import draw_hero
+from experiments.doors.hero import draw_hero
 from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Report, table

@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments.lab import json_files
 from experiments.lab.json_files import by_name, is_number
 
-FILE = Path(__file__).parents[1] / "docs" / "costs.json"
+FILE = Path(__file__).parents[2] / "docs" / "costs.json"
 
 
 def spent(experiment: str) -> Mapping[str, float]:

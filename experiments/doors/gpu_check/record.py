@@ -16,7 +16,7 @@ from experiments.benchmark.on_device import LOWERED, OnDevice, over_floor, point
 from experiments.lab import store
 from experiments.lab.experiment import Row
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def place() -> dict[str, Any]:

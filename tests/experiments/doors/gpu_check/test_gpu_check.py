@@ -12,8 +12,8 @@ import xarray as xr
 from pages_of_docs import ROOT
 
 from experiments.benchmark import on_device
-from experiments.gpu_check import check, record
-from experiments.gpu_check.figure import draw
+from experiments.doors.gpu_check import check, record
+from experiments.doors.gpu_check.figure import draw
 from experiments.lab.errors import OptionError
 from experiments.lab.runner import results
 from experiments.problems import PROBLEMS

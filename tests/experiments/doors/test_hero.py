@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from experiments.claims import CLAIMS
-from experiments.hero import draw_hero
+from experiments.doors.hero import draw_hero
 from experiments.ledger import table
 from experiments.problems import PROBLEMS
 

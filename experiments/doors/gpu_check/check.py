@@ -20,9 +20,9 @@ import xarray as xr
 
 from experiments.benchmark import every_matrix, on_device
 from experiments.curvature import asymmetric_scaling, purification, suppression
+from experiments.doors.gpu_check import record
+from experiments.doors.gpu_check.figure import draw
 from experiments.dynamics import trajectories
-from experiments.gpu_check import record
-from experiments.gpu_check.figure import draw
 from experiments.lab import store
 from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.errors import OptionError, RecordError

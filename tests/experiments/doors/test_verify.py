@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.__main__ import door
+from experiments.doors.verify import load
 from experiments.lab.command_line import exit_on_bad_input
-from experiments.verify import load
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = "docs/examples/my_problem.py:problem"
