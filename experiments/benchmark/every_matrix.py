@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 import signal_drift as sd
-from experiments.analysis.ends import certified, share
+from experiments.analysis.ends import certified, share, spectral_norms
 from experiments.analysis.layer_names import by_depth, kind_of
 from experiments.lab.errors import check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row
@@ -64,7 +64,7 @@ def measure(config: EveryMatrix, layer: int) -> xr.Dataset:
 
     with ThreadPoolExecutor(1 if jax.default_backend() == "cpu" else WORKERS) as pool:
         found = np.array(list(pool.map(one, names)))
-    drift = [at.s * float(np.linalg.norm(np.asarray(at.gradient[name], float), 2)) for name in names]
+    drift = [at.s * at.norms[name] for name in names]
     return xr.Dataset(
         {
             "top": (("kind", "operator"), found[:, :2]),
@@ -77,19 +77,18 @@ def measure(config: EveryMatrix, layer: int) -> xr.Dataset:
 
 @dataclass(frozen=True)
 class _Start:
-    """Holds the model at LoRA's start."""
+    """Holds the model at LoRA's start, and σ₁(G) of every matrix."""
 
     drawn: Drawn
     theta: dict[str, sd.Adapter]
     s: float
-    gradient: Mapping[str, jax.Array]
+    norms: Mapping[str, float]
 
 
 @lru_cache(maxsize=1)
 def _point(config: EveryMatrix) -> _Start:
     drawn, theta = config.problem.draw(0, "float32"), config.problem.adapters(0, dtype="float32")
-    gradient = jax.jit(lambda loss, weights: jax.grad(loss)(weights))(drawn.loss, drawn.base)
-    return _Start(drawn, theta, config.problem.scaling(config.alpha), gradient)
+    return _Start(drawn, theta, config.problem.scaling(config.alpha), spectral_norms(drawn.loss, drawn.base))
 
 
 def curvature_share(data: xr.Dataset) -> xr.DataArray:

@@ -143,7 +143,7 @@ def _matrices(config: OnDevice, dtype: Dtype, precision: str | None) -> Call:
 
 
 def _of_torch(case: Case, config: Config) -> Call:
-    """The same by PyTorch, on a GPU where JAX has one too, timed until that is done."""
+    """Compute it by PyTorch, on a GPU where JAX has one too, and wait until that is done."""
     import torch  # pyright: ignore[reportMissingImports]
 
     place = "cpu" if jax.default_backend() == "cpu" else "cuda"
@@ -161,7 +161,7 @@ def _of_torch(case: Case, config: Config) -> Call:
 
 
 def _entries(answer: Any) -> np.ndarray:
-    """So many of the numbers, evenly over all of them; all, and zeros, where there are fewer."""
+    """Take so many of the numbers, evenly over all of them; all, and zeros, where there are fewer."""
     x = answer.detach().flatten() if hasattr(answer, "detach") else answer.ravel()
     chosen = np.unique(np.linspace(0, len(x) - 1, ENTRIES).astype(int))
     picked = x[chosen]

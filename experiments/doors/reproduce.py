@@ -87,12 +87,17 @@ def reproduce(options: Options) -> None:
 
 
 def _answer(question: Question, options: Options, out: Path) -> Report:
-    """Run one experiment at the last stage of seeds that there is, taking from the reference what it has."""
+    """Run one experiment at the last stage of seeds that there is."""
+    return run(question.experiment, _taken(question, options, out), out)
+
+
+def _taken(question: Question, options: Options, out: Path) -> Any:
+    """Take from the reference what it has, and return the configuration at the last stage of seeds that there is."""
     experiment, config = question.experiment, question.experiment.at(question.problem, options.quick)
     if not (options.fresh or options.quick):
         for stage in experiment.staged(config):
             take(experiment, stage, out)
-    return run(experiment, last_stage(experiment, config, out), out)
+    return last_stage(experiment, config, out)
 
 
 def _overview(asked: list[Question], options: Options, out: Path) -> list[SideBySide]:
@@ -105,17 +110,17 @@ def _overview(asked: list[Question], options: Options, out: Path) -> list[SideBy
 
 
 def questions(options: Options, out: Path) -> list[Question]:
-    """List what is to be run: what is not costly, or named, or there already."""
+    """List what is to be run: what is not costly, or named, or there already, if only in the reference."""
     chosen = PROBLEMS if options.problem is None else {options.problem: find(options.problem)}
     every = [Question(*pair) for pair in reproduced(chosen.values())]
     if options.problem:
         return every
-    return [q for q in every if not q.problem.costly or _is_stored(q, options.quick, out)]
+    return [q for q in every if not q.problem.costly or _is_known(q, options, out)]
 
 
-def _is_stored(question: Question, quick: bool, out: Path) -> bool:
-    experiment, problem = question
-    return from_store(experiment, experiment.at(problem, quick), out).data is not None
+def _is_known(question: Question, options: Options, out: Path) -> bool:
+    """Tell whether all of it is stored, or in the reference."""
+    return from_store(question.experiment, _taken(question, options, out), out).data is not None
 
 
 def costs(out: Path, quick: bool) -> dict[str, dict[str, float]]:

@@ -98,17 +98,20 @@ def host_config(quick: bool) -> on_device.OnDevice:
 @contextmanager
 def _on_the_host(quick: bool, out: Path) -> Iterator[None]:
     """Compute the numbers on the CPU beside, in a process of its own, and wait for it at the end."""
-    options = ["--quick"] if quick else ["--widths", "1024", "--moved", str(2**28)]
+    fewer = [f"--{name} {' '.join(map(str, x)) if isinstance(x, tuple) else x}".split() for name, x in HOST.items()]
+    options = ["--quick"] if quick else [word for words in fewer for word in words]
     command = [sys.executable, "-m", "experiments", "on_device", "--device", "cpu", "--out", str(out), *options]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        yield
-        _, errors = process.communicate()
-    finally:
-        process.kill()
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "log.txt").open("w", encoding="utf-8") as log:  # a pipe that nobody reads would fill, and stop it
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            yield
+            process.wait()
+        finally:
+            process.kill()
     if process.returncode:
-        raise RecordError(f"host: {' '.join(command)} ended with {process.returncode}: {errors.splitlines()[-1]}")
+        raise RecordError(f"host: {' '.join(command)} ended with {process.returncode}: see {log.name}")
 
 
 def collected(quick: bool, out: Path, left: list[str]) -> dict[str, Any]:
@@ -122,7 +125,8 @@ def collected(quick: bool, out: Path, left: list[str]) -> dict[str, Any]:
         asked = experiment.at(mlp, quick)
         data = from_store(experiment, asked, out / "device").data
         if data is not None:
-            apart = record.figures_apart(data, _reference(experiment, asked, out / "reference"))
+            labels = set(experiment.points(asked)[0])
+            apart = record.figures_apart(data, _reference(experiment, asked, out / "reference"), labels)
             figures[experiment.name] = {
                 "seconds": seconds_spent(experiment, asked, out / "device"),
                 "apart": apart,
@@ -146,6 +150,6 @@ def collected(quick: bool, out: Path, left: list[str]) -> dict[str, Any]:
 
 
 def _reference(experiment: Experiment[Any], config: Any, out: Path) -> xr.Dataset | None:
-    """What the CPU of the reference run found, where docs/records has it."""
+    """Return what the CPU of the reference run found, where docs/records has it."""
     take(experiment, config, out)
     return from_store(experiment, config, out).data

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def source(root: Path = ROOT) -> str:
 
 
 def _driver() -> str | None:
-    """The version of NVIDIA's driver, where there is one."""
+    """Return the version of NVIDIA's driver, where there is one."""
     if not shutil.which("nvidia-smi"):
         return None
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -56,6 +57,7 @@ def agreement(
 
     Beside them stands how far the host's own numbers of that precision are from the same. Training multiplies its
     roundings: where it is known how far the same runs come apart in float64, the bound in float32 is ε₃₂/ε₆₄ as much.
+    Of the extremes it is what both certificates leave open.
     """
     found = []
     for point in points(config):
@@ -67,28 +69,30 @@ def agreement(
         reach = float(here.reach + reference.reach)
         entry = {name: point[name] for name in ("kernel", "way", "dtype", "width")}
         errors = {"error": _apart(kernel, here, reference), "host_error": _apart(kernel, there, reference)}
-        found.append(entry | errors | {"bound": _bound(config, kernel, dtype, reach, reference.answer.values)})
-        if kernel == "trajectories" and apart_in_float64 is not None:
-            found[-1]["bound"] = apart_in_float64 * float(np.finfo("float32").eps / np.finfo("float64").eps)
+        if kernel == "extremes":
+            bound = reach / float(np.abs(reference.answer).max())
+        elif kernel == "trajectories" and apart_in_float64 is not None:
+            bound = apart_in_float64 * float(np.finfo("float32").eps / np.finfo("float64").eps)
+        else:
+            bound = _rounding(config, kernel, dtype)
+        found.append(entry | errors | {"bound": bound})
     return found
 
 
 def _apart(kernel: str, here: xr.Dataset, reference: xr.Dataset) -> float:
-    """In norm; eigenvalues each by itself, in units of the largest."""
+    """Measure the distance in norm; of eigenvalues each by itself, in units of the largest."""
     x, y = here.answer.values, reference.answer.values
     order = np.inf if kernel in ("spectrum", "extremes", "trajectories") else 2
     return float(np.linalg.norm(x - y, order) / np.linalg.norm(y, order))
 
 
-def _bound(config: OnDevice, kernel: str, dtype: str, reach: float, reference: np.ndarray) -> float:
-    """What rounding may do, in units of the norm.
+def _rounding(config: OnDevice, kernel: str, dtype: str) -> float:
+    """Bound what rounding may do, in units of the norm.
 
-    10·√n·ε for a product over n numbers, where roundings add up like random ones; n·ε for all n eigenvalues; for the
-    extremes what their certificates leave open; for T calm steps of training 4·T·ε.
+    10·√n·ε for a product over n numbers, where roundings add up like random ones; n·ε for all n eigenvalues; for T calm
+    steps of training 4·T·ε.
     """
     eps, problem = float(np.finfo(dtype).eps), config.problem
-    if kernel == "extremes":
-        return reach / float(np.abs(reference).max())
     if kernel == "trajectories":
         return 4 * config.steps * eps
     if kernel == "matrices":
@@ -112,19 +116,24 @@ def speed(config: OnDevice, device: xr.Dataset, host: xr.Dataset) -> list[dict[s
             there = np.nan
         ours = point["way"] == "ours"
         ratio = over_floor(config, device, point["kernel"], point["dtype"]) if ours else np.nan
+        growing = point["kernel"] == "growth"  # the peak is that of all so far
         numbers = {
             "seconds": float(here.seconds),
             "first": float(here["first"]),
             "host_seconds": there,
             "over_floor": ratio,
-            "peak_bytes": float(here.peak),
+            "peak_bytes": float(here.peak) if growing else np.nan,
         }
         found.append(point | {k: x for k, x in numbers.items() if np.isfinite(x)} | {"reason": str(here.reason.item())})
     return found
 
 
-def figures_apart(device: xr.Dataset, host: xr.Dataset | None) -> dict[str, float]:
-    """Compare every stored quantity of an experiment: the largest difference, in units of the largest of a point."""
+def figures_apart(device: xr.Dataset, host: xr.Dataset | None, labels: Collection[str]) -> dict[str, float]:
+    """Compare every stored quantity of an experiment: the largest difference, in units of the largest of its point.
+
+    `labels` are the axes along which the points lie. What is itself a rounding, or the residual of a search, differs
+    by about as much as it is. A number that only one of both has is infinitely far.
+    """
     if host is None:
         return {}
     apart = {}
@@ -132,8 +141,9 @@ def figures_apart(device: xr.Dataset, host: xr.Dataset | None) -> dict[str, floa
         x, y = xr.align(device[name], host[name], join="inner")
         if not x.size or x.dtype.kind != "f":
             continue
-        difference, size = float(np.nanmax(np.abs(x - y))), float(np.nanmax(np.abs(y)))
-        apart[name] = difference / size if size else difference
+        within = [axis for axis in x.dims if axis not in labels]
+        difference, size = abs(x - y).where(x.isnull() == y.isnull(), np.inf).max(within), abs(y).max(within)
+        apart[name] = float(xr.where(size > 0, difference / size.where(size > 0), difference).max())
     return apart
 
 
@@ -164,8 +174,8 @@ def rows(record: dict[str, Any]) -> list[Row]:
         ratio = f", {x['over_floor']:.3g} × floor" if "over_floor" in x else ""
         found.append(Row(f"time of {x['kernel']}, {x['way']}, {x['dtype']}, d = {x['width']}", "–", words + ratio, "–"))
     for name, x in record["figures"].items():
-        worst = max(x["apart"].items(), key=lambda pair: pair[1], default=("nothing to compare", np.nan))
-        times = f"{x['seconds']:.3g} s; farthest from the reference: {worst[1]:.2g} ({worst[0]})"
+        apart = ", ".join(f"{quantity} {error:.1e}" for quantity, error in x["apart"].items())
+        times = f"{x['seconds']:.3g} s; from the reference: {apart or 'nothing to compare'}"
         found.append(Row(f"{name} at full size", "–", times, "–"))
     if record["language_model"]:
         x = record["language_model"]

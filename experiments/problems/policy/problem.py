@@ -96,12 +96,12 @@ class Policy(Problem):
 
     @property
     def sizes(self) -> Sizes:
-        """What the pre-trained model depends on."""
+        """Return what the pre-trained model depends on."""
         return Sizes(self.width, self.heads, self.layers, self.largest, self.pretraining)
 
     @property
     def rules(self) -> Rules:
-        """How completions are drawn and rewarded."""
+        """Return how completions are drawn and rewarded."""
         return Rules(self.sizes.config, cost, self.group, END, self.beta)
 
     def speaker(self, dtype: Dtype) -> Speaker:

@@ -24,11 +24,21 @@ class Trained(NamedTuple):
     drift: Array
 
 
+class Started(NamedTuple):
+    """Hold what one run begins with: the frozen base, A and B, s of every layer, η_A and η_B."""
+
+    base: dict[str, Array]
+    adapters: dict[str, Adapter]
+    scaling: Scalings
+    rate_a: Array
+    rate_b: Array
+
+
 class Kind(NamedTuple):
     """Say what a method starts from, (W₀, the seed's adapters) ↦ (base, A and B), and how it trains from there."""
 
     start: Callable[[Weights, Adapters], tuple[dict[str, Array], dict[str, Adapter]]]
-    train: Callable[[Training, dict[str, Array], dict[str, Adapter], Scalings, Array, Array, int], Trained]
+    train: Callable[[Training, Started, int], Trained]
 
 
 def drawn(base: Weights, adapters: Adapters) -> tuple[dict[str, Array], dict[str, Adapter]]:
@@ -52,36 +62,22 @@ def principal(base: Weights, adapters: Adapters) -> tuple[dict[str, Array], dict
     return rest, found
 
 
-def factors(
-    training: Training,
-    base: dict[str, Array],
-    start: dict[str, Adapter],
-    s: Scalings,
-    rate_a: Array,
-    rate_b: Array,
-    steps: int,
-) -> Trained:
+def factors(training: Training, begun: Started, steps: int) -> Trained:
     """Train A and B by Adam, W = W₀ + s·BA."""
+    base, start, s, rate_a, rate_b = begun
     optimizer = sd.separate_rates(optax.adam(rate_a), optax.adam(rate_b))
     run = sd.train(training.loss, base, start, s, optimizer, steps, training.batches)
     return Trained(sd.effective_weights(base, run.trained, s), run.signal_norm, run.drift_norm)
 
 
-def directions_and_lengths(
-    training: Training,
-    base: dict[str, Array],
-    start: dict[str, Adapter],
-    s: Scalings,
-    rate_a: Array,
-    rate_b: Array,
-    steps: int,
-) -> Trained:
+def directions_and_lengths(training: Training, begun: Started, steps: int) -> Trained:
     """Train A, B and the length m of every row by Adam as DoRA does, m at the rate of A.
 
     W = diag(m) diag(‖V_i‖)⁻¹ V with V = W₀ + s·BA, one length for each output as in PEFT, and m = ‖V_i‖ at the start.
     The gradient holds ‖V_i‖ fixed, as PEFT and the paper do (arXiv 2402.09353, Sec. 4.3): it is that of no function
     of θ, for which signal and drift would be defined, so that none are recorded.
     """
+    base, start, s, rate_a, rate_b = begun
     theta = {k: Dora(A, B, _lengths(base[k] + s[k] * (B @ A))) for k, (A, B) in start.items()}
     optimizer = optax.partition(
         {"A": optax.adam(rate_a), "B": optax.adam(rate_b)},

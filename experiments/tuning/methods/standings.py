@@ -78,7 +78,7 @@ class _Sweep(NamedTuple):
 
 
 def _costs(data: xr.Dataset, loss: str, score: str) -> dict[str, xr.DataArray]:
-    """What each judge says, so that less is better, and infinite where it says nothing."""
+    """Return what each judge says, so that less is better, and infinite where it says nothing."""
     scores = {name: -data[score].sel(judge=name) for name in score_names(data)}
     return {name: x.fillna(np.inf) for name, x in {LOSS: data[loss], **scores}.items()}
 
@@ -88,7 +88,7 @@ def _rows(values: xr.DataArray, axis: str, *more: str) -> dict[str, np.ndarray]:
 
 
 def _place(sweep: _Sweep) -> str:
-    """Where the mean over all seeds is lowest; at an end of the sweep it lies there or beyond."""
+    """Say where the mean over all seeds is lowest; at an end of the sweep it lies there or beyond."""
     i = int(np.argmin(sweep.costs.mean(axis=0)))
     beyond = {0: "≤ ", len(sweep.x) - 1: "≥ "}.get(i, "")
     return f" ({beyond}{sweep.x[i]:g}{sweep.unit})"

@@ -69,7 +69,7 @@ def table(config: Comparison, data: xr.Dataset) -> SideBySide:
 
 
 def _decided(found: Mapping[str, Order]) -> list[str]:
-    """What is decided in each column; the rest is not."""
+    """Say what is decided in each column; the rest is not."""
     return [f"{x} ({name})" for name, x in found.items() if str(x)]
 
 

@@ -11,7 +11,7 @@ from jax import Array
 
 import signal_drift as sd
 from experiments.lab.problem import Training
-from experiments.tuning.methods.kinds import Kind, Scalings, Trained
+from experiments.tuning.methods.kinds import Kind, Scalings, Started, Trained
 from experiments.tuning.methods.recipes import Method, Recipe, recipe
 from experiments.tuning.runs import Outcome, Tuned, judged
 from signal_drift.lora.adapters import Adapter
@@ -92,7 +92,7 @@ def train_all(
 
     def one(i: int | Array) -> Outcome:
         s, rate_a, rate_b = jax.tree.map(lambda x: x[i], numbers)
-        return judged(training, *train(training, base, start, s, rate_a, rate_b, steps))
+        return judged(training, *train(training, Started(base, start, s, rate_a, rate_b), steps))
 
     capacity = len(numbers.rate_a)
     nothing = jax.tree.map(lambda x: jnp.full((capacity, *x.shape), jnp.nan, x.dtype), jax.eval_shape(one, 0))

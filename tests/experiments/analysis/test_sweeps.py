@@ -126,7 +126,7 @@ def test_loss_is_interpolated_within_the_sweep_alone():
 
 
 def test_what_the_others_choose_is_not_flattered_by_noise() -> None:
-    """Of 20 points that are all equally good, the best by one's own choice seems 1.87 σ better; by the others' none.
+    """Among 20 points that are all equally good, the best by one's own choice seems 1.87 σ better; by the others' none.
 
     1.87 is the mean of the largest of 20 normal numbers; 2000 sweeps tell the mean to 1/√2000 of their spread, and six
     times that is missed once in 10⁸.

@@ -48,7 +48,7 @@ def test_the_stream_asks_what_is_trained_on_and_begins_alike_whatever_its_length
 
 
 def test_failure_is_how_often_completions_are_not_right():
-    """Of 200 completions of every sum, within four standard errors; of means over tokens, √p of p, not."""
+    """Draw 200 completions of every sum: right ones within four standard errors; of means over tokens, √p of p, not."""
     start = TINY.speaker("float64")
     training = TINY.training(0, 2)
     said = rolled_out(start.forward, TINY.rules.config, start.base, start.trained, 200, END, jax.random.key(0))

@@ -33,7 +33,7 @@ def decoder():
 
 
 def number(decoder, question: str) -> int:
-    """What the model answers."""
+    """Return what the model answers."""
     return sum(answer(decoder, question)[len(encode(prompt(question))) :])
 
 

@@ -78,11 +78,16 @@ def test_what_does_not_fit_is_recorded_and_the_sweep_goes_on(monkeypatch: pytest
     assert np.isnan(data.seconds)
 
 
-def test_an_experiment_is_compared_in_units_of_its_largest_number() -> None:
-    here = xr.Dataset({"top": ("seed", [1.0, 4.0]), "name": ("seed", ["a", "b"])}, {"seed": [0, 1]})
-    more = xr.Dataset({"top": ("seed", [1.0, 4.4, 9.0])}, {"seed": [0, 1, 2]})
-    assert record.figures_apart(here, more) == {"top": pytest.approx(0.4 / 4.4)}
-    assert record.figures_apart(here, None) == {}
+def test_an_experiment_is_compared_in_units_of_the_largest_number_of_each_point() -> None:
+    """Not in units of the largest of all points, beside which one of a small point could be wrong unseen."""
+    values = np.array([[1.0, 2.0], [4e6, 8e6], [1.0, 9.0]])
+    here = xr.Dataset({"top": (("seed", "i"), values[:2]), "name": ("seed", ["a", "b"])}, {"seed": [0, 1]})
+    shift = np.array([[0.0, 0.1], [0.0, 0.0], [0.0, 0.0]])
+    more = xr.Dataset({"top": (("seed", "i"), values + shift)}, {"seed": [0, 1, 2]})
+    assert record.figures_apart(here, more, {"seed"}) == {"top": pytest.approx(0.1 / 2.1)}
+    assert record.figures_apart(here, None, {"seed"}) == {}
+    assert record.figures_apart(here, here.where(here.seed > 0), {"seed"})["top"] == np.inf
+    assert record.figures_apart(here.where(here.seed > 0), here, {"seed"})["top"] == np.inf
 
 
 def test_source_depends_on_every_byte_and_name(tmp_path: Path) -> None:
