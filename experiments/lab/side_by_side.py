@@ -24,6 +24,8 @@ class SideBySide(NamedTuple):
     groups: Mapping[str, Mapping[str, Sequence[Cell]]]
     """Name of the group → name of the row → its cells, one for each column."""
     notes: Sequence[str] = ()
+    row: str = "method"
+    """What a row is about."""
 
 
 def as_markdown(table: SideBySide) -> str:

@@ -141,7 +141,7 @@ def side_by_side(asked: Sequence[tuple[Config, xr.Dataset]]) -> SideBySide:
     }
     notes = [CROSSOVER, ESTIMATED, *dict.fromkeys(_seeds(config) for config, _ in asked), *_lower_rates(asked)]
     notes += [line for share in shares for line in association(rate_name(share), told[share])]
-    return SideBySide(TITLE, COLUMNS, groups, notes)
+    return SideBySide(TITLE, COLUMNS, groups, notes, row="problem")
 
 
 CROSSOVER = "α_c = r·σ₁(G)/λmax[H_Signal] at s = 1, all layers together, at the first draw (X16)."

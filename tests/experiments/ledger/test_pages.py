@@ -30,7 +30,7 @@ def shown(figures: Path) -> Shown:
     speed = Report([row], ["Products are 0.912345 of it."], {})
     cells = {"α = r *": [Cell("-7.654321 ± 0.123456", "best")], "<b>|": [Cell("2", "second")], "FFT": [Cell("3")]}
     return Shown(
-        figures, said, speed, tables=[SideBySide("on digits", ["r = 4: ln loss"], {"at η": cells}, ["a_note"])]
+        figures, said, speed, tables=[SideBySide("on digits", ["α_c at r = 4"], {"at η": cells}, ["a_note"], "rule")]
     )
 
 
@@ -149,6 +149,8 @@ def test_methods_stand_side_by_side_with_the_best_and_the_second_marked(out: Pat
     assert r"| α = r \* | **−7.654 ± 0.1235** |" in markdown
     assert r"| \<b>\| | <ins>2</ins> |" in markdown
     assert "| FFT | 3 |" in markdown
+    assert "| at η | α_c at r = 4 |" in markdown
+    assert '<th scope="col">rule</th><th scope="col">α<sub>c</sub> at r = 4</th>' in html
     assert '<th scope="row">α = r *</th><td><b>−7.654 ± 0.1235</b></td>' in html
     assert '<th scope="row">&lt;b&gt;|</th><td><u>2</u></td>' in html
     assert "<td>3</td>" in html
