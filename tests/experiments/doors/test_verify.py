@@ -13,7 +13,7 @@ from experiments.__main__ import door
 from experiments.doors.verify import load
 from experiments.lab.command_line import exit_on_bad_input
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLE = "docs/examples/my_problem.py:problem"
 HEAD = """
 import jax
