@@ -141,9 +141,16 @@ def prepare(device: Device, distributed: bool = False) -> None:
 
 
 def exit_on_bad_input(command: Callable[[], object]) -> None:
-    """Run the command; a wrong argument or a file in the way ends in one line and exit status 2, a control in 1."""
+    """Run the command; a wrong argument or a file in the way ends in one line and exit status 2, a control in 1.
+
+    A reader of its output that leaves ends it, with 1.
+    """
     try:
         command()
+        sys.stdout.flush()
     except (InputError, OptionError, RecordError, ControlError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, ControlError) else 2) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the exit
+        raise SystemExit(1) from None
