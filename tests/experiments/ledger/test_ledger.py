@@ -13,7 +13,7 @@ import xarray as xr
 
 from experiments.analysis.intervals import exactly_known, mean_of
 from experiments.catalogue import EXPERIMENTS
-from experiments.claims import CLAIMS, ORDER
+from experiments.claims import CLAIMS
 from experiments.doors.rerun import Options, find, show
 from experiments.lab.command_line import exit_on_bad_input
 from experiments.lab.errors import ControlError
