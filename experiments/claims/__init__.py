@@ -17,6 +17,13 @@ from experiments.ledger.claim import OURS, SUBJECT, Claim, Source
 FIRST = (SUBJECT, OURS.key)
 
 
+def discovered() -> list[Claim]:
+    """Return the claims of every folder, each with its source; an identity of ours among a paper's remains ours."""
+    return [
+        claim if claim.ours else replace(claim, paper=folder.SOURCE) for folder in _folders() for claim in folder.CLAIMS
+    ]
+
+
 def _folders() -> list[ModuleType]:
     """Import every folder here, in the order in which their sources stand."""
     found = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__) if module.ispkg]
@@ -27,10 +34,5 @@ def _place(source: Source) -> tuple[int, str, str]:
     return (FIRST.index(source.key) if source.key in FIRST else len(FIRST)), source.published, source.key
 
 
-def _claims(folder: ModuleType) -> list[Claim]:
-    """The claims of a folder, each with its source; an identity of our own that stands among a paper's remains ours."""
-    return [claim if claim.ours else replace(claim, paper=folder.SOURCE) for claim in folder.CLAIMS]
-
-
-CLAIMS: list[Claim] = [claim for folder in _folders() for claim in _claims(folder)]
+CLAIMS: list[Claim] = discovered()
 SOURCES: list[Source] = list(dict.fromkeys(claim.paper for claim in CLAIMS))
