@@ -1,7 +1,7 @@
 """Open this package to see what is judged, or to add a statement: a folder for every source, found by itself.
 
-A folder has in its `__init__` its `SOURCE` and its `CLAIMS`, in their order. Those of the paper that the report is about
-come first, in the order of the theory, then of the experiments; then our own; then other sources by their date.
+A folder has in its `__init__` its `SOURCE` and its `CLAIMS`, in their order. Those of the paper that the report is
+about come first, in the order of the theory, then of the experiments; then our own; then other sources by their date.
 
 >>> [claim.id for claim in CLAIMS][:3]
 ['P1-update', 'P1-hessian', 'P2-descent']

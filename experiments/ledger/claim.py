@@ -104,6 +104,6 @@ class Claim:
 
 
 def in_order(ids: Sequence[str], *modules: Any) -> list[Claim]:
-    """Take the claims with these ids out of modules that define `CLAIMS`, in this order. Raises `KeyError` for others."""
+    """Take the claims with these ids, in this order, out of the `CLAIMS` of modules. Raises `KeyError` for others."""
     found = {claim.id: claim for module in modules for claim in module.CLAIMS}
     return [found[name] for name in ids]

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from experiments.analysis.checks import margin
 from experiments.analysis.intervals import Estimate, exactly_known
 from experiments.claims.lora_alpha.powers import POWERS_OF_ALPHA, asymmetric, positive
 from experiments.claims.lora_alpha.premise import GAUSS_NEWTON, definite, ends_named
@@ -23,7 +24,7 @@ def holds(claim: str, config: Setting, data: xr.Dataset) -> list[Finding]:
     found = []
     for i in np.flatnonzero(data.claim.values == claim):
         check = data.isel(check=i)
-        here = algebra.margin(check)
+        here = margin(check)
         if here.instances:
             name = f"{check.statement.item()}: largest error / tolerance of {here.instances} instances"
             found.append(Finding(name, _tolerance(check), _missing_is(np.inf, here.statement)))
@@ -33,7 +34,7 @@ def holds(claim: str, config: Setting, data: xr.Dataset) -> list[Finding]:
 def control_holds(claim: str, config: Setting, data: xr.Dataset) -> list[Finding]:
     """Hold the smallest error over tolerance of all its controls against 1: each must be noticed everywhere."""
     checks = data.isel(check=data.claim.values == claim)
-    here = algebra.margin(checks)
+    here = margin(checks)
     names = "; ".join(dict.fromkeys(checks.control.values))
     name = f"{names}: smallest error / tolerance of {here.instances} instances"
     estimate = _missing_is(0.0, here.control)

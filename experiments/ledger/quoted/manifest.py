@@ -1,4 +1,4 @@
-"""Say by SHA-256 what a ledger rests on: its claims as they are written, the code that judged them, the kept records."""
+"""Say by SHA-256 what a ledger rests on: its claims as they are written, the code that judged them, kept records."""
 
 import hashlib
 import json

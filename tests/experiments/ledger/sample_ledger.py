@@ -17,7 +17,12 @@ PROVENANCE = {
     "numpy": "2.4.6",
 }
 DIGEST = "blake2b:90817263544536271809"
-PAPER = {"key": "lora_alpha", "name": "LoRA-α", "title": "The Hidden Power", "address": "https://arxiv.org/abs/2606.12883"}
+PAPER = {
+    "key": "lora_alpha",
+    "name": "LoRA-α",
+    "title": "The Hidden Power",
+    "address": "https://arxiv.org/abs/2606.12883",
+}
 OURS = {"key": "own", "name": "Our own", "title": "found and checked here", "address": ""}
 
 

@@ -12,9 +12,9 @@ import pytest
 import scipy.stats
 import xarray as xr
 
+from experiments import claims
 from experiments.analysis.intervals import exactly_known, mean_of
 from experiments.catalogue import EXPERIMENTS
-from experiments import claims
 from experiments.claims import CLAIMS
 from experiments.doors.rerun import Options, find, show
 from experiments.lab.command_line import exit_on_bad_input
@@ -66,7 +66,7 @@ def test_a_folder_is_found_and_gives_its_claims_their_source(tmp_path: Path, mon
     assert [c.id for c in found if c.paper.key in ("old", "new")] == ["old-1", "new-1"]
     kept = [c.id for c in found if c.paper.key not in ("old", "new")]
     assert kept == [c.id for c in CLAIMS]
-    assert [c.paper.key for c in found][0] == "lora_alpha"
+    assert next(c.paper.key for c in found) == "lora_alpha"
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)

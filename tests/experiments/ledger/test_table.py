@@ -37,7 +37,7 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path, text: str | None) -> None:
     ("text", "reason"),
     [
         ("[]", "a list without a schema, as before signal_drift/ledger/1"),
-        ('{"schema": "signal_drift/ledger/2"}', "its schema is 'signal_drift/ledger/2', known is 'signal_drift/ledger/1'"),
+        ('{"schema": "other/2"}', "its schema is 'other/2', known is 'signal_drift/ledger/1'"),
         ('{"schema": "\\u001b[31m"}', r"its schema is '\x1b[31m', known is 'signal_drift/ledger/1'"),
     ],
 )
