@@ -26,7 +26,7 @@ from experiments.dynamics import (
     trajectories,
     update_scaling,
 )
-from experiments.gauge import factorings, gauge_breaking, optimizer_gauge
+from experiments.gauge import factorings, gauge_breaking, optimizer_gauge, rank_stability
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
@@ -70,6 +70,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
         optimizer_gauge,
         gauge_breaking,
         factorings,
+        rank_stability,
         rates,
         rank_law,
         crossover,

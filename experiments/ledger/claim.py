@@ -51,6 +51,11 @@ class Reading(NamedTuple):
     applies: Applies = anywhere
 
 
+def untestable(statement: str, experiment: Experiment[Any], reason: str) -> Reading:
+    """Enter a statement that nothing here can decide, beside the experiment that comes nearest, with the reason."""
+    return Reading("as stated", statement, experiment, lambda config, data: [], lambda config, data: reason)
+
+
 class Evidence(NamedTuple):
     """Pair one experiment that can decide a statement with a control, a statement that is wrong and has to fall.
 
