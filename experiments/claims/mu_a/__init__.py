@@ -10,7 +10,7 @@ from experiments.analysis.sweeps import free_fit
 from experiments.claims.lora_alpha.tuning import RANKS, SWEEPS, TRAINED, has_grid
 from experiments.claims.without_regret import best_rates
 from experiments.ledger.claim import Claim, Evidence, Reading, Source
-from experiments.ledger.verdict import Finding, power
+from experiments.ledger.verdict import EXPONENT, Band, Finding, below, power
 from experiments.tuning.rank_sweeps import Config
 
 SOURCE = Source(
@@ -37,14 +37,21 @@ def rates_along(config: Config, data: xr.Dataset, gamma: float) -> np.ndarray:
 
 def rank_exponents(config: Config, data: xr.Dataset, gammas: tuple[float, ...] = GAMMAS) -> list[Finding]:
     """Judge the exponent of r in η* for every γ: −(1 − γ)/2."""
-    return [
-        Finding(
-            f"exponent of r in η*, s ∝ r^(−{gamma:g})",
-            power(-(1 - gamma) / 2),
-            mean_of(np.array([free_fit(config.path_ranks, x).slope for x in rates_along(config, data, gamma)])),
-        )
-        for gamma in gammas
-    ]
+    return [_finding(config, data, gamma, power(-(1 - gamma) / 2)) for gamma in gammas]
+
+
+def two_regimes(config: Config, data: xr.Dataset) -> list[Finding]:
+    """Judge that η* does not move with r for s = α/r, and falls for a constant s."""
+    return [_finding(config, data, 1.0, power(0.0)), _finding(config, data, 0.0, below(0.0, margin=EXPONENT))]
+
+
+def _finding(config: Config, data: xr.Dataset, gamma: float, band: Band) -> Finding:
+    slopes = np.array([free_fit(config.path_ranks, x).slope for x in rates_along(config, data, gamma)])
+    return Finding(f"exponent of r in η*, s ∝ {_power_of_r(-gamma)}", band, mean_of(slopes))
+
+
+def _power_of_r(exponent: float) -> str:
+    return f"r^({exponent:g})".replace("-", "−") if exponent else "1"
 
 
 def inside(config: Config, data: xr.Dataset, gammas: tuple[float, ...] = GAMMAS) -> str:
@@ -61,23 +68,23 @@ CLAIMS = [
         id="muA-rank",
         group="tuning",
         assumptions=(*TRAINED, "B = 0 at the start", "the limit of a large width and rank"),
-        source="Cor. 4.4, Init[A]",
+        source="abstract; Cor. 4.4, Init[A]",
         evidence=(
             Evidence(
                 Reading(
                     "as stated",
-                    "With A random, B = 0 and s ∝ r^(−γ) the best η goes as r^(−(1−γ)/2): as r^(−½) for a constant s, "
-                    "and not at all for s = α/r.",
+                    "With A random and B = 0 there are two regimes: for s = α/r the best η is roughly invariant across "
+                    "ranks, for a constant s it falls with the rank.",
                     RANKS,
-                    rank_exponents,
-                    inside,
+                    two_regimes,
+                    partial(inside, gammas=(0.0, 1.0)),
                 )
             ),
         ),
         readings=tuple(
             Reading(
-                f"γ = {gamma:g}",
-                f"With s ∝ r^(−{gamma:g}) the best η goes as r^({-(1 - gamma) / 2 + 0:g}).",
+                f"exponent, γ = {gamma:g}",
+                f"With s ∝ {_power_of_r(-gamma)} the best η goes as {_power_of_r(-(1 - gamma) / 2)}.",
                 RANKS,
                 partial(rank_exponents, gammas=(gamma,)),
                 partial(inside, gammas=(gamma,)),
