@@ -118,7 +118,8 @@ def _moments(config: Config, drawn: Drawn, seed: int, family: str, rank: int) ->
     s = 1 / rank if family == ADAM else rank ** -float(family)
     eta = config.rate * typical if family == ADAM else config.rate * size / typical**2
     moved, loss = _trained(drawn.loss, base, A, s, eta, adam=family == ADAM, steps=config.steps)
-    sizes = [[_over_draws(moved, G, step, way) for way in WAYS] for step in (0, -1)]
+    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverged
+        sizes = [[_over_draws(moved, G, step, way) for way in WAYS] for step in (0, -1)]
     return np.array(sizes), np.array(loss)
 
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import xarray as xr
 
 from experiments.analysis.intervals import geometric_mean_of
@@ -24,12 +25,12 @@ def breaks(config: Config, data: xr.Dataset, everywhere: bool = False) -> list[F
     """Judge how far each of ε, weight decay and clipping drives the two apart, at the value tried that does most."""
     found = []
     for kind, name in NAMES.items():
-        far = data[kind].transpose("seed", f"{kind}_value")
-        most = far.median("seed").argmin() if everywhere else far.median("seed").argmax()
-        value = float(data[f"{kind}_value"][most])
+        far = data[kind].transpose("seed", f"{kind}_value").values
+        most = (np.argmin if everywhere else np.argmax)(np.median(far, axis=0))
+        value = float(data[f"{kind}_value"].values[most])
         band = at_least(NOTICED, "a distance of 1% of the way is a break that matters", margin=NOTICED / 4)
         quantity = f"{name} of {value:g}: largest distance of w, over the way"
-        found.append(Finding(quantity, band, geometric_mean_of(far.isel({f"{kind}_value": int(most)}).values)))
+        found.append(Finding(quantity, band, geometric_mean_of(far[:, most])))
     return found
 
 

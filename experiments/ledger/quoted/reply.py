@@ -17,15 +17,15 @@ def reply(entry: Entry) -> str:
     refuted = [f for f in entry["findings"] or [] if f["verdict"] == "refuted"]
     lines = [
         f"Re: {entry['id']} ({entry['paper']['name']}, {entry['source']}), refuted",
-        f"Statement as judged: {entry['statement']}",
-        *(f"Refuted by: {_line(f)}" for f in refuted),
+        f"Statement as judged: {short(entry['statement'])}",
+        *(f"Refuted by: {short(_line(f))}" for f in refuted),
         *(f"Records on {name}: {cell['records']}" for name, cell in entry["problems"].items() if cell["records"]),
-        *([f"Holds instead: {entry['narrowest']}"] if entry["narrowest"] else []),
+        *([f"Holds instead: {short(entry['narrowest'])}"] if entry["narrowest"] else []),
         f"Measured again by: {entry['rerun']}",
         "",
         *QUESTIONS,
     ]
-    return "\n".join(" ".join(short(line).split()) for line in lines)
+    return "\n".join(" ".join(line.split()) for line in lines)
 
 
 def _line(finding: Entry) -> str:
