@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from experiments.catalogue import ALONE, EXPERIMENTS, find
+from experiments.doors.check import Options as Checking
+from experiments.doors.check import check
 from experiments.doors.costs import spent
 from experiments.doors.error_rates import Options as ErrorRates
 from experiments.doors.error_rates import write_rates
@@ -48,6 +50,10 @@ def _ledger(arguments: Sequence[str]) -> None:
     show(tyro.cli(Rerun, args=arguments, prog="python -m experiments ledger"))
 
 
+def _check(arguments: Sequence[str]) -> None:
+    check(tyro.cli(Checking, args=arguments, prog="python -m experiments check"))
+
+
 def _keep(arguments: Sequence[str]) -> None:
     print("\n".join(keep_long(default_out(quick=False))))
 
@@ -70,6 +76,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "reproduce": ("every experiment in turn, then the ledger and its report", _reproduce),
     "ledger": ("every claim and its verdict (--list), or one claim measured again", _ledger),
     "verify": ("the claims on your own model: path/to/file.py:problem", _verify),
+    "check": ("a ledger.json that someone quotes: its schema, its digests, its verdicts", _check),
     "keep": ("put the records that took long into docs/records", _keep),
     "error-rates": ("how often a verdict is wrong, simulated, into docs/error_rates.md", _error_rates),
     "gpu-check": ("an accelerator's numbers against the CPU's, and its times against its own floors", _gpu_check),

@@ -26,7 +26,7 @@ from experiments.dynamics import (
     trajectories,
     update_scaling,
 )
-from experiments.gauge import gauge_breaking, optimizer_gauge
+from experiments.gauge import factorings, gauge_breaking, optimizer_gauge, rank_stability
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
@@ -69,6 +69,8 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(
         spectra_along_training,
         optimizer_gauge,
         gauge_breaking,
+        factorings,
+        rank_stability,
         rates,
         rank_law,
         crossover,

@@ -10,9 +10,9 @@ from pages_of_docs import GUIDES, PAGES, README, ROOT, blocks, links, prose, rea
 from PIL import Image
 
 from experiments.catalogue import ALONE, EXPERIMENTS
-from experiments.claims import ORDER
+from experiments.claims import CLAIMS
 from experiments.lab import store
-from experiments.ledger import ledger
+from experiments.ledger import ledger, table
 from experiments.ledger.first_screen import first_screen
 from experiments.ledger.pages import MARKS
 from experiments.ledger.text import plain
@@ -30,8 +30,8 @@ def test_readme_is_short_and_leads_to_every_page() -> None:
 
 def test_verdicts_of_the_readme_are_those_of_the_reference_run() -> None:
     """The whole table, of a ledger in which every claim was run and every control refuted."""
-    entries = json.loads(read(ROOT / "docs" / "ledger.json"))
-    assert [e["id"] for e in entries] == list(ORDER)
+    entries = table.read(ROOT / "docs" / "ledger.json")
+    assert [e["id"] for e in entries] == [claim.id for claim in CLAIMS]
     assert all(e["verdict"] != "not run" for e in entries)
     assert all(e["control"] is None or e["control"]["sound"] for e in entries)
     assert ledger.by_verdict(entries) in read(README)
@@ -39,7 +39,7 @@ def test_verdicts_of_the_readme_are_those_of_the_reference_run() -> None:
 
 def test_first_screen_of_the_readme_is_what_the_reference_run_found() -> None:
     """Line by line as the report has it, for the words are computed from the verdicts and their numbers."""
-    entries = json.loads(read(ROOT / "docs" / "ledger.json"))
+    entries = table.read(ROOT / "docs" / "ledger.json")
     lines = [f"> {MARKS[line.mark]} **{plain(line.title)}.** {plain(line.words)}." for line in first_screen(entries)]
     assert "\n>\n".join(lines) in read(README)
 

@@ -1,68 +1,38 @@
-"""Open this package to see what is judged, or to add a statement: the claims of the paper and of our own.
+"""Open this package to see what is judged, or to add a statement: a folder for every source, found by itself.
 
-They stand in the order of the theory, then of the experiments.
+A folder has in its `__init__` its `SOURCE` and its `CLAIMS`, in their order. Those of the paper that the report is
+about come first, in the order of the theory, then of the experiments; then our own; then other sources by their date.
 
 >>> [claim.id for claim in CLAIMS][:3]
 ['P1-update', 'P1-hessian', 'P2-descent']
 """
 
 from dataclasses import replace
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 
-from experiments.claims.lora_alpha import (
-    algebra,
-    compression,
-    dynamics,
-    powers,
-    premise,
-    protocol,
-    spectra,
-    steps,
-    traces,
-    tuning,
-)
-from experiments.claims.own import atlas, best_rate, crossover, drift
-from experiments.ledger.claim import Claim
+from experiments.ledger.claim import OURS, SUBJECT, Claim, Source
 
-ORDER = (
-    *("P1-update", "P1-hessian", "P2-descent", "P2-psd", "P2-premise", "P2-drift-indefinite", "P2-drift-alignment"),
-    *("P3-trace", "P4-landscape", "P4-update", "L1-stability", "K1-alignment", "A1-sgd"),
-    *("F8a-suppression", "F8b-trace-by-rank", "F8c-purification", "F8d-asymmetry"),
-    *("F2a-trajectories", "F2b-drift-noise", "F2c-purity", "F1a-coupling", "F1b-paths", "F1c-square-root"),
-    *("V1", "V2", "T6-magnitudes", "V-protocol", "C1", "C2", "C3", "C4"),
-    *("X1", "X2", "X3", "X4", "X5", "X6", "X7", "X8", "X9", "X10", "X13", "X14", "X16"),
-    *("X16-best-alpha", "X17", "X18", "X19", "X20-best-rate"),
-)
-
-DRAWN = ("P3-trace", "K1-alignment", "L1-stability", "P4-update", "X3", "X4", "X16")
-"""Claims on expectations and trajectories that the checks of `signal_drift.propositions` hold on drawn problems too."""
-
-MODULES = (
-    algebra,
-    premise,
-    traces,
-    compression,
-    spectra,
-    powers,
-    steps,
-    dynamics,
-    drift,
-    tuning,
-    crossover,
-    best_rate,
-    atlas,
-    protocol,
-)
+FIRST = (SUBJECT, OURS.key)
 
 
-def _extended(claim: Claim) -> Claim:
-    """Add the reading on drawn problems, where there is a check of the statement."""
-    if claim.id not in DRAWN:
-        return claim
-    drawn = algebra.on_drawn_problems(claim.id, f"On problems drawn at random: {claim.statement}")
-    return replace(claim, readings=(*claim.readings, drawn))
+def discovered() -> list[Claim]:
+    """Return the claims of every folder, each with its source; an identity of ours among a paper's remains ours."""
+    return [
+        claim if claim.ours else replace(claim, paper=folder.SOURCE) for folder in _folders() for claim in folder.CLAIMS
+    ]
 
 
-CLAIMS: list[Claim] = sorted(
-    (_extended(claim) for module in MODULES for claim in module.CLAIMS),
-    key=lambda claim: ORDER.index(claim.id),
-)
+def _folders() -> list[ModuleType]:
+    """Import every folder here, in the order in which their sources stand."""
+    found = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__) if module.ispkg]
+    return sorted(found, key=lambda folder: _place(folder.SOURCE))
+
+
+def _place(source: Source) -> tuple[int, str, str]:
+    return (FIRST.index(source.key) if source.key in FIRST else len(FIRST)), source.published, source.key
+
+
+CLAIMS: list[Claim] = discovered()
+SOURCES: list[Source] = list(dict.fromkeys(claim.paper for claim in CLAIMS))

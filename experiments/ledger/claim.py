@@ -1,6 +1,6 @@
 """Define a claim: a statement, the ways of holding it against a problem, and a control that must be refuted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -17,7 +17,23 @@ Group = Literal["algebra", "fixed weights", "one step", "training", "tuning"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 """What a statement is about, from what needs the least to what needs the most."""
 OWN = "our own"
-"""The source of a statement that is not the paper's."""
+"""The place of a statement that is in no paper."""
+
+
+class Source(NamedTuple):
+    """Hold where statements come from: the folder of `experiments.claims`, what it is called, and where to read it."""
+
+    key: str
+    name: str
+    title: str
+    published: str
+    """Year and month: other papers stand in their order."""
+    address: str = ""
+
+
+SUBJECT = "lora_alpha"
+"""The key of the paper that the report is about."""
+OURS = Source("own", "Our own", "found and checked in this project", "")
 
 
 def anywhere(config: Any, data: xr.Dataset) -> str:
@@ -35,6 +51,11 @@ class Reading(NamedTuple):
     applies: Applies = anywhere
 
 
+def untestable(statement: str, experiment: Experiment[Any], reason: str) -> Reading:
+    """Enter a statement that nothing here can decide, beside the experiment that comes nearest, with the reason."""
+    return Reading("as stated", statement, experiment, lambda config, data: [], lambda config, data: reason)
+
+
 class Evidence(NamedTuple):
     """Pair one experiment that can decide a statement with a control, a statement that is wrong and has to fall.
 
@@ -48,7 +69,9 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """Make a statement of the paper, or of our own, under the id that paper and ledger share.
+    """Make a statement of a paper, or of our own, under the id that it has in the ledger.
+
+    `source` is its place there (an equation, a figure) and `paper` what it is a place of, as its folder says.
 
     On every problem the first of `evidence` that the problem can answer decides. `readings` are other ways to take the
     statement, and parts of it, from the widest to the narrowest: the first of them that is supported stands beside a
@@ -67,6 +90,7 @@ class Claim:
     formula: str = ""
     measured_on: str = ""
     measurement: str = ""
+    paper: Source = OURS
 
     @property
     def statement(self) -> str:
@@ -82,3 +106,9 @@ class Claim:
     def ours(self) -> bool:
         """Tell whether the statement is our own."""
         return self.source == OWN
+
+
+def in_order(ids: Sequence[str], *modules: Any) -> list[Claim]:
+    """Take the claims with these ids, in this order, out of the `CLAIMS` of modules. Raises `KeyError` for others."""
+    found = {claim.id: claim for module in modules for claim in module.CLAIMS}
+    return [found[name] for name in ids]

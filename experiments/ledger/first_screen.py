@@ -1,8 +1,9 @@
-"""Say in seven lines what was found. Each follows from verdicts; with others it says something else, or nothing."""
+"""Say in eight lines what was found. Each follows from verdicts; with others it says something else, or nothing."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from experiments.ledger.claim import SUBJECT
 from experiments.ledger.table import Entry
 from experiments.ledger.text import interval, number, short
 from experiments.ledger.verdict import VERDICTS
@@ -31,8 +32,15 @@ class Line(NamedTuple):
 
 
 def first_screen(ledger: Sequence[Entry]) -> list[Line]:
-    """Make the lines that the entries give, in the order of the theory."""
-    return [line for make in MAKERS if (line := make(ledger))]
+    """Make the lines that the entries give, in the order of the theory; what other papers state is the last."""
+    here, elsewhere = ([e for e in ledger if _is_here(e) == here] for here in (True, False))
+    lines = [*(make(here) for make in MAKERS), others(elsewhere)]
+    return [line for line in lines if line]
+
+
+def _is_here(entry: Entry) -> bool:
+    """Whether it is a statement of the paper that the report is about, or our own."""
+    return bool(entry["ours"]) or entry["paper"]["key"] == SUBJECT
 
 
 def algebra(ledger: Sequence[Entry]) -> Line | None:
@@ -149,6 +157,19 @@ def new(ledger: Sequence[Entry]) -> Line | None:
     held.sort(key=list(NEW).index)
     words = "; ".join(NEW[name] for name in held)
     return Line("new", f"New: {words}", f"{_of(own)} statements of our own hold{_others(own)}", tuple(held))
+
+
+def others(ledger: Sequence[Entry]) -> Line | None:
+    """Say how the statements of other papers fare."""
+    asked = _decided(ledger)
+    mark = _together(asked)
+    if mark is None:
+        return None
+    papers = len({e["paper"]["key"] for e in asked})
+    untested = sum(e["verdict"] == "not testable here" for e in ledger)
+    rest = f"; {untested} not testable here" if untested else ""
+    title = f"What {papers} other {'papers state' if papers > 1 else 'paper states'}"
+    return Line(mark, title, f"{_of(asked)} statements hold{_others(asked)}{rest}", _ids(asked, None))
 
 
 MAKERS: tuple[Callable[[Sequence[Entry]], Line | None], ...] = (

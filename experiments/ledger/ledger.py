@@ -15,7 +15,8 @@ from experiments.lab.runner import Stored, from_store, last_stage
 from experiments.lab.store import MARK, figure_name
 from experiments.ledger import sentences
 from experiments.ledger.claim import Claim, Evidence, Reading
-from experiments.ledger.table import Entries, Entry, visible
+from experiments.ledger.quoted.manifest import manifest
+from experiments.ledger.table import PAPER, SCHEMA, Entries, Entry, visible
 from experiments.ledger.verdict import VERDICTS, Decided, Finding, Verdict, decide, deciding, power_of
 
 
@@ -106,6 +107,7 @@ def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) ->
         "group": claim.group,
         "ours": claim.ours,
         "source": claim.source,
+        "paper": {name: getattr(claim.paper, name) for name in PAPER},
         "statement": claim.statement,
         "formula": claim.formula,
         "assumptions": list(claim.assumptions),
@@ -328,9 +330,10 @@ def _number(x: float) -> float | None:
 
 
 def write(entries: Entries, out: Path) -> None:
-    """Write `out`/ledger.json."""
+    """Write `out`/ledger.json: the schema, what the entries rest on by digests, and the entries."""
+    whole = {"schema": SCHEMA, "manifest": manifest(entries), "claims": entries}
     with replacing(out / "ledger.json") as temporary:
-        text = json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
 

@@ -15,10 +15,11 @@ from markupsafe import Markup
 from experiments.lab.experiment import Report
 from experiments.lab.files import replacing
 from experiments.lab.side_by_side import SideBySide
-from experiments.ledger.claim import GROUPS
+from experiments.ledger.claim import GROUPS, SUBJECT
 from experiments.ledger.first_screen import first_screen
 from experiments.ledger.glossary import symbols
 from experiments.ledger.questions import questions
+from experiments.ledger.quoted.reply import reply
 from experiments.ledger.strips import WIDTH, strip
 from experiments.ledger.svg import inlined, sharing_letters
 from experiments.ledger.table import Entry, problems, visible
@@ -48,10 +49,14 @@ class Page(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Hold the statements of the paper, or our own, by their groups."""
+    """Hold the statements of one source, by their groups, with what it is and how many have each verdict."""
 
     name: str
     groups: Mapping[str, Sequence[Entry]]
+    key: str
+    title: str
+    address: str
+    counts: Mapping[str, int]
 
 
 class Alike(NamedTuple):
@@ -63,8 +68,8 @@ class Alike(NamedTuple):
 
 def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
     """Write `out`/report.md and `out`/report.html."""
-    paper, own = parts(ledger)
-    ordered = [entry for part in (paper, own) for group in part.groups.values() for entry in group]
+    sources = parts(ledger)
+    ordered = [entry for part in sources for group in part.groups.values() for entry in group]
     wanted = figure_places(ordered, page)
     figures = {name: figure for name in wanted if (figure := inlined(page.figures / f"{name}.svg", name))}
     places = {name: place for name, place in wanted.items() if name in figures}
@@ -73,7 +78,7 @@ def write_pages(ledger: Sequence[Entry], page: Page, out: Path) -> None:
         "title": page.title,
         "lines": first_screen(ledger),
         "questions": questions(ledger) if ledger else [],
-        "parts": [part for part in (paper, own) if part.groups],
+        "parts": sources,
         "ledger": ordered,
         "problems": problems(ledger),
         "marks": MARKS,
@@ -112,6 +117,7 @@ def _templates() -> Environment:
     pages.filters.update(
         number=number, interval=interval, allowed=allowed, duration=duration, short=short, method=method
     )
+    pages.filters.update(reply=reply)
     pages.filters.update(plain=plain, sub=subscripts, math=mathematics, strip=strip, symbols=symbols, alike=alike)
     return pages
 
@@ -123,17 +129,16 @@ def _shown(value: Any) -> Any:
     return visible(value) if isinstance(value, str) else value
 
 
-def parts(ledger: Sequence[Entry]) -> tuple[Part, Part]:
-    """Set the statements of the paper apart from our own, each in the groups that it has, in their order."""
-    paper, own = (
-        {group: [e for e in ledger if bool(e["ours"]) == ours and e["group"] == group] for group in GROUPS}
-        for ours in (False, True)
-    )
-    return Part("The paper’s statements", _filled(paper)), Part("Our own", _filled(own))
+def parts(ledger: Sequence[Entry]) -> list[Part]:
+    """Set the statements of every source apart, each in the groups that it has, in their order."""
+    papers = {entry["paper"]["key"]: entry["paper"] for entry in ledger}
+    return [_part(paper, [e for e in ledger if e["paper"]["key"] == key]) for key, paper in papers.items()]
 
 
-def _filled(groups: Mapping[str, Sequence[Entry]]) -> dict[str, Sequence[Entry]]:
-    return {name: entries for name, entries in groups.items() if entries}
+def _part(paper: Mapping[str, str], ledger: Sequence[Entry]) -> Part:
+    groups = {group: found for group in GROUPS if (found := [e for e in ledger if e["group"] == group])}
+    name = "The paper’s statements" if paper["key"] == SUBJECT else paper["name"]
+    return Part(name, groups, paper["key"], paper["title"], paper["address"], counts(ledger))
 
 
 def figure_places(ledger: Sequence[Entry], page: Page) -> dict[str, str]:

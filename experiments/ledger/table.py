@@ -11,9 +11,13 @@ from experiments.lab.json_files import Check, by_name, each, fields, is_number, 
 from experiments.ledger.claim import GROUPS
 from experiments.ledger.verdict import VERDICTS
 from signal_drift.display import Table, displayed_as
-from signal_drift.errors.words import printable
+from signal_drift.errors.words import printable, shown
 
 Entry = dict[str, Any]
+SCHEMA = "signal_drift/ledger/1"
+"""What a ledger.json says that it is; `docs/ledger.schema.json` describes it."""
+PAPER = ("key", "name", "title", "address")
+"""What an entry says of the source of its claim."""
 
 
 def _entries(entries: "Entries") -> Table:
@@ -42,11 +46,31 @@ class Entries(tuple[Entry, ...]):
 
 def read(path: Path) -> Entries:
     """Return the entries of a ledger.json. Raises `RecordError` for a file that is not one."""
+    return Entries(visible(read_file(path)["claims"]))
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Return a ledger.json whole: its schema, its manifest and its claims, every text as it is written.
+
+    Raises `RecordError` for a file that is not one, or one of another schema.
+    """
     try:
-        return Entries(visible(json_files.read(path, is_ledger)))
+        found = json_files.read(path, lambda x: True)
+        if not is_file(found):
+            raise ValueError(_refusal(found))
+        return found
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecordError(f"ledger: {str(path)!r} is no ledger.json ({reason})") from None
+
+
+def _refusal(found: Any) -> str:
+    """Why what a file holds is no ledger."""
+    if isinstance(found, list):
+        return f"a list without a schema, as before {SCHEMA}"
+    stated = found.get("schema") if isinstance(found, dict) else None
+    other = isinstance(stated, str) and stated != SCHEMA
+    return f"its schema is {shown(stated)}, known is {SCHEMA!r}" if other else "not what it has to be"
 
 
 def visible(value: Any) -> Any:
@@ -123,12 +147,23 @@ is_entry = fields(
         "id": is_name,
         "group": one_of(GROUPS),
         "ours": is_truth,
+        "paper": fields(dict.fromkeys(PAPER, is_text)),
         "assumptions": each(is_text),
         "problems": by_name(is_cell),
     }
 )
 
 
+def is_digest(x: Any) -> bool:
+    return isinstance(x, str) and re.fullmatch(r"[0-9a-f]{64}", x, re.ASCII) is not None
+
+
 def is_ledger(x: Any) -> bool:
     """Tell whether these are entries as `ledger.entry` makes them, one for each claim."""
     return each(is_entry)(x) and len({entry["id"] for entry in x}) == len(x)
+
+
+is_manifest = fields(
+    {"commit": is_text, "claims": is_digest, "code": by_name(is_digest), "records": by_name(is_digest)}
+)
+is_file = fields({"schema": one_of([SCHEMA]), "manifest": is_manifest, "claims": is_ledger})

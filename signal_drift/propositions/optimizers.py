@@ -39,7 +39,7 @@ def first_step_has_no_drift(x: Instance) -> Check:
     The rate is small enough that s·BA stays of order one.
     """
     rate = 0.01 / (1 + max(x.s.values())) ** 2
-    runs = [trajectory(_point(x), rate, rate, optimizer) for optimizer in OPTIMIZERS]
+    runs = [trajectory(rescaled_point(x), rate, rate, optimizer) for optimizer in OPTIMIZERS]
     return Check.bound(
         "X3",
         "the first step of SGD, sign descent and Adam from B = 0 has ΔA = 0 and no drift",
@@ -52,8 +52,8 @@ def first_step_has_no_drift(x: Instance) -> Check:
 
 def adam_has_a_gauge(x: Instance, p: float = 4.0, q: float = 0.5) -> Check:
     """Check that (α, A, B, η_A, η_B) and (α/(pq), pA, qB, pη_A, qη_B) have one w under Adam with ε → 0 (X4)."""
-    rate_A, rate_B = _rates(x)
-    here, there = _point(x), _point(x, scale=1 / (p * q), p=p, q=q)
+    rate_A, rate_B = small_rates(x)
+    here, there = rescaled_point(x), rescaled_point(x, scale=1 / (p * q), p=p, q=q)
     w = trajectory(here, rate_A, rate_B, ADAM).weights
     return Check.equality(
         "X4",
@@ -68,14 +68,14 @@ def adam_has_a_gauge(x: Instance, p: float = 4.0, q: float = 0.5) -> Check:
 
 def alpha_is_the_rate_of_B(x: Instance, c: float = 4.0) -> Check:
     """Check that at B = 0 α×c is η_B×c under Adam with ε → 0, and not both rates ×c (X4 with p = 1, q = c)."""
-    rate_A, rate_B = _rates(x)
+    rate_A, rate_B = small_rates(x)
     return Check.equality(
         "X4",
         "Adam from B = 0: α×c gives the same w as η_B×c",
-        trajectory(_point(x, scale=c), rate_A, rate_B, ADAM).weights,
-        trajectory(_point(x), rate_A, c * rate_B, ADAM).weights,
+        trajectory(rescaled_point(x, scale=c), rate_A, rate_B, ADAM).weights,
+        trajectory(rescaled_point(x), rate_A, c * rate_B, ADAM).weights,
         exact(POWERS),
-        control=("as both rates ×c", trajectory(_point(x), c * rate_A, c * rate_B, ADAM).weights),
+        control=("as both rates ×c", trajectory(rescaled_point(x), c * rate_A, c * rate_B, ADAM).weights),
         assumptions={**x.begins, **x.descending},
     )
 
@@ -85,9 +85,12 @@ def frozen_A_makes_alpha_the_rate(x: Instance, c: float = 4.0) -> Check:
 
     w is then linear in B.
     """
-    _, rate = _rates(x)
-    scaled, faster = trajectory(_point(x, scale=c), 0.0, rate, ADAM), trajectory(_point(x), 0.0, c * rate, ADAM)
-    trained = trajectory(_point(x), c * _rates(x)[0], c * rate, ADAM)
+    _, rate = small_rates(x)
+    scaled, faster = (
+        trajectory(rescaled_point(x, scale=c), 0.0, rate, ADAM),
+        trajectory(rescaled_point(x), 0.0, c * rate, ADAM),
+    )
+    trained = trajectory(rescaled_point(x), c * small_rates(x)[0], c * rate, ADAM)
     return Check.equality(
         "X9",
         "Adam with A frozen at B = 0: α×c gives the same w as η×c, and no drift",
@@ -178,8 +181,8 @@ def trajectory(point: Point, rate_A: float | Array, rate_B: float | Array, optim
     return train(point.loss, point.base, point.adapters, point.scaling, transform, STEPS, record=moved).recorded
 
 
-def _point(x: Instance, scale: float = 1.0, p: float = 1.0, q: float = 1.0) -> Point:
-    """The instance with s, A and B multiplied by these factors."""
+def rescaled_point(x: Instance, scale: float = 1.0, p: float = 1.0, q: float = 1.0) -> Point:
+    """Multiply s, A and B of the instance by these factors."""
     point = x.parts.lora.point
     return replace(
         point,
@@ -188,6 +191,6 @@ def _point(x: Instance, scale: float = 1.0, p: float = 1.0, q: float = 1.0) -> P
     )
 
 
-def _rates(x: Instance) -> tuple[float, float]:
-    """η_A and η_B at which s·BA moves by about a hundredth a step, whatever s."""
+def small_rates(x: Instance) -> tuple[float, float]:
+    """Return η_A and η_B of Adam at which s·BA moves by about a hundredth a step, whatever s."""
     return 0.01, 0.01 / (1 + max(x.s.values()))

@@ -1,16 +1,19 @@
 """Judge the claims that are algebra: P1, P2, P4-landscape, X1, X2, X5–X10, wherever their assumptions are met."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from experiments.analysis.checks import margin
 from experiments.analysis.intervals import Estimate, exactly_known
 from experiments.claims.lora_alpha.powers import POWERS_OF_ALPHA, asymmetric, positive
 from experiments.claims.lora_alpha.premise import GAUSS_NEWTON, definite, ends_named
 from experiments.claims.lora_alpha.steps import ascends_never
 from experiments.curvature import algebra, asymmetric_scaling, residual_curvature
 from experiments.dynamics import signal_descent
+from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Setting
 from experiments.ledger.claim import OWN, Claim, Evidence, Reading
 from experiments.ledger.verdict import Band, Finding, at_most
@@ -23,7 +26,7 @@ def holds(claim: str, config: Setting, data: xr.Dataset) -> list[Finding]:
     found = []
     for i in np.flatnonzero(data.claim.values == claim):
         check = data.isel(check=i)
-        here = algebra.margin(check)
+        here = margin(check)
         if here.instances:
             name = f"{check.statement.item()}: largest error / tolerance of {here.instances} instances"
             found.append(Finding(name, _tolerance(check), _missing_is(np.inf, here.statement)))
@@ -33,7 +36,7 @@ def holds(claim: str, config: Setting, data: xr.Dataset) -> list[Finding]:
 def control_holds(claim: str, config: Setting, data: xr.Dataset) -> list[Finding]:
     """Hold the smallest error over tolerance of all its controls against 1: each must be noticed everywhere."""
     checks = data.isel(check=data.claim.values == claim)
-    here = algebra.margin(checks)
+    here = margin(checks)
     names = "; ".join(dict.fromkeys(checks.control.values))
     name = f"{names}: smallest error / tolerance of {here.instances} instances"
     estimate = _missing_is(0.0, here.control)
@@ -55,12 +58,12 @@ def _tolerance(check: xr.Dataset) -> Band:
     return at_most(1.0, f"in units of the tolerance, {check.rule.item()}", margin=0.5)
 
 
-def on_drawn_problems(claim: str, statement: str) -> Reading:
-    """Hold a claim against every problem and instance that `algebra` tries."""
-    return Reading("on drawn problems", statement, ALGEBRA, partial(holds, claim), partial(applies, claim))
+def on_drawn_problems(claim: str, statement: str, experiment: Experiment[Any] = ALGEBRA) -> Reading:
+    """Hold a claim against every problem and instance that an experiment of checks tries."""
+    return Reading("on drawn problems", statement, experiment, partial(holds, claim), partial(applies, claim))
 
 
-def _claim(
+def checked(
     name: str,
     source: str,
     statement: str,
@@ -69,17 +72,18 @@ def _claim(
     readings: tuple[Reading, ...] = (),
     figure: str = "algebra",
     measurement: str = "",
+    experiment: Experiment[Any] = ALGEBRA,
 ) -> Claim:
     """Make a claim that the checks named after it decide, with the same two tolerances off as its control."""
     near = Reading(
-        "control", "The same, two tolerances off.", ALGEBRA, partial(control_holds, name), partial(applies, name)
+        "control", "The same, two tolerances off.", experiment, partial(control_holds, name), partial(applies, name)
     )
     return Claim(
         id=name,
         group="algebra",
         assumptions=assumptions,
         source=source,
-        evidence=(Evidence(on_drawn_problems(name, statement), near),),
+        evidence=(Evidence(on_drawn_problems(name, statement, experiment), near),),
         readings=readings,
         figure=figure,
         formula=formula,
@@ -88,20 +92,20 @@ def _claim(
 
 
 CLAIMS = [
-    _claim(
+    checked(
         "P1-update",
         "Eq. 4, 11, 18–21",
         "Δw = JΔθ + ½∇²w[Δθ, Δθ] with no remainder: ΔW_Signal = s(BΔA + ΔB A), ΔW_Drift = s ΔB ΔA.",
         r"\Delta w = J\Delta\theta + \tfrac12\nabla^2 w[\Delta\theta,\Delta\theta]",
     ),
-    _claim(
+    checked(
         "P1-hessian",
         "Eq. 4, 12–17",
         "H_LoRA = H_Signal + H_Drift, exactly.",
         r"H_{\mathrm{LoRA}} = H_{\mathrm{Signal}} + H_{\mathrm{Drift}}",
         "g ≠ 0",
     ),
-    _claim(
+    checked(
         "P2-descent",
         "Eq. 22–28",
         "⟨Δw_Signal, −g⟩ = ⟨Δθ, −∇_θ ℓ⟩ ≥ 0 for gradient descent, sign descent and Muon: η‖∇‖₂², η‖∇‖₁ and "
@@ -124,7 +128,7 @@ CLAIMS = [
         ),
         figure="signal_descent",
     ),
-    _claim(
+    checked(
         "P2-psd",
         "Eq. 29",
         "If H_ℓ ⪰ 0 then H_Signal ⪰ 0.",
@@ -132,7 +136,7 @@ CLAIMS = [
         "H_ℓ ⪰ 0",
         "g ≠ 0",
     ),
-    _claim(
+    checked(
         "P2-drift-indefinite",
         "Eq. 30",
         "H_Drift is zero but for the blocks between A and B of one layer; its non-zero eigenvalues come in pairs ±λ, "
@@ -140,7 +144,7 @@ CLAIMS = [
         r"\operatorname{spec}(H_{\mathrm{Drift}}) = -\operatorname{spec}(H_{\mathrm{Drift}}) \ne \{0\}",
         "g ≠ 0",
     ),
-    _claim(
+    checked(
         "P2-drift-alignment",
         "Eq. 31–33",
         "⟨Δw_Drift, −g⟩ = −½ΔθᵀH_DriftΔθ, of no fixed sign.",
@@ -148,7 +152,7 @@ CLAIMS = [
         r" = -\tfrac12 \Delta\theta^\top H_{\mathrm{Drift}} \Delta\theta",
         "g ≠ 0",
     ),
-    _claim(
+    checked(
         "P4-landscape",
         "Eq. 43–47",
         "At fixed W₀ and A, B = 0: H_Signal(cα) = c²·H_Signal(α) and H_Drift(cα) = c·H_Drift(α).",
@@ -167,14 +171,14 @@ CLAIMS = [
         figure="asymmetric_scaling",
         measurement=POWERS_OF_ALPHA,
     ),
-    _claim(
+    checked(
         "X1",
         OWN,
         "The eigenvalues of H_Drift are ±s·σ_i(G_l), each r times, and zeros.",
         r"\operatorname{spec}(H_{\mathrm{Drift}}) = \{\pm s\,\sigma_i(G_l)\}^{\times r} \cup \{0\}",
         "g ≠ 0",
     ),
-    _claim(
+    checked(
         "X2",
         OWN,
         "Tr H_Signal = s² Σ_l Tr(A_l M_l A_lᵀ), M_l = Σ_o H_ℓ[(o,·), (o,·)].",
@@ -183,14 +187,14 @@ CLAIMS = [
         "H_ℓ ≠ 0",
         "for the variance 2rs⁴σ_A⁴Σ_l‖M_l‖_F², which the standard errors of P3 are: the entries of A Gaussian",
     ),
-    _claim(
+    checked(
         "X5",
         OWN,
         "The directions (−X A, B X) leave w unchanged: J v = 0, H_Signal v = 0 and H_LoRA v = H_Drift v.",
         r"v = (-XA, BX):\; Jv = 0,\; H_{\mathrm{Signal}}v = 0,\; H_{\mathrm{LoRA}}v = H_{\mathrm{Drift}}v",
         "B ≠ 0",
     ),
-    _claim(
+    checked(
         "X6",
         OWN,
         "With the Gauss–Newton matrix G of a loss convex in the outputs in place of H_ℓ, JᵀGJ ⪰ 0, whatever the model.",
@@ -207,13 +211,13 @@ CLAIMS = [
         ),
         figure="residual_curvature",
     ),
-    _claim(
+    checked(
         "X7",
         OWN,
         "J Jᵀ = s²(AᵀA ⊗ I + I ⊗ BBᵀ), columns stacked.",
         r"J J^\top = s^2 (A^\top A \otimes I + I \otimes B B^\top)",
     ),
-    _claim(
+    checked(
         "X8",
         OWN,
         "From B = 0 the first step of Adam or sign descent has, over Gaussian A, E‖ΔW₁‖_F² = "
@@ -224,7 +228,7 @@ CLAIMS = [
         "no entry of G is 0",
         "Gaussian A",
     ),
-    _claim(
+    checked(
         "X9",
         OWN,
         "With A frozen (LoRA-FA) w is linear in B, there is no drift, and from B = 0 α×c is η×c under Adam with ε → 0.",
@@ -232,7 +236,7 @@ CLAIMS = [
         "B = 0 at the start",
         "Adam with ε → 0",
     ),
-    _claim(
+    checked(
         "X10",
         OWN,
         "Tr H_Signal = s² Σ_l [Tr(A_l M_l A_lᵀ) + Tr(B_lᵀ N_l B_l)] for any B, N_l = Σ_i H_ℓ[(·,i), (·,i)].",

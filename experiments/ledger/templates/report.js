@@ -1,4 +1,4 @@
-// Filters: rows of the matrix and the cards below follow the verdicts ticked and the words searched for.
+// Filters: rows of the matrix and the cards below follow the verdicts ticked, the source and the words searched for.
 const form = document.getElementById("filters");
 const rows = [...document.querySelectorAll(".matrix tr[data-claim]")];
 const text = (row) => `${row.dataset.text} ${row.querySelector(".statement").textContent}`.toLowerCase();  // H_ℓ and Hℓ
@@ -6,9 +6,11 @@ const text = (row) => `${row.dataset.text} ${row.querySelector(".statement").tex
 function apply() {
   const chosen = new FormData(form);
   const verdicts = chosen.getAll("verdict");
+  const source = chosen.get("source");
   const words = chosen.get("text").toLowerCase().split(/\s+/);
   for (const row of rows) {
-    row.hidden = !verdicts.includes(row.dataset.verdict) || !words.every((word) => text(row).includes(word));
+    const elsewhere = source && row.dataset.source !== source;
+    row.hidden = elsewhere || !verdicts.includes(row.dataset.verdict) || !words.every((word) => text(row).includes(word));
     document.getElementById(row.dataset.claim).hidden = row.hidden;
   }
   const shown = rows.filter((row) => !row.hidden).length;

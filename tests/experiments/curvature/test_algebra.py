@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from experiments.analysis.checks import Margin, margin, margins, ratios
 from experiments.curvature import algebra
-from experiments.curvature.algebra import Margin, margin, margins, ratios
 from experiments.problems import PROBLEMS
 from experiments.problems.mlp import MLP
 from signal_drift.propositions import MATRIX_FREE, PROPOSITIONS
@@ -52,10 +52,10 @@ def test_claim_is_only_as_good_as_its_worst_check_and_instance(data):
     broken.error.loc[at] = 1e-12
     assert margins(broken)["P2-drift-alignment"].statement == np.inf
     assert not margins(broken)["P2-drift-alignment"].supported
-    sentences = algebra.report(QUICK, broken).sentences
+    sentences = algebra.EXPERIMENT.report(QUICK, broken).sentences
     assert sentences[0].startswith("21 of 22 claims hold")
     assert "they fail for: P2-drift-alignment (inf)" in sentences[0]
-    assert "they fail for: none" in algebra.report(QUICK, data).sentences[0]
+    assert "they fail for: none" in algebra.EXPERIMENT.report(QUICK, data).sentences[0]
 
 
 def test_control_that_passes_somewhere_is_named(data):
@@ -64,7 +64,7 @@ def test_control_that_passes_somewhere_is_named(data):
     broken.control_error.loc[at] = 0.0
     assert margins(broken)["P1-hessian"].control == 0
     assert not margins(broken)["P1-hessian"].supported
-    assert "except for: P1-hessian (0)" in algebra.report(QUICK, broken).sentences[1]
+    assert "except for: P1-hessian (0)" in algebra.EXPERIMENT.report(QUICK, broken).sentences[1]
 
 
 def test_what_does_not_apply_counts_neither_for_nor_against(data):
@@ -75,7 +75,7 @@ def test_what_does_not_apply_counts_neither_for_nor_against(data):
     here = margins(nowhere)["P2-psd"]
     assert here.instances == 0
     assert not here.supported
-    report = algebra.report(QUICK, nowhere)
+    report = algebra.EXPERIMENT.report(QUICK, nowhere)
     assert report.sentences[2].endswith("their assumptions: P2-psd.")
     assert "applies to none" in next(row.measured for row in report.rows if row.quantity.startswith("P2-psd"))
     report.figures["algebra"]()

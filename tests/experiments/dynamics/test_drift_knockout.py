@@ -10,7 +10,7 @@ import xarray as xr
 
 import signal_drift as sd
 from experiments.analysis.divergence import classify
-from experiments.claims.own import drift
+from experiments.claims.lora_alpha import drift
 from experiments.dynamics import drift_arms, drift_knockout
 from experiments.dynamics.drift_arms import ARMS, LIMITS, ORDINARY, PATHS, REMOVED
 from experiments.lab.errors import OptionError

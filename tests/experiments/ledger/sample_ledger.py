@@ -17,6 +17,13 @@ PROVENANCE = {
     "numpy": "2.4.6",
 }
 DIGEST = "blake2b:90817263544536271809"
+PAPER = {
+    "key": "lora_alpha",
+    "name": "LoRA-α",
+    "title": "The Hidden Power",
+    "address": "https://arxiv.org/abs/2606.12883",
+}
+OURS = {"key": "own", "name": "Our own", "title": "found and checked here", "address": ""}
 
 
 def verdict_of(band: list, interval: list | None) -> str:
@@ -103,6 +110,7 @@ def entry(claim: str, group: str, statement: str, *findings: dict, **more: Any) 
         "id": claim,
         "group": group,
         "ours": claim[0] in "XC",
+        "paper": OURS if claim[0] in "XC" else PAPER,
         "source": "Eq. 34–40",
         "statement": statement,
         "formula": "",

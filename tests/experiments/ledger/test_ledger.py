@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 import scipy.stats
 import xarray as xr
 
+from experiments import claims
 from experiments.analysis.intervals import exactly_known, mean_of
 from experiments.catalogue import EXPERIMENTS
-from experiments.claims import CLAIMS, ORDER
+from experiments.claims import CLAIMS
 from experiments.doors.rerun import Options, find, show
 from experiments.lab.command_line import exit_on_bad_input
 from experiments.lab.errors import ControlError
@@ -38,8 +40,33 @@ def judged(out: Path) -> ledger.Entries:
     return ledger.ledger(CLAIMS, PROBLEMS, out, quick=True)
 
 
-def test_registry_has_every_claim_of_the_paper_once() -> None:
-    assert [claim.id for claim in CLAIMS] == list(ORDER)
+def test_registry_has_every_claim_that_a_module_defines_once() -> None:
+    """Whatever stands in a module of a folder is in the order of its folder, or of another."""
+    folder = Path(claims.__file__).parent
+    names = [".".join(path.relative_to(folder).with_suffix("").parts) for path in folder.rglob("*/*.py")]
+    modules = [import_module(f"experiments.claims.{name.removesuffix('.__init__')}") for name in names]
+    defined = {claim.id for module in modules for claim in getattr(module, "CLAIMS", [])}
+    assert sorted(claim.id for claim in CLAIMS) == sorted(defined)
+
+
+def test_a_folder_is_found_and_gives_its_claims_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other papers stand after the paper and our own, by their date."""
+    for key, published in (("new", "2026-01"), ("old", "2020-01")):
+        (tmp_path / key).mkdir()
+        text = (
+            "from dataclasses import replace\n"
+            "from experiments.claims.lora_alpha.algebra import CLAIMS as THEIRS\n"
+            "from experiments.ledger.claim import Source\n"
+            f"SOURCE = Source({key!r}, {key!r}, 'A title', {published!r})\n"
+            f"CLAIMS = [replace(THEIRS[0], id='{key}-1')]\n"
+        )
+        (tmp_path / key / "__init__.py").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(claims, "__path__", [*claims.__path__, str(tmp_path)])
+    found = claims.discovered()
+    assert [c.id for c in found if c.paper.key in ("old", "new")] == ["old-1", "new-1"]
+    kept = [c.id for c in found if c.paper.key not in ("old", "new")]
+    assert kept == [c.id for c in CLAIMS]
+    assert next(c.paper.key for c in found) == "lora_alpha"
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
@@ -70,7 +97,7 @@ def test_every_card_has_a_figure_that_some_experiment_captions() -> None:
 
 
 def test_ledger_is_valid_json_and_the_same_twice(out: Path, tmp_path: Path) -> None:
-    first = json.loads((out / "ledger.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    first = json.loads((out / "ledger.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)["claims"]
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
     for folder in copy.glob("**/*.timing"):

@@ -77,8 +77,10 @@ def test_a_decided_claim_whose_near_control_is_not_refuted_is_named() -> None:
     assert pages.unsound(weak) == []
 
 
-def test_statements_stand_in_their_groups_the_papers_apart_from_ours() -> None:
+def test_statements_stand_in_their_groups_each_source_apart() -> None:
     paper, own = pages.parts(LEDGER)
+    assert (paper.key, own.key) == ("lora_alpha", "own")
+    assert (paper.counts["refuted"], sum(paper.counts.values()), own.counts["supported"]) == (3, 12, 2)
     assert list(paper.groups) == ["algebra", "fixed weights", "one step", "training", "tuning"]
     assert {group: [e["id"] for e in found] for group, found in own.groups.items()} == {
         "algebra": ["X4"],

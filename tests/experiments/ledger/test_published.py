@@ -1,6 +1,5 @@
 """The pages of the reference run, at the paper's size: nothing on them that no page may show, and not too large."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,7 @@ def test_pages_built_from_the_published_ledger_have_none(name: str, built: Path)
 
 
 def test_published_ledger_has_a_digest_for_every_record_that_decided() -> None:
-    entries = json.loads((DOCS / "ledger.json").read_text(encoding="utf-8"))
+    entries = table.read(DOCS / "ledger.json")
     assert [e["id"] for e in entries] == [claim.id for claim in CLAIMS]
     for entry in entries:
         for cell in entry["problems"].values():
@@ -44,7 +43,7 @@ def test_published_ledger_has_a_digest_for_every_record_that_decided() -> None:
 
 def test_no_claim_on_the_mlp_is_open_that_more_seeds_would_decide() -> None:
     """A claim that is inconclusive there had all its stages, or says that no number of seeds would help."""
-    entries = json.loads((DOCS / "ledger.json").read_text(encoding="utf-8"))
+    entries = table.read(DOCS / "ledger.json")
     claims = {claim.id: claim for claim in CLAIMS}
     for entry in entries:
         cell = entry["problems"]["mlp"]
