@@ -12,12 +12,15 @@ LONG = 60.0
 
 
 def keep_long(out: Path) -> list[str]:
-    """Keep every experiment that is stored whole and took longer than `LONG`, and name them."""
+    """Keep every experiment that is stored whole and took longer than `LONG`, and name them.
+
+    What is stored of a costly problem is kept whole or not: another machine goes on from there.
+    """
     kept = []
     for experiment, problem in reproduced(PROBLEMS.values()):
         config = last_stage(experiment, experiment.at(problem), out)
         found = from_store(experiment, config, out)
         long = found.seconds is not None and found.seconds > LONG
-        if long and keep(experiment, config, out):
+        if (long or problem.costly) and keep(experiment, config, out):
             kept.append(f"{experiment.name} on {problem.name}")
     return kept

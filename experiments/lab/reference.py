@@ -64,18 +64,27 @@ def _member(kept: zipfile.ZipFile, name: str) -> bytes:
 
 
 def keep(experiment: Experiment[C], config: C, out: Path, folder: Path = FOLDER) -> bool:
-    """Put the records in `out` into the reference, unless they are too large for it; tell whether they are there."""
+    """Add the records in `out` to the reference, whole or not, unless they are too large; tell whether any are there."""
+    take(experiment, config, out, folder)
+    there = [files for point in experiment.points(config) if (files := _stored(experiment, config, point, out))]
+    if not there:
+        return False
     path = archive(experiment, config, folder)
     with replacing(path) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as kept:
-            for point in experiment.points(config):
-                place, beside = _files(experiment, config, point, out)
+            for place, beside in there:
                 for name, content in ((place.name, body_of(place)), (beside.name, beside.read_bytes())):
                     kept.writestr(zipfile.ZipInfo(name, EPOCH), content, zipfile.ZIP_DEFLATED, 9)
         small = temporary.stat().st_size <= LARGEST
     if not small:
         path.unlink()
     return small
+
+
+def _stored(experiment: Experiment[C], config: C, point: Point, out: Path) -> tuple[Path, Path] | None:
+    """Return the files of a point whose record is believed."""
+    place, beside = _files(experiment, config, point, out)
+    return (place, beside) if store.read(place, store.digest(experiment.name, config, point))[0] is not None else None
 
 
 def _files(experiment: Experiment[C], config: C, point: Point, out: Path) -> tuple[Path, Path]:

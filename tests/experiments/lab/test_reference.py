@@ -47,6 +47,22 @@ def test_records_come_back_as_they_were_stored_and_say_where_from(tmp_path: Path
     assert new.data.attrs["taken from"] == "docs/records"
 
 
+def test_part_of_the_records_is_kept_and_added_to_elsewhere(tmp_path: Path) -> None:
+    """One point here, the other there; a folder that has neither takes nothing away."""
+    kept, places = tmp_path / "kept", [tmp_path / name for name in "abc"]
+    for i, out in enumerate(places[:2]):
+        results(TRIAL, Config(), out)
+        store.path_of(out, "trial", Config(), {"seed": 1 - i}).unlink()
+    assert not reference.keep(TRIAL, Config(), places[2], kept)
+    assert reference.keep(TRIAL, Config(), places[0], kept)
+    assert reference.take(TRIAL, Config(), places[2], kept) == 1
+    assert from_store(TRIAL, Config(), places[2]).data is None
+    assert reference.keep(TRIAL, Config(), places[1], kept)
+    assert reference.keep(TRIAL, Config(), tmp_path / "empty", kept)
+    assert reference.take(TRIAL, Config(), places[2], kept) == 1
+    assert from_store(TRIAL, Config(), places[2]).data is not None
+
+
 def test_the_same_records_are_the_same_archive(tmp_path: Path) -> None:
     results(TRIAL, Config(), tmp_path)
     archives = [tmp_path / name for name in "ab"]
