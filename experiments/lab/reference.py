@@ -64,7 +64,7 @@ def _member(kept: zipfile.ZipFile, name: str) -> bytes:
 
 
 def keep(experiment: Experiment[C], config: C, out: Path, folder: Path = FOLDER) -> bool:
-    """Add the records in `out` to the reference, whole or not, unless they are too large; tell whether any are there."""
+    """Add the records in `out` to the reference, all or some, unless they are too large; tell whether any are there."""
     take(experiment, config, out, folder)
     there = [files for point in experiment.points(config) if (files := _stored(experiment, config, point, out))]
     if not there:
