@@ -8,7 +8,7 @@ import xarray as xr
 from experiments.analysis.intervals import mean_of
 from experiments.ledger.claim import Claim, Evidence, Reading, Source, untestable
 from experiments.ledger.verdict import Finding, near
-from experiments.tuning import protocol_comparison, rate_rules
+from experiments.tuning import protocol_comparison
 from experiments.tuning.protocol_comparison import Config
 
 SOURCE = Source(
@@ -93,13 +93,13 @@ CLAIMS = [
             Evidence(
                 untestable(
                     "The best learning rates of LoRA and its variants differ as 1/λmax of their Hessians at the start.",
-                    rate_rules.EXPERIMENT,
+                    PROTOCOL,
                     "λmax at the start is measured over α of LoRA and not of PiSSA, MiLoRA or DoRA; over α it is "
                     "X20-best-rate",
                 )
             ),
         ),
-        figure="rate_rules",
+        figure="protocol_comparison",
         formula=r"\eta^*\propto 1/\lambda_{\max}",
         measured_on=ON_MODELS,
         measurement="none: λmax of the variants is not measured",
