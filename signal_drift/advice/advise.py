@@ -4,6 +4,7 @@ Where training begins B = 0 and A is random: what is computed is that of this st
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from signal_drift.display import Table, displayed_as, number
+from signal_drift.display import LINES, Table, displayed_as, number, span
 from signal_drift.errors import InputError
 from signal_drift.errors.words import printable, shown
 from signal_drift.files import find_weights, read_tensor
@@ -30,6 +31,8 @@ from signal_drift.propositions.closed_forms import first_step_descent, first_ste
 from signal_drift.spectra.exact import spectral_norm
 from signal_drift.text_audit import Point, finite_gradient, signal_largest, text_task
 
+EPSILON = 1e-8
+"""Adam's ε by default, beside which a smaller entry of G moves by less than η."""
 Seen = Callable[[str, int], None]
 """What is told the name of each layer before it is looked at, and how many there are."""
 SEED = 0
@@ -44,7 +47,8 @@ class LayerAdvice(NamedTuple):
     known, or the search leaves open whether it is positive. `sigma` is σ_A, `v1` and `v2` are the α of both rules.
     `step_size` is √E‖ΔW₁‖_F²/‖ΔW_FFT‖_F and `step_descent` E⟨ΔW₁, −G⟩/⟨ΔW_FFT, −G⟩ of a first step by signs against
     that of full fine-tuning at the same η, over Gaussian A (X8); both are ∝ α, and `step_alpha` is the α with a size
-    of 1. For a uniform A they are as near as rows of G have many entries of note.
+    of 1. For a uniform A they are as near as rows of G have many entries of note. `below_epsilon` is the share of the
+    entries that are not 0 but below ε = 1e-8, by which full fine-tuning steps less far than by signs.
     """
 
     layer: str
@@ -63,6 +67,7 @@ class LayerAdvice(NamedTuple):
     step_alpha: float
     step_size: float
     step_descent: float
+    below_epsilon: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,32 +187,48 @@ def _advice(
         step_alpha=alpha / size,
         step_size=size,
         step_descent=descent,
+        below_epsilon=float(np.mean((np.abs(G) < EPSILON) & (G != 0))),
     )
 
 
 def _notes(plan: Plan, layers: list[LayerAdvice]) -> tuple[str, ...]:
     still = [x.layer for x in layers if not x.gradient_norm]
     zero = (f"G = 0, which has no curvature of the drift and no first step: {some(still)}",) if still else ()
+    small = max(x.below_epsilon for x in layers)
+    if small >= 0.01:  # which is seen in three digits
+        zero += (f"up to {small:.0%} of a layer's G is below Adam's ε = {EPSILON:g}, where its step is not by signs",)
     return (*zero, *start_notes(plan.config.init_lora_weights), *plan.notes)
 
 
 def _table(found: Advice) -> Table:
-    on_text = found.loss is not None
-    signal = ("λmax[H_Signal]", "±", "α_c") if on_text else ()
-    header = (
-        *("layer", "W", "r", "s", "α", "σ₁(G)", "s·σ₁(G)"),
-        *signal,
-        *("V1: α", "V2: α", "FFT's step: α", "first step/FFT", "its descent/FFT"),
-    )
-    rows = []
+    """One row a layer, or one a kind where there are more layers than a table shows."""
+    kinds: dict[tuple[str, ...], list[LayerAdvice]] = {}
+    many = len(found.layers) > LINES
     for x in found.layers:
-        of_signal = (x.signal_largest, x.signal_error, x.crossover) if on_text else ()
-        numbers = (x.scaling, x.alpha, x.gradient_norm, x.drift_largest, *of_signal)
-        rules = (x.v1, x.v2, x.step_alpha, x.step_size, x.step_descent)
-        shape = "×".join(map(str, x.shape))
-        rows.append((printable(x.layer), shape, str(x.rank), *map(number, (*numbers, *rules))))
-    loss = f", loss {number(found.loss)} over {found.predicted} predicted tokens" if on_text else ""
-    return Table(f"{len(rows)} layers where training begins, B = 0{loss}", header, rows)
+        name = re.sub(r"\d+", "*", x.layer) if many else x.layer
+        kinds.setdefault((printable(name), "×".join(map(str, x.shape)), str(x.rank), number(x.scaling)), []).append(x)
+    columns = {
+        "α": "alpha",
+        "σ₁(G)": "gradient_norm",
+        "s·σ₁(G)": "drift_largest",
+        **({} if found.loss is None else {"λmax[H_Signal]": "signal_largest", "±": "signal_error", "α_c": "crossover"}),
+        "V1: α": "v1",
+        "V2: α": "v2",
+        "FFT's step: α": "step_alpha",
+        "first step/FFT": "step_size",
+        "its descent/FFT": "step_descent",
+    }
+    rows = [
+        (*kind, *(span(np.array([getattr(x, field) for x in alike])) for field in columns.values()))
+        for kind, alike in kinds.items()
+    ]
+    loss = "" if found.loss is None else f", loss {number(found.loss)} over {found.predicted} predicted tokens"
+    by_kind = ", by kind" if many else ""
+    return Table(
+        f"{len(found.layers)} layers where training begins, B = 0{by_kind}{loss}",
+        ("layer", "W", "r", "s", *columns),
+        rows,
+    )
 
 
 displayed_as(_table)(Advice)

@@ -148,6 +148,16 @@ def test_a_layer_without_a_gradient_has_no_first_step(tmp_path: Path) -> None:
     assert any("G = 0" in note and "'x'" in note for note in found.notes)
 
 
+@pytest.mark.parametrize(("small", "said"), [(9e-9, True), (2e-8, False)])
+def test_entries_below_epsilon_are_noted(tmp_path: Path, small: float, said: bool) -> None:
+    G = np.ones((5, 20))
+    G[0, 0], G[1, :4] = 0.0, small
+    folder = config_in(tmp_path / "a", target_modules=["x"])
+    found = advise_from_gradient(folder, saved(tmp_path / "g.safetensors", {"x": G}))
+    assert found.layers[0].below_epsilon == (0.04 if said else 0)
+    assert any(note.startswith("up to 4% of a layer's G is below") for note in found.notes) == said
+
+
 @pytest.mark.parametrize(
     ("initialiser", "note"),
     [("pissa", "A from the singular vectors of W₀: σ_A and V2 do not apply"), (False, "B was random too")],
@@ -418,6 +428,19 @@ def test_command_prints_json_of_a_text(tmp_path: Path, capsys: pytest.CaptureFix
     for x in printed["layers"]:
         assert x["drift_largest"] == pytest.approx(of(x["layer"]).drift_largest)
         assert x["crossover"] is x["v2"] is x["signal_largest"] is None
+
+
+def test_many_layers_are_shown_by_kind(tmp_path: Path) -> None:
+    """Two kinds, one row each, with the range of what differs."""
+    many = {f"layers.{i}.{k}": i * np.eye(3) for i in range(1, 32) for k in ("q_proj", "o_proj")}
+    found = advise_from_gradient(config_in(tmp_path / "a"), saved(tmp_path / "g.safetensors", many))
+    title, header, *rows = repr(found).splitlines()
+    assert title == "62 layers where training begins, B = 0, by kind"
+    assert [row.split()[0] for row in rows] == ["layers.*.o_proj", "layers.*.q_proj"]
+    for row in rows:
+        assert " 1 … 31 " in row  # σ₁(G)
+        assert " 2 … 62 " in row  # s·σ₁(G)
+    assert header.split()[:3] == ["layer", "W", "r"]
 
 
 def test_the_table_of_a_text_has_the_crossover() -> None:
