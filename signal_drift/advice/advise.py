@@ -8,11 +8,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from signal_drift.display import LINES, Table, displayed_as, number, span
@@ -134,9 +133,9 @@ def _told(layers: tuple[PlannedLayer, ...], seen: Seen | None) -> Iterator[Plann
         yield x
 
 
-def _gaussian(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+def _gaussian(key: Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> Array:
     """A ~ N(0, 1/r²), PEFT's "gaussian"."""
-    return jax.random.normal(key, shape, dtype) / shape[0]
+    return jax.random.normal(key, shape, dtype, out_sharding=out_sharding) / shape[0]
 
 
 def _by_layer(tensors: Mapping[str, Stored], where: str) -> dict[str, tuple[str, Stored]]:

@@ -36,4 +36,4 @@ def crossover_alpha(alpha: float, drift: Number, signal: Number) -> Number:
     >>> crossover_alpha(8.0, drift=3.0, signal=6.0)
     4.0
     """
-    return alpha * drift / signal
+    return drift * alpha / signal
