@@ -13,6 +13,8 @@ from signal_drift.errors.arguments import is_real
 from signal_drift.errors.words import printable, shown
 from signal_drift.files import read_json
 
+SCHEMA = "signal_drift/ledger/1"
+"""What a ledger says that it is; docs/ledger.schema.json describes it."""
 RULES = ("V1", "V2", "F1c-square-root", "V-protocol", "X16-best-alpha")
 """The claims that say which α is best, or what a rule for it is worth."""
 CLAIMS = (*RULES, "X8")
@@ -49,9 +51,13 @@ def read_ledger(path: str | Path) -> tuple[Known, ...]:
 
     Raises `InputError` for what is no JSON, is of another schema, or has none of the claims.
     """
-    found = read_json(Path(path))
+    whole = read_json(Path(path))
+    stated = whole.get("schema") if isinstance(whole, dict) else None
+    if stated != SCHEMA:
+        raise InputError(f"ledger: must be of the schema {SCHEMA!r}, got {shown(stated)}")
+    found = whole.get("claims")
     if not isinstance(found, list) or not all(isinstance(x, dict) and isinstance(x.get("id"), str) for x in found):
-        raise InputError("ledger: must be a list of claims with an id, as ledger.json of this version is")
+        raise InputError(f"ledger: claims must be a list of objects with an id, got {shown(found)}")
     entries = {entry["id"]: entry for entry in found}
     known = tuple(_known(claim, entries[claim]) for claim in CLAIMS if claim in entries)
     if not known:

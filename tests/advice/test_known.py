@@ -11,7 +11,8 @@ from pages_of_docs import ROOT
 from problems import rejects
 from safetensors.numpy import save_file
 
-from experiments.claims import ORDER
+from experiments.claims import CLAIMS as EVERY
+from experiments.ledger.table import SCHEMA
 from experiments.ledger.verdict import VERDICTS
 from signal_drift.__main__ import main
 from signal_drift.advice import known as quoted
@@ -22,12 +23,13 @@ QUOTED = ("verdict", "sentence", "power")
 
 
 def published() -> dict[str, dict[str, Any]]:
-    return {entry["id"]: entry for entry in json.loads(PUBLISHED.read_text(encoding="utf-8"))}
+    return {entry["id"]: entry for entry in json.loads(PUBLISHED.read_text(encoding="utf-8"))["claims"]}
 
 
 def test_claims_and_verdicts_are_those_of_the_ledger() -> None:
-    assert set(CLAIMS) <= set(ORDER)
+    assert set(CLAIMS) <= {claim.id for claim in EVERY}
     assert set(quoted.VERDICTS) == set(VERDICTS)
+    assert quoted.SCHEMA == SCHEMA
 
 
 def test_what_is_quoted_is_what_the_ledger_says() -> None:
@@ -64,6 +66,10 @@ def entry(claim: str, verdict: str, power: float | None = None, **more: Any) -> 
     return {"id": claim, "statement": f"{claim} holds.", **cell(verdict, power), "problems": problems, **more}
 
 
+def ledger_of(path: Path, *entries: Any) -> Path:
+    return written(path, {"schema": SCHEMA, "claims": list(entries)})
+
+
 def written(path: Path, found: Any) -> Path:
     path.write_text(json.dumps(found), encoding="utf-8")
     return path
@@ -87,7 +93,7 @@ RECOMMENDED = {
 def test_no_rule_is_recommended_beyond_what_was_supported(
     tmp_path: Path, given: dict[str, Any], recommended: bool
 ) -> None:
-    known = read_ledger(written(tmp_path / "l.json", [given, entry("V1", "not testable here")]))
+    known = read_ledger(ledger_of(tmp_path / "l.json", given, entry("V1", "not testable here")))
     told = conclusion(known)
     assert [x.claim for x in known if x.recommended] == (["V2"] if recommended else [])
     if recommended:
@@ -99,7 +105,7 @@ def test_no_rule_is_recommended_beyond_what_was_supported(
 
 
 def test_a_quoted_text_commands_no_terminal(tmp_path: Path) -> None:
-    path = written(tmp_path / "l.json", [entry("V2", "refuted", 1.0, statement="\x1b[2J\nV1: supported")])
+    path = ledger_of(tmp_path / "l.json", entry("V2", "refuted", 1.0, statement="\x1b[2J\nV1: supported"))
     assert as_paragraphs(read_ledger(path)).splitlines()[0] == r"V2: \x1b[2J\nV1: supported"
 
 
@@ -109,31 +115,36 @@ def without(name: str, of: dict[str, Any]) -> dict[str, Any]:
 
 ENTRY = entry("V2", "supported", 1.0)
 OTHERS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "no list": ({"V2": ENTRY}, ("ledger: must be a list of claims",)),
-    "no entries": ([1], ("ledger: must be a list of claims",)),
-    "none of the claims": ([entry("P1-update", "supported")], ("ledger: has none of V1, V2, ", "got 1 claims")),
+    "a list": ([ENTRY], ("ledger: must be of the schema 'signal_drift/ledger/1', got None",)),
+    "another version": (
+        {"schema": "signal_drift/ledger/2", "claims": [ENTRY]},
+        ("ledger: must be of the schema 'signal_drift/ledger/1', got 'signal_drift/ledger/2'",),
+    ),
+    "no claims": ({"schema": SCHEMA}, ("ledger: claims must be a list of objects with an id, got None",)),
+    "claims by name": ({"schema": SCHEMA, "claims": {"V2": ENTRY}}, ("ledger: claims must be a list",)),
+}
+ENTRIES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "no entry": (1, ("ledger: claims must be a list of objects with an id",)),
+    "none of the claims": (entry("P1-update", "supported"), ("ledger: has none of V1, V2, ", "got 1 claims")),
     **{
-        f"no {name}": ([without(name, ENTRY)], (f"ledger: is of another schema, V2 has no {name!r}",))
+        f"no {name}": (without(name, ENTRY), (f"ledger: is of another schema, V2 has no {name!r}",))
         for name in ("statement", "verdict", "sentence", "power", "problems")
     },
     **{
         f"no {name} on a problem": (
-            [ENTRY | {"problems": {"one": without(name, cell("supported"))}}],
+            ENTRY | {"problems": {"one": without(name, cell("supported"))}},
             (f"ledger: is of another schema, V2 on one has no {name!r}",),
         )
         for name in ("label", "verdict", "sentence", "power")
     },
-    "a problem in words": (
-        [ENTRY | {"problems": {"one": "fine"}}],
-        ("ledger: V2 on one must be an object, got 'fine'",),
-    ),
-    "a list of problems": ([ENTRY | {"problems": []}], ("ledger: problems of V2 must be dict, got []",)),
+    "a problem in words": (ENTRY | {"problems": {"one": "fine"}}, ("ledger: V2 on one must be an object, got 'fine'",)),
+    "a list of problems": (ENTRY | {"problems": []}, ("ledger: problems of V2 must be dict, got []",)),
     "another verdict": (
-        [ENTRY | {"verdict": "true"}],
+        ENTRY | {"verdict": "true"},
         ("ledger: verdict of V2 must be one of supported, ", "got 'true'"),
     ),
-    "another power": ([ENTRY | {"power": 1.5}], ("ledger: power of V2 must be from 0 to 1 or null, got 1.5",)),
-    "a power in words": ([ENTRY | {"power": "high"}], ("ledger: power of V2 must be from 0 to 1 or null, got 'high'",)),
+    "another power": (ENTRY | {"power": 1.5}, ("ledger: power of V2 must be from 0 to 1 or null, got 1.5",)),
+    "a power in words": (ENTRY | {"power": "high"}, ("ledger: power of V2 must be from 0 to 1 or null, got 'high'",)),
 }
 
 
@@ -141,6 +152,13 @@ OTHERS: dict[str, tuple[Any, tuple[str, ...]]] = {
 def test_a_ledger_of_another_schema_is_one_line(tmp_path: Path, found: Any, words: tuple[str, ...]) -> None:
     with rejects(*words) as caught:
         read_ledger(written(tmp_path / "l.json", found))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("found", "words"), ENTRIES.values(), ids=ENTRIES)
+def test_an_entry_of_another_schema_is_one_line(tmp_path: Path, found: Any, words: tuple[str, ...]) -> None:
+    with rejects(*words) as caught:
+        read_ledger(ledger_of(tmp_path / "l.json", found))
     assert "\n" not in str(caught.value)
 
 
