@@ -1,6 +1,6 @@
-"""Runs the command line: audits a stored LoRA adapter, on a text too, or writes its configuration with another α.
+"""Runs the command line: audits a LoRA adapter, writes its configuration with another α, or advises before training.
 
-It is run as `python -m signal_drift audit DIR` and `python -m signal_drift config DIR`; both explain their options with
+It is run as `python -m signal_drift audit DIR`, `… config DIR` and `… advise DIR`; all explain their options with
 `--help`.
 """
 
@@ -11,14 +11,25 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
+from tqdm import tqdm
 
+from signal_drift.advice.advise import Advice, advise_from_gradient, advise_on_text
+from signal_drift.advice.known import Known, as_paragraphs, conclusion, read_ledger
+from signal_drift.display import span
 from signal_drift.errors import InputError
+from signal_drift.errors.words import printable
 from signal_drift.peft.audit import Audit, LayerAudit, audit_adapter
 from signal_drift.peft.export import ScalingRule, as_python, he_sigma, qwix_scaling
 from signal_drift.peft.files import open_adapter
 from signal_drift.peft.rescale import Keep, linear_layers, rescaled, rescaled_config, stored_scaling
 from signal_drift.text_audit import LayerCurvature, TextAudit, audit_on_text
+
+WITHOUT_LEDGER = (
+    "What is known of each rule is not quoted: --ledger takes docs/ledger.json of this project, or the ledger.json "
+    "that python -m experiments verify writes about a problem of your own."
+)
 
 
 def audit_command(
@@ -41,7 +52,7 @@ def audit_command(
 
     """
     found = audit_adapter(folder)
-    on_text = None if model is None and text is None else _on_text(folder, model, text)
+    on_text = None if model is None and text is None else audit_on_text(folder, *_model_and_text(model, text))
     print(as_json(found, on_text) if json else as_table(found, on_text))
     if figure is not None:
         from signal_drift.peft.figure import draw_audit
@@ -90,15 +101,53 @@ def config_command(
     print(as_python(config) if form == "python" else json.dumps(config, indent=1))
 
 
-def _on_text(folder: Path, model: Path | None, text: Path | None) -> TextAudit:
+def advise_command(
+    folder: tyro.conf.Positional[Path],
+    gradient: Path | None = None,
+    model: Path | None = None,
+    text: Path | None = None,
+    ledger: Path | None = None,
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Print, for every layer where training begins, σ₁(G), s·σ₁(G) = λmax[H_Drift], V1, V2 and the first step's size.
+
+    With --model and --text also λmax[H_Signal] and α_c, the α at which both are equal. With --ledger what is known of
+    each rule, quoted; no rule is recommended beyond what is supported there.
+
+    Args:
+        folder: Where PEFT's adapter_config.json is, alone or beside the factors.
+        gradient: The loss's gradient at W₀, (d_out, d_in) of each layer: one safetensors file, or a folder of shards.
+        model: The Llama or Qwen2 that it is for, a Hugging Face folder with its tokenizer.json.
+        text: A file in UTF-8, whose mean next-token loss is taken.
+        ledger: A ledger.json, as in docs/ of this project or as `python -m experiments verify` writes it.
+        json: Print everything as JSON.
+
+    """
+    if (gradient is None) == (model is None and text is None):
+        got = "neither" if gradient is None else f"--gradient {gradient} with the others"
+        raise InputError(f"gradient: is needed, or model and text in its place, got {got}")
+    known = None if ledger is None else read_ledger(ledger)
+    with tqdm(unit="layer", disable=None, leave=False) as bar:  # shown in a terminal alone
+
+        def seen(_: str, count: int) -> None:
+            bar.total = count
+            bar.update()
+
+        if gradient is not None:
+            found = advise_from_gradient(folder, gradient, seen)
+        else:
+            found = advise_on_text(folder, *_model_and_text(model, text), seen)
+    print(advice_as_json(found, known) if json else advice_as_text(found, known))
+
+
+def _model_and_text(model: Path | None, text: Path | None) -> tuple[Path, str]:
     if model is None or text is None:
         given = f"--model {model} without --text" if text is None else f"--text {text} without --model"
         raise InputError(f"model and text: each needs the other, got {given}")
     try:
-        words = text.read_text(encoding="utf-8")
+        return model, text.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"text: {str(text)!r} cannot be read ({type(error).__name__})") from None
-    return audit_on_text(folder, model, words)
 
 
 def as_table(found: Audit, on_text: TextAudit | None = None) -> str:
@@ -111,6 +160,36 @@ def as_json(found: Audit, on_text: TextAudit | None = None) -> str:
     """Write every layer as an object; a number that does not exist is null, what commands a terminal is escaped."""
     beside = {} if on_text is None else {x.layer: _on_text_entry(x, on_text) for x in on_text.layers}
     entries = [_finite(_entry(layer) | beside.get(layer.layer, {})) for layer in found]
+    return _escaped(entries)
+
+
+def advice_as_text(found: Advice, known: tuple[Known, ...] | None = None) -> str:
+    """Write the table, what has to be known to read it, and what is known of each rule."""
+    lines = [repr(found), *(f"note: {printable(note)}" for note in found.notes)]
+    if known is None:
+        return "\n".join([*lines, WITHOUT_LEDGER])
+    drawn = [x for x in found.layers if math.isfinite(x.v2)] or found.layers
+    columns = np.array([[x.rank, 1 / x.sigma, x.v2 / x.rank] for x in drawn]).T
+    r, deviation, over = map(span, columns)
+    here = f"Here r is {r}, 1/σ_A {deviation} and V2/r {over}; how like yours its problems are was not measured."
+    return "\n".join([*lines, f"What is known of each rule. {here}", as_paragraphs(known), conclusion(known)])
+
+
+def advice_as_json(found: Advice, known: tuple[Known, ...] | None = None) -> str:
+    """Write all of it as one object; a number that does not exist is null."""
+    of_rules = None if known is None else [_of_rule(x) for x in known]
+    layers = [_finite(x._asdict()) for x in found.layers]
+    return _escaped({**vars(found), "layers": layers, "known": of_rules})
+
+
+def _of_rule(x: Known) -> dict[str, Any]:
+    problems = {label: y._asdict() for label, y in x.problems.items()}
+    return {"claim": x.claim, "statement": x.statement, **x.judged._asdict(), "problems": problems} | {
+        "recommended": x.recommended
+    }
+
+
+def _escaped(entries: Any) -> str:
     text = json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
@@ -129,7 +208,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a wrong argument or file ends in one line and exit status 2, a reader that leaves ends it."""
-    commands = {"audit": audit_command, "config": config_command}
+    commands = {"audit": audit_command, "config": config_command, "advise": advise_command}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m signal_drift", args=arguments)
         sys.stdout.flush()

@@ -3,7 +3,7 @@
 Each layer is judged by itself, with all the others held at W₀ + s·BA, at the point that is stored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -29,6 +29,7 @@ from signal_drift.models.llama.hugging_face import matrix_names
 from signal_drift.peft.files import AdapterFiles, open_adapter
 from signal_drift.peft.maps import StoredLayer
 from signal_drift.spectra import extreme_eigenvalues
+from signal_drift.spectra.exact import spectral_norm
 from signal_drift.tasks.answers.chats import Chats
 from signal_drift.tasks.answers.next_token import next_token_loss
 
@@ -86,24 +87,28 @@ def audit_on_text(adapter: str | Path, model: str | Path, text: str) -> TextAudi
     stored, model = _plain_layers(open_adapter(adapter)), Path(model)
     decoder = load_llama(model)
     names = _names(decoder, stored)
-    tokens = _tokens(model, text, decoder.config.vocab_size)
-    point = _point(decoder, names, tokens)
-    value, gradient = jax.jit(jax.value_and_grad(point.loss))(effective_weights(point.base, point.theta, point.s))
-    if not all(np.isfinite(x).all() for x in (value, *gradient.values())):
-        raise InputError(f"text: its loss or gradient at the adapter is not finite, the loss is {float(value)}")
+    task = text_task(decoder, model, names, text)
+    point = _point(task, names)
+    value, gradient = finite_gradient(task.loss, effective_weights(point.base, point.theta, point.s))
     ratios = _signal_to_drift(point, gradient)
     layers = []
     for path, x in names.items():
-        top = float(np.linalg.norm(np.asarray(gradient[path], float), 2))
-        block = decompose_layer(*point, path).signal
-        found = extreme_eigenvalues(block, 1, "largest", tolerance=TOLERANCE)
-        error = float(found.residuals[0]) + found.missed
-        layers.append(LayerCurvature(x.layer, top, x.scaling * top, float(found.values[0]), error, ratios[path]))
-    return TextAudit(float(value), len(tokens) - 1, tuple(layers))
+        top = spectral_norm(np.asarray(gradient[path]))
+        largest, error = signal_largest(point, path)
+        layers.append(LayerCurvature(x.layer, top, x.scaling * top, largest, error, ratios[path]))
+    return TextAudit(value, task.predicted, tuple(layers))
 
 
-class _Point(NamedTuple):
-    """A loss and where it is taken, in the order that `decompose_layer` asks for."""
+class Task(NamedTuple):
+    """Holds a text's mean next-token loss as a function of some matrices of a decoder, and these as they are stored."""
+
+    loss: Loss
+    base: dict[str, Array]
+    predicted: int
+
+
+class Point(NamedTuple):
+    """Holds a loss and where it is taken, in the order that `decompose_layer` asks for."""
 
     loss: Loss
     base: dict[str, Array]
@@ -111,16 +116,38 @@ class _Point(NamedTuple):
     s: dict[str, float]
 
 
-def _point(decoder: Llama, names: Mapping[str, StoredLayer], tokens: Int[Array, "t"]) -> _Point:
+def text_task(decoder: Llama, folder: Path, paths: Collection[str], text: str) -> Task:
+    """Make the loss over the matrices at these paths; raise `InputError` for a text or tokenizer that does not fit."""
+    tokens = _tokens(folder, text, decoder.config.vocab_size)
+    base, forward = base_and_forward(decoder, lambda path, _: path in paths)
+    loss = next_token_loss(forward, Chats(tokens[None], jnp.ones((1, len(tokens)), bool)))
+    return Task(loss, base, len(tokens) - 1)
+
+
+def finite_gradient(loss: Loss, weights: dict[str, Array]) -> tuple[float, dict[str, Array]]:
+    """Compute ℓ and G = ∇_W ℓ of every layer; raise `InputError` where one of them is not finite."""
+    value, gradient = jax.jit(jax.value_and_grad(loss))(weights)
+    if not all(np.isfinite(x).all() for x in (value, *gradient.values())):
+        raise InputError(f"text: its loss or gradient at the adapter is not finite, the loss is {float(value)}")
+    return float(value), gradient
+
+
+def signal_largest(point: Point, path: str) -> tuple[float, float]:
+    """Search λmax of a layer's own block of H_Signal, and say how far off it may be."""
+    found = extreme_eigenvalues(decompose_layer(*point, path).signal, 1, "largest", tolerance=TOLERANCE)
+    return float(found.values[0]), float(found.residuals[0]) + found.missed
+
+
+def _point(task: Task, names: Mapping[str, StoredLayer]) -> Point:
     """The text's loss as a function of the adapted matrices, and the adapter."""
-    base, forward = base_and_forward(decoder, lambda path, _: path in names)
     for path, x in names.items():
         shape = (len(x.B), x.A.shape[1])
-        if shape != base[path].shape:
-            raise InputError(f"adapter: {shown(x.layer)} is {shape} in the adapter and {base[path].shape} in the model")
-    loss = next_token_loss(forward, Chats(tokens[None], jnp.ones((1, len(tokens)), bool)))
+        if shape != task.base[path].shape:
+            raise InputError(
+                f"adapter: {shown(x.layer)} is {shape} in the adapter and {task.base[path].shape} in the model"
+            )
     theta = {path: Adapter(jnp.asarray(x.A), jnp.asarray(x.B)) for path, x in names.items()}
-    return _Point(loss, base, theta, {path: x.scaling for path, x in names.items()})
+    return Point(task.loss, task.base, theta, {path: x.scaling for path, x in names.items()})
 
 
 def _plain_layers(files: AdapterFiles) -> list[StoredLayer]:
@@ -162,7 +189,7 @@ def _tokens(folder: Path, text: str, vocabulary: int) -> Int[Array, "t"]:
     return jnp.asarray(ids, jnp.int32)
 
 
-def _signal_to_drift(point: _Point, gradient: Mapping[str, Array]) -> dict[str, float]:
+def _signal_to_drift(point: Point, gradient: Mapping[str, Array]) -> dict[str, float]:
     slope = adjoint_product(point.theta, gradient, point.s)
     delta = jax.tree.map(lambda g: -ETA * jnp.sign(g), slope)
     signal, drift = decompose_update(point.theta, delta, point.s)

@@ -77,7 +77,7 @@ def audit_help(command: str) -> str:
 def test_options_within_the_text_exist(page: Path) -> None:
     asked = [e.at(p) for e in EXPERIMENTS for p in PROBLEMS.values() if not e.refuses(p)]
     known = {"--problem", *options(*asked, command_line.Run, *DOORS)}
-    known |= set(re.findall(r"--[\w-]+", audit_help("audit") + audit_help("config")))
+    known |= set(re.findall(r"--[\w-]+", "".join(map(audit_help, ("audit", "config", "advise")))))
     elsewhere = {"--gpus-per-task"}  # of srun
     for text in spoken(page):
         for option in re.findall(r"(?<!\S)--[a-z][\w-]*", text):
@@ -110,6 +110,8 @@ def check_command(words: list[str]) -> None:
     elif words[:3] == ["python", "-m", "signal_drift"]:
         text = audit_help(words[3])
         assert all(word in text for word in words[4:] if word.startswith("--"))
+    elif words[0] == "python" and words[1].startswith("docs/"):
+        assert (ROOT / words[1]).is_file(), words
     else:
         assert words[0] in ELSEWHERE, words
 

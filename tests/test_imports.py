@@ -35,10 +35,11 @@ LIBRARY: dict[str, set[str]] = {
     | {"lora", "losses", "operators", "hessians", "spectra", "maps", "optimizers", "training", "tasks", "models"},
     "peft": BASICS | {"files", "lora", "models", "plotting"},
     "text_audit": BASICS | {"files", "lora", "losses", "hessians", "spectra", "models", "tasks", "peft"},
+    "advice": BASICS | {"files", "lora", "models", "peft", "propositions", "spectra", "text_audit"},
     "testing": {"propositions"},
     "__init__": BASICS
     | {"lora", "losses", "operators", "hessians", "spectra", "maps", "models", "optimizers", "training"},
-    "__main__": BASICS | {"peft", "text_audit"},
+    "__main__": BASICS | {"peft", "text_audit", "advice"},
 }
 BOTTOM = {"lab", "analysis", "problems"}
 SUBJECTS = {"curvature", "dynamics", "gauge", "tuning", "benchmark"}

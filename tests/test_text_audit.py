@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from llamas import LLAMA, stored, tensors
+from llamas import stored, tensors
 from problems import kronecker_jacobian, rejects
 from stored import adapter, factors
+from worded_llama import CLOSE, CONFIG, LAYERS, TEXT, WORDS, derivatives, linear, model_in
 
 import signal_drift as sd
 from signal_drift.__main__ import as_table, main
@@ -26,26 +27,7 @@ from signal_drift.text_audit import LayerCurvature, TextAudit, audit_on_text
 
 pytest.importorskip("tokenizers", reason="needs the extra minilm")
 
-EPS = float(np.finfo(np.float32).eps)
-CLOSE = 500 * EPS
-"""Relative: as for the logits of `test_llama`, a few hundred operations in float32."""
-CONFIG = LLAMA | {"hidden_size": 8, "intermediate_size": 6, "num_attention_heads": 2, "max_position_embeddings": 9}
-CONFIG |= {"num_key_value_heads": 1}
-LAYERS = {"model.layers.0.self_attn.q_proj": (8, 8), "model.layers.1.mlp.down_proj": (8, 6)}
 SCALING = dict(zip(LAYERS, (2.0, 0.5), strict=True))
-WORDS = ["a", "b", "c", "d", "e", "f", "g"]
-TEXT = "b f d a g g c e"
-TOKENS = np.array([[WORDS.index(word) for word in TEXT.split()]])
-
-
-def model_in(folder: Path, vocab: list[str] = WORDS, **config: Any) -> Path:
-    """A decoder with a tokenizer for words of one letter, whose file says to cut what is longer than three."""
-    stored(folder, CONFIG | config)
-    cut = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
-    words = {"type": "WordLevel", "vocab": {word: i for i, word in enumerate(vocab)}, "unk_token": vocab[0]}
-    tokenizer = {"version": "1.0", "truncation": cut, "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}}
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"model": words}), encoding="utf-8")
-    return folder
 
 
 def trained(shapes: dict[str, tuple[int, int]] = LAYERS, rank: int = 2) -> dict[str, sd.Adapter]:
@@ -75,25 +57,6 @@ def case() -> Case:
         return Case(audit_on_text(tuned, model, TEXT), load_llama(model, jnp.float64))
 
 
-def linear(decoder: Any, layer: str) -> nnx.Linear:
-    """The module of one of `LAYERS`, named by hand."""
-    return decoder.layers[0].attention.q if layer.endswith("q_proj") else decoder.layers[1].feed_forward.down
-
-
-@cache
-def program(layer: str) -> Any:
-    """ℓ, its gradient and its Hessian in one layer's W, for the values of the others and the tokens to predict."""
-    graphdef = nnx.split(case().decoder)[0]
-
-    def loss(W: jax.Array, state: nnx.State, targets: jax.Array) -> jax.Array:
-        model = nnx.merge(graphdef, state, copy=True)
-        linear(model, layer).kernel[...] = W.T
-        chance = jax.nn.softmax(model(jnp.asarray(TOKENS)))[0]
-        return -jnp.mean(jnp.log(chance[jnp.arange(7), targets]))
-
-    return jax.jit(lambda *x: (*jax.value_and_grad(loss)(*x), jax.hessian(loss)(*x)))
-
-
 @cache
 def dense(layer: str, merged: bool = True, shift: int = 1) -> tuple[float, np.ndarray, np.ndarray]:
     """ℓ, G and H_ℓ of one layer at its merged W, the other layer merged or left at W₀."""
@@ -103,8 +66,7 @@ def dense(layer: str, merged: bool = True, shift: int = 1) -> tuple[float, np.nd
             kernel = linear(decoder, k).kernel
             kernel[...] = kernel[...] + (SCALING[k] * np.asarray(B, float) @ np.asarray(A, float)).T
     W = jnp.asarray(linear(decoder, layer).kernel[...].T)
-    value, G, H = program(layer)(W, nnx.split(decoder)[1], jnp.asarray(TOKENS[0, shift : 7 + shift]))
-    return float(value), np.asarray(G), np.asarray(H).reshape(W.size, W.size)
+    return derivatives(decoder, layer, W, shift)
 
 
 def signal_block(layer: str, s: float, H: np.ndarray) -> np.ndarray:

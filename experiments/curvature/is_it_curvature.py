@@ -25,6 +25,7 @@ from experiments.lab.problem import Drawn, Dtype, Problem, Setting
 from signal_drift import plotting
 from signal_drift.lora import olora_adapters, pissa_adapters
 from signal_drift.lora.adapters import Adapters
+from signal_drift.lora.scaling_rules import crossover_alpha
 
 STARTS = ("LoRA", "PiSSA", "OLoRA", "trained")
 """Where the adapters are: as each method begins, and after training from LoRA's start."""
@@ -158,20 +159,12 @@ def block_share(data: xr.Dataset) -> xr.DataArray:
     return share(data.block_drift, data.block.sel(operator="lora"))
 
 
-def crossover(config: Config, drift: xr.DataArray, signal: xr.DataArray) -> xr.DataArray:
-    """Return α_c = r·σ₁(G)/λmax[H_Signal at s = 1] from both at config.alpha, where B = 0 (X16).
-
-    With s = α/r there, s·σ₁(G) = λmax[H_Signal] at α_c = α·s·σ₁(G)/λmax[H_Signal], as P4-landscape scales them.
-    """
-    return config.alpha * drift / signal
-
-
 def crossovers(config: Config, data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
-    """Return α_c of every layer's block, and of the whole, at LoRA's start."""
+    """Return α_c of every layer's block, and of the whole, at LoRA's start (X16)."""
     here = data.sel(start="LoRA", operator="signal", alpha=config.alpha)
     return (
-        crossover(config, here.block_drift, here.block),
-        crossover(config, here.whole_drift, here.whole.sel(end="max")),
+        crossover_alpha(config.alpha, here.block_drift, here.block),
+        crossover_alpha(config.alpha, here.whole_drift, here.whole.sel(end="max")),
     )
 
 

@@ -23,6 +23,7 @@ from experiments.tuning import rank_law
 from experiments.tuning.beside_sweeps import Config, configure, sweeps_of
 from experiments.tuning.runs import HOMES, STAGES
 from signal_drift import plotting
+from signal_drift.lora.scaling_rules import crossover_alpha
 
 RULES = {
     "α_c": ("o", "lora"),
@@ -43,7 +44,7 @@ def measure(config: Config, first: xr.Dataset, rank: int, seed: int) -> xr.Datas
     drift, signal = sides(config.problem, seed, rank, config.tolerance)
     losses = first.by_alpha.sel(rank=rank, seed=seed).values
     best = best_point(config.alphas, losses)
-    alphas = ruled(config.problem, rank) | {"α_c": rank * drift / signal}
+    alphas = ruled(config.problem, rank) | {"α_c": crossover_alpha(rank, drift, signal)}
     return xr.Dataset(
         {
             "alpha": ("rule", [alphas[rule] for rule in RULES]),

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from signal_drift.display import Table, displayed_as, number
 from signal_drift.errors.words import printable
 from signal_drift.lora.scaling_rules import alpha_base, empirical_alpha_base
-from signal_drift.peft.config import not_drawn
+from signal_drift.peft.config import start_notes
 from signal_drift.peft.files import open_adapter
 from signal_drift.peft.maps import StoredLayer
 
@@ -111,13 +111,12 @@ def _root(x: Float[np.ndarray, "d r"]) -> Float[np.ndarray, "_k r"]:
 
 def _notes(stored: StoredLayer) -> tuple[str, ...]:
     """Where a formula does not apply, or what the table does not show."""
-    trained, drawn, init = bool(stored.B.any()), stored.sigma_set, stored.config.init_lora_weights
+    trained, drawn = bool(stored.B.any()), stored.sigma_set
     # the scatter of a root mean square is at most 1/√(2n) of it, for normal entries; less for uniform ones
     moved = drawn > 0 and abs(stored.sigma_measured / drawn - 1) > FAR / math.sqrt(2 * stored.stored)
     notes = {
         "an embedding starts at A = 0 with B random: σ_A and V2 do not apply": stored.embedding,
-        f"{not_drawn(init)}: σ_A and V2 do not apply": not stored.embedding and bool(not_drawn(init)),
-        "B was random too: V2 is derived for B = 0 at the start": init is False,
+        **dict.fromkeys(start_notes(stored.config.init_lora_weights), not stored.embedding),
         "B ≠ 0: the adapter is trained, and A is no longer as it was drawn": trained and not math.isnan(drawn),
         "B = 0: the adapter is as it was made": not trained,
         "σ_A as stored differs from the initialiser's by more than chance": moved,

@@ -27,6 +27,9 @@ NOT_DRAWN = {
 }
 """Initialisers whose σ_A no formula gives, by how their names begin; V2 is derived for random A and B = 0."""
 
+OTHER_MAPS = ("use_qalora", "use_bdlora", "target_parameters")
+"""Settings with which A or B is not full, or a layer has several of them."""
+
 
 class Blocks(NamedTuple):
     """Holds BD-LoRA's settings: layers whose name contains one of these have A, or B, of n diagonal blocks."""
@@ -84,6 +87,21 @@ def not_drawn(init_lora_weights: bool | str) -> str:
     """Say what A is instead of random; the empty string for an A that is drawn."""
     name = str(init_lora_weights).lower()
     return next((reason for kind, reason in NOT_DRAWN.items() if name.startswith(kind)), "")
+
+
+def check_plain(config: LoraConfig) -> None:
+    """Raise `InputError` for a setting with which a layer has not one full A and one full B."""
+    for name in OTHER_MAPS:
+        if config.stored.get(name):
+            raise InputError(f"{CONFIG}: {name} is set, but α is here for one full A and B of each layer")
+
+
+def start_notes(init_lora_weights: bool | str) -> tuple[str, ...]:
+    """Say why V2 does not apply where an initialiser does not draw A alone at random; nothing where it does."""
+    if init_lora_weights is False:
+        return ("B was random too: V2 is derived for B = 0 at the start",)
+    reason = not_drawn(init_lora_weights)
+    return (f"{reason}: σ_A and V2 do not apply",) if reason else ()
 
 
 def read_config(folder: Path) -> LoraConfig:

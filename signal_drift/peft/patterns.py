@@ -27,11 +27,24 @@ def of_layer(pattern: Mapping[str, V], layer: str, default: V) -> V:
     Raises `InputError` for a pattern that may take too long.
     """
     for key, value in pattern.items():
-        if _steps(key, layer) > MOST_STEPS:
-            raise InputError(f"{CONFIG}: the pattern {shown(key)} may take for ever to match {shown(layer)}")
+        _check_steps(key, layer)
         if _compiled(key).match(layer):
             return value
     return pattern.get(layer, default)
+
+
+def is_whole(expression: str, layer: str) -> bool:
+    """Tell whether an expression matches a layer's whole name, as PEFT reads a `target_modules` that is no list.
+
+    Raises `InputError` for a pattern that may take too long; `check_patterns` for one that is no expression.
+    """
+    _check_steps(expression, layer)
+    return re.fullmatch(expression, layer) is not None
+
+
+def _check_steps(key: str, layer: str) -> None:
+    if _steps(key, layer) > MOST_STEPS:
+        raise InputError(f"{CONFIG}: the pattern {shown(key)} may take for ever to match {shown(layer)}")
 
 
 @lru_cache(maxsize=MOST_PATTERNS)

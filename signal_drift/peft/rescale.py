@@ -6,17 +6,15 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 from signal_drift.errors import InputError
-from signal_drift.peft.config import initial_sigma
+from signal_drift.peft.config import check_plain, initial_sigma
 from signal_drift.peft.export import LayerScaling, ScalingRule, drawn_sigma, exactly, peft_scaling, rule_alpha
 from signal_drift.peft.files import AdapterFiles
-from signal_drift.peft.settings import CONFIG
+from signal_drift.peft.planned import is_named
 
 Keep = Literal["s", "s√r", "s-sqrt-r"]
 """What stays at another rank; the last two are one."""
 MOST = 2**31 - 1
 """The largest rank that is believed."""
-OTHER_MAPS = ("use_qalora", "use_bdlora", "target_parameters")
-"""Settings with which A or B is not full, or a layer has several of them."""
 
 
 class StoredScaling(NamedTuple):
@@ -33,9 +31,7 @@ def stored_scaling(adapter: AdapterFiles) -> dict[str, StoredScaling]:
 
     Raises `InputError` for a setting with which no rule is derived and no pattern is for one pair (A, B).
     """
-    for field in OTHER_MAPS:
-        if adapter.config.stored.get(field):
-            raise InputError(f"{CONFIG}: {field} is set, but α is here for one full A and B of each layer")
+    check_plain(adapter.config)
     return {
         x.layer: StoredScaling((len(x.B), x.A.shape[1]), len(x.A), x.scaling, x.embedding) for x in adapter.layers()
     }
@@ -119,12 +115,7 @@ def _selection(stored: Mapping[str, Any], layers: Iterable[str]) -> dict[str, An
     An expression is of unknown origin, may take for ever, and is not evaluated.
     """
     targets = stored.get("target_modules")
-    if isinstance(targets, str) or (isinstance(targets, list) and all(_named(layer, targets) for layer in layers)):
+    if isinstance(targets, str) or (isinstance(targets, list) and all(is_named(layer, targets) for layer in layers)):
         return {}
     others = {k: None for k in ("exclude_modules", "layers_to_transform", "layers_pattern") if k in stored}
     return {"target_modules": exactly(layers), **others}
-
-
-def _named(layer: str, names: list[Any]) -> bool:
-    """Whether a list has the name of a layer, or its end after a dot."""
-    return any(f".{layer}".endswith(f".{name}") for name in names)

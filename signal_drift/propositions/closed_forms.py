@@ -72,7 +72,9 @@ def first_step_size(rank: int, scaling: float, sigma_a: float, d_in: int) -> flo
     return suppression(rank, scaling, sigma_a) * (1 + 2 * (rank - 1) / (np.pi * d_in))
 
 
-def first_step_descent(gradient: Float[Array, "d_out d_in"], alpha: float, sigma_a: float) -> float:
+def first_step_descent(
+    gradient: Float[Array, "d_out d_in"] | Float[np.ndarray, "d_out d_in"], alpha: float, sigma_a: float
+) -> float:
     """Return E⟨ΔW₁, −G⟩/η = α σ_A √(2/π) Σ_o ‖g_o‖₂ of that step, g_o the rows of G: r does not enter (X8)."""
     return alpha * sigma_a * float(np.sqrt(2 / np.pi) * np.sum(np.linalg.norm(np.asarray(gradient), axis=1)))
 

@@ -54,6 +54,20 @@ def trace(op: SymmetricOperator | Float[Array, "n n"] | SymmetricMatrix) -> floa
     return restored(float(np.sum(near_one)), before + after, float(np.max(np.abs(near_one))))
 
 
+def spectral_norm(G: Float[np.ndarray, "d_out d_in"]) -> float:
+    """Compute σ₁(G) in float64, the root of the largest eigenvalue of GGᵀ or GᵀG, whichever is smaller.
+
+    Squares halve the digits of small singular values, not of the largest: its error is O(n·ε·σ₁), n the longer side.
+    """
+    size = float(np.max(np.abs(G), initial=0.0))
+    if not size:
+        return 0.0
+    near_one = np.asarray(G, float) / size
+    gram = near_one @ near_one.T if len(G) <= len(G.T) else near_one.T @ near_one
+    last = len(gram) - 1
+    return size * float(np.sqrt(scipy.linalg.eigvalsh(gram, subset_by_index=[last, last])[0]))
+
+
 def _matrix(H: Array | SymmetricMatrix) -> Array | SymmetricMatrix:
     if not isinstance(H, jax.Array | np.ndarray) or H.ndim != 2 or H.shape[0] != H.shape[1]:
         kind = f"{type(H).__name__} of shape {getattr(H, 'shape', 'unknown')}"

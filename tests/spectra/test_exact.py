@@ -308,3 +308,19 @@ def test_unknown_end_of_the_spectrum_is_named():
     which: Any = "LA"
     with rejects("which", which):
         sd.extreme_eigenvalues(operator("zero")[0], which=which)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 4), (4, 7), (30, 30)])
+@pytest.mark.parametrize("unit", [1e-150, 1.0, 1e150])
+def test_spectral_norm_is_the_largest_singular_value(shape, unit):
+    """NumPy's SVD, in any unit."""
+    G = unit * np.random.default_rng(0).standard_normal(shape)
+    allowed = 4 * max(shape) * EPS
+    assert spectrum.spectral_norm(G) == pytest.approx(np.linalg.svd(G)[1][0], rel=allowed)
+
+
+def test_spectral_norm_tells_two_near_singular_values_apart():
+    """σ₂ = 1 − 1e-9 is not taken for σ₁ = 1; of no gradient there is none."""
+    G = rotation(9) * np.append([1.0, 1 - 1e-9], np.zeros(7)) @ rotation(9, 1)
+    assert abs(spectrum.spectral_norm(G) - 1) <= 4 * 9 * EPS < 1e-9
+    assert spectrum.spectral_norm(np.zeros((2, 3))) == 0
