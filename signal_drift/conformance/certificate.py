@@ -125,14 +125,16 @@ def _finding(name: str, layer: Layer, probes: Mapping[str, Probes], start: Facto
     found = dtypes(one.residual, single) if one.s else ()
     epsilon = EPSILON[found[-1] if found else "bfloat16"]
     tolerance = rounding_bound(single, epsilon)
+    bounds = [(fit.residual, rounding_bound(full, epsilon)), (one.residual, tolerance)]
+    residual, bound = max(bounds, key=lambda x: x[0] / x[1])
     sigma = None if start is None or math.isnan(layer.sigma_a) else sigma_interval(start.A, error)
     return Finding(
         layer=name,
         said=layer,
         s=one.s,
         tolerance=tolerance,
-        residual=fit.residual,
-        bound=rounding_bound(full, epsilon),
+        residual=residual,
+        bound=bound,
         reading=readings(one.s, layer, tolerance),
         dtype=found,
         as_one=as_one,

@@ -27,7 +27,7 @@ def stored_layers(folder: str | Path) -> tuple[dict[str, Layer], dict[str, Facto
 
 
 def said_by(config: LoraConfig, shape: tuple[int, int], r: int, s: float) -> Layer:
-    """Return what the settings of an adapter say of a layer that they give this r and s; raise `InputError` for DoRA."""
+    """Return what settings say of a layer to which they give this r and s; raise `InputError` for DoRA."""
     if config.use_dora:
         raise InputError("use_dora: is set, and DoRA is not y = W₀x + s·BAx: it rescales the rows of W₀ + s·BA")
     init = config.init_lora_weights
