@@ -31,18 +31,18 @@ def observe(framework: Framework) -> dict[str, Probes]:
     Raises `InputError` for outputs that are not finite or that differ between two calls, and where no layer's output
     changes with B although α was not read as 0.
     """
-    full, single = _observed(framework, _full, repeat=True), None
+    full = _observed(framework, _full, repeat=True)
     if not any(np.any(seen.change) for seen in full.values()):
         _check_not_merged(framework, full)
-        single = full
-    return {k: Probes(x, (single or _observed(framework, _single))[k]) for k, x in full.items()}
+    single = _observed(framework, _single)
+    return {k: Probes(full[k], single[k]) for k in full}
 
 
 def change_at(framework: Framework, theta: Theta) -> dict[str, Observation]:
     """Observe the factors `theta` themselves, as large as they are."""
     inputs = _drawn(framework, _full)[0]
     without, with_b = run(framework, _silent(theta), inputs), run(framework, theta, inputs)
-    return {k: Observation(x, *theta[k], without[k], with_b[k]) for k, x in inputs.items()}
+    return {k: Observation(x, theta[k].A, theta[k].B, without[k], with_b[k]) for k, x in inputs.items()}
 
 
 def _observed(framework: Framework, draw: Draw, *, repeat: bool = False) -> dict[str, Observation]:
@@ -57,7 +57,7 @@ def _observed(framework: Framework, draw: Draw, *, repeat: bool = False) -> dict
         power = np.ceil(np.log2(ABOVE * rest / moved)) if moved and rest else 0.0
         scaled[k] = Factors(A, B * 2.0**power)
     with_b = run(framework, scaled, inputs)
-    return {k: Observation(inputs[k], *scaled[k], without[k], with_b[k]) for k in inputs}
+    return {k: Observation(x, scaled[k].A, scaled[k].B, without[k], with_b[k]) for k, x in inputs.items()}
 
 
 def _drawn(framework: Framework, draw: Draw) -> tuple[Inputs, dict[str, Factors]]:

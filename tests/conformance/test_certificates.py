@@ -92,7 +92,7 @@ def test_the_interval_misses_as_often_as_it_says(n: int) -> None:
     normal, uniform = draws.standard_normal((trials, n)), draws.uniform(-1, 1, (trials, n)) * 3**0.5
     unit = sigma_interval(np.ones((1, n)), error)
 
-    def misses(entries: np.ndarray, low: float = unit.low, high: float = unit.high) -> float:
+    def misses(entries: np.ndarray, low: Any = unit.low, high: Any = unit.high) -> float:
         square = np.sqrt(np.mean(entries**2, axis=1))
         return float(np.mean((square * low > 1) | (square * high < 1)))
 

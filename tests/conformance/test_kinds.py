@@ -1,7 +1,6 @@
 """Frameworks as they are: flax live; PEFT, Keras and qwix by outputs that they gave, or by stand-ins; and files."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +143,9 @@ RUNNING: list[Any] = []
 
 
 class QwixLinear(nnx.Linear):
+    kernel_lora_a: Any
+    kernel_lora_b: Any
+
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         y = super().__call__(inputs)
         if not RUNNING or not hasattr(self, "kernel_lora_a"):
@@ -333,7 +335,7 @@ def test_files_of_another_map_are_refused(tmp_path: Path) -> None:
 # The real PEFT, where it is installed.
 
 
-def peft_model(settings: Mapping[str, Any]) -> Any:
+def peft_model(settings: dict[str, Any]) -> Any:
     torch, peft = peers()
     torch.manual_seed(0)
     config = peft.LoraConfig(**{"r": 8, "lora_alpha": 4, "target_modules": ["up", "down"]} | settings)
