@@ -1,7 +1,7 @@
-"""Runs the command line: audits a LoRA adapter, writes its configuration with another α, or advises before training.
+"""Runs the command line: audits a LoRA adapter, gives it another α, advises before training, translates its settings.
 
-It is run as `python -m signal_drift audit DIR`, `… config DIR` and `… advise DIR`; all explain their options with
-`--help`.
+It is run as `python -m signal_drift audit DIR`, `… config DIR`, `… advise DIR` and `… translate DIR --to TOOL`; all
+explain their options with `--help`.
 """
 
 import json
@@ -24,6 +24,7 @@ from signal_drift.peft.audit import Audit, LayerAudit, audit_adapter
 from signal_drift.peft.export import ScalingRule, as_python, he_sigma, qwix_scaling
 from signal_drift.peft.files import open_adapter
 from signal_drift.peft.rescale import Keep, linear_layers, rescaled, rescaled_config, stored_scaling
+from signal_drift.peft.translate import Tool, translate
 from signal_drift.text_audit import LayerCurvature, TextAudit, audit_on_text
 
 WITHOUT_LEDGER = (
@@ -140,6 +141,20 @@ def advise_command(
     print(advice_as_json(found, known) if json else advice_as_text(found, known))
 
 
+def translate_command(folder: tyro.conf.Positional[Path], to: Tool) -> None:
+    """Print the settings of another tool with which training moves the weights as PEFT does with this adapter's.
+
+    Beside them, as JSON: α, r, σ_A and by what the rates of A and B are multiplied, under which optimizers, and what
+    cannot be carried over. The factors begin anew, at B = 0.
+
+    Args:
+        folder: Where adapter_config.json and adapter_model.safetensors are.
+        to: What trains instead of PEFT: qwix, flax's nnx.LoRA, Keras, kohya's scripts, or PEFT with use_rslora.
+
+    """
+    print(json.dumps(translate(open_adapter(folder), to).as_dict(), indent=1, ensure_ascii=False))
+
+
 def _model_and_text(model: Path | None, text: Path | None) -> tuple[Path, str]:
     if model is None or text is None:
         given = f"--model {model} without --text" if text is None else f"--text {text} without --model"
@@ -208,7 +223,12 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a wrong argument or file ends in one line and exit status 2, a reader that leaves ends it."""
-    commands = {"audit": audit_command, "config": config_command, "advise": advise_command}
+    commands = {
+        "audit": audit_command,
+        "config": config_command,
+        "advise": advise_command,
+        "translate": translate_command,
+    }
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m signal_drift", args=arguments)
         sys.stdout.flush()

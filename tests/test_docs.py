@@ -77,7 +77,7 @@ def audit_help(command: str) -> str:
 def test_options_within_the_text_exist(page: Path) -> None:
     asked = [e.at(p) for e in EXPERIMENTS for p in PROBLEMS.values() if not e.refuses(p)]
     known = {"--problem", *options(*asked, command_line.Run, *DOORS)}
-    known |= set(re.findall(r"--[\w-]+", "".join(map(audit_help, ("audit", "config", "advise")))))
+    known |= set(re.findall(r"--[\w-]+", "".join(map(audit_help, ("audit", "config", "advise", "translate")))))
     elsewhere = {"--gpus-per-task"}  # of srun
     for text in spoken(page):
         for option in re.findall(r"(?<!\S)--[a-z][\w-]*", text):

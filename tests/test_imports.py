@@ -34,6 +34,7 @@ LIBRARY: dict[str, set[str]] = {
     "propositions": BASICS
     | {"lora", "losses", "operators", "hessians", "spectra", "maps", "optimizers", "training", "tasks", "models"},
     "peft": BASICS | {"files", "lora", "models", "plotting"},
+    "conformance": BASICS | {"models", "peft"},
     "text_audit": BASICS | {"files", "lora", "losses", "hessians", "spectra", "models", "tasks", "peft"},
     "advice": BASICS | {"files", "lora", "models", "peft", "propositions", "spectra", "text_audit"},
     "testing": {"propositions"},

@@ -48,7 +48,7 @@ def lora_and_forward(model: nnx.Module, *, example: Any = None) -> LoRAModel:
         raise InputError(f"model: must be a flax.nnx module, got {type(model).__name__}")
     whole = evaluated(model)
     bare = nnx.clone(whole)
-    loras = _loras(bare)
+    loras = adapted_modules(bare)
     _check_own(bare, loras)
     for name, lora in loras.items():
         _check_adds(name, lora, in_place=example is not None)
@@ -63,7 +63,7 @@ def lora_and_forward(model: nnx.Module, *, example: Any = None) -> LoRAModel:
     return LoRAModel(base, like_base, 1.0, forward)
 
 
-class _LoRA(NamedTuple):
+class AdaptedModule(NamedTuple):
     """Holds the path of an nnx.LoRA, itself, and the module whose output has the adapter's added."""
 
     path: str
@@ -71,11 +71,11 @@ class _LoRA(NamedTuple):
     around: Any
 
 
-def _loras(model: nnx.Module) -> dict[str, _LoRA]:
+def adapted_modules(model: nnx.Module) -> dict[str, AdaptedModule]:
     """Every adapter under the path of the layer that it is added to."""
     modules = modules_of(model)
     found = {
-        path: _LoRA(f"{path}.lora".lstrip("."), module.lora, module)
+        path: AdaptedModule(f"{path}.lora".lstrip("."), module.lora, module)
         for path, module in modules.items()
         if isinstance(module, nnx.LoRALinear)
     }
@@ -83,7 +83,7 @@ def _loras(model: nnx.Module) -> dict[str, _LoRA]:
     for path, module in modules.items():
         if isinstance(module, nnx.LoRA) and id(module) not in within:
             _check_base(path, module)
-            found[f"{path}.base_module".lstrip(".")] = _LoRA(path, module, module)
+            found[f"{path}.base_module".lstrip(".")] = AdaptedModule(path, module, module)
     if not found:
         raise InputError(f"model: has no nnx.LoRA, got {type(model).__name__}")
     return found
@@ -104,7 +104,7 @@ def _check_base(path: str, lora: nnx.LoRA) -> None:
         raise InputError(f"model: {path!r} is {what}, which is no such matrix: {found}")
 
 
-def _check_own(model: nnx.Module, loras: Mapping[str, _LoRA]) -> None:
+def _check_own(model: nnx.Module, loras: Mapping[str, AdaptedModule]) -> None:
     """Raise `InputError` unless the base and the factors of every adapter are its own, and no adapter is left out."""
     factors = {f"{lora.path}.{x}".lstrip(".") for lora in loras.values() for x in ("lora_a", "lora_b")}
     bases = {name for name, lora in loras.items() if lora.around is lora.module}
@@ -120,7 +120,7 @@ def _check_own(model: nnx.Module, loras: Mapping[str, _LoRA]) -> None:
             raise InputError(f"model: {path!r} is an nnx.LoRAParam outside nnx.LoRA and nnx.LoRALinear")
 
 
-def _check_adds(name: str, lora: _LoRA, *, in_place: bool) -> None:
+def _check_adds(name: str, lora: AdaptedModule, *, in_place: bool) -> None:
     """Raise `InputError` unless the module that has an adapter adds x·lora_a·lora_b, as flax's own does."""
     module = alone(lora.around, _stacks(lora.module))
     inside = module.lora if isinstance(module, nnx.LoRALinear) else module
@@ -147,7 +147,7 @@ def _adapters(names: Mapping[str, tuple[int, ...]], lora: nnx.LoRA) -> list[tupl
     return [(name, Adapter(A[i], B[i])) for name, i in names.items()]
 
 
-def _silence(lora: _LoRA) -> None:
+def _silence(lora: AdaptedModule) -> None:
     """Rank 0, which adds exact zeros; a zero kernel to take W where there is none, in the wider of the dtypes."""
     module, dtype = lora.module, lora.module.lora_a.dtype
     if module.base_module is None and lora.around is module:

@@ -10,7 +10,8 @@
 1024.0
 
 `audit_adapter(folder)` reads a folder that PEFT, mlx, diffusers or kohya wrote, `signal_drift.peft.figure` draws what
-it found, and `rescaled_config` makes its configuration anew. A folder that PEFT loads, for W = W₀ + s·BA:
+it found, `rescaled_config` makes its configuration anew, and `translate` that of another tool. A folder that PEFT
+loads, for W = W₀ + s·BA:
 
 >>> from tempfile import TemporaryDirectory
 >>> import jax, jax.numpy as jnp, signal_drift as sd
@@ -42,11 +43,13 @@ from signal_drift.peft.export import (
 from signal_drift.peft.files import AdapterFiles, open_adapter
 from signal_drift.peft.maps import StoredLayer
 from signal_drift.peft.rescale import Keep, rescaled_config
+from signal_drift.peft.translate import Gauge, Tool, Translation, translate
 from signal_drift.peft.writer import write
 
 __all__ = [
     "AdapterFiles",
     "Audit",
+    "Gauge",
     "Keep",
     "LayerAudit",
     "LayerScaling",
@@ -54,6 +57,8 @@ __all__ = [
     "NnxLoRA",
     "ScalingRule",
     "StoredLayer",
+    "Tool",
+    "Translation",
     "as_python",
     "audit_adapter",
     "fold",
@@ -69,5 +74,6 @@ __all__ = [
     "rescaled_config",
     "rule_alpha",
     "singular_values",
+    "translate",
     "write",
 ]
