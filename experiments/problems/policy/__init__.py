@@ -1,7 +1,8 @@
-"""Pose reinforcement by reward (Sec. 5.4): a decoder that adds three numbers right sometimes is trained by GRPO."""
+"""Pose reinforcement by reward (Sec. 5.4), GRPO: a decoder that adds right sometimes is trained by what it says."""
 
+from experiments.problems.policy.language_model import LanguagePolicy
 from experiments.problems.policy.problem import Policy
 
-__all__ = ["PROBLEM", "Policy"]
+__all__ = ["PROBLEMS", "LanguagePolicy", "Policy"]
 
-PROBLEM = Policy()
+PROBLEMS = [Policy(), LanguagePolicy()]

@@ -5,28 +5,14 @@ from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
 from experiments.lab.problem import DENSE, Drawn, Dtype, Problem, Training, Tuning, cast
+from experiments.problems.policy.judges import Near, asked, cost, differ, failed, first_experience, key_of, solved
 from experiments.problems.policy.speaker import Sizes, Speaker, speaker
-from signal_drift.lora.adapters import Weights
-from signal_drift.models.bridge import Forward
-from signal_drift.tasks.answers.chats import Chats
-from signal_drift.tasks.policy import (
-    END,
-    Asked,
-    Rules,
-    completion_probabilities,
-    exact_match,
-    experience_of,
-    kl_estimate,
-    on_policy_loss,
-    surrogate_loss,
-    unequal_groups,
-)
+from signal_drift.tasks.policy import END, Asked, Rules, on_policy_loss, surrogate_loss
 
 
 @dataclass(frozen=True)
@@ -109,10 +95,8 @@ class Policy(Problem):
         return cast(speaker(self.sizes), dtype)
 
     def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
-        start, first = self.speaker(dtype), jax.tree.map(lambda x: x[0], self._stream(seed, 1))
-        experience = _experience(start.forward, self.rules, start.base, first, start.base)
-        if not unequal_groups(experience.rewards.reshape(-1, self.group)):
-            raise OptionError(f"group: all rewards at seed {seed} are equal, there is no gradient")
+        start = self.speaker(dtype)
+        experience = first_experience(start.forward, self.rules, start.base, self._stream(seed, 1), seed)
         return Drawn(start.base, surrogate_loss(start.forward, experience, beta=self.beta))
 
     def fan_in(self) -> dict[str, int]:
@@ -127,21 +111,17 @@ class Policy(Problem):
         start = self.speaker(dtype)
         forward = start.forward
         scores = {
-            "right, held-out sums": Partial(_solved, forward, start.held_out),
-            "right, sums of four": Partial(_solved, forward, start.longer),
-            "right, differences": Partial(_solved, forward, start.differences),
-            "groups that differ": Partial(_differ, forward, start.trained, jnp.asarray(self.group)),
-            "less KL to the start": Partial(_Near(self.rules), forward, Asked(start.held_out, _key(1)), start.base),
+            "right, held-out sums": Partial(solved, forward, start.held_out),
+            "right, sums of four": Partial(solved, forward, start.longer),
+            "right, differences": Partial(solved, forward, start.differences),
+            "groups that differ": Partial(differ, forward, start.trained, jnp.asarray(self.group)),
+            "less KL to the start": Partial(Near(self.rules), forward, Asked(start.held_out, key_of(1)), start.base),
         }
         loss = on_policy_loss(forward, self.rules, start.base)
-        return Training(loss, self._stream(seed, steps), Partial(_failed, forward, start.trained), scores)
+        return Training(loss, self._stream(seed, steps), Partial(failed, forward, start.trained), scores)
 
     def _stream(self, seed: int, steps: int) -> Asked:
-        """The questions of every step; those of the first do not depend on how many there are."""
-        trained, key = self.speaker("float32").trained, jax.random.fold_in(jax.random.key(seed), 3)
-        keys = jax.vmap(lambda t: jax.random.split(jax.random.fold_in(key, t)))(jnp.arange(steps))
-        draw = jax.vmap(lambda key: jax.random.randint(key, (self.questions,), 0, len(trained.tokens)))
-        return Asked(trained.at(draw(keys[:, 0])), keys[:, 1])
+        return asked(self.speaker("float32").trained, seed, steps, self.questions)
 
     def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
         """Draw A ~ N(0, 1/d_in) anew for every rank."""
@@ -151,48 +131,3 @@ class Policy(Problem):
 
     def tiny(self) -> Self:
         return replace(self, width=8, layers=1, largest=2, pretraining=60, questions=8, group=4, rank=2)
-
-
-def cost(said: Chats, solutions: Chats) -> Array:
-    """Reward a right completion by 0 and a wrong one by −1, so that −mean R is the rate of failure.
-
-    Advantages are those of 1 and 0.
-    """
-    return exact_match(said, solutions) - 1
-
-
-_experience = jax.jit(experience_of, static_argnums=1)
-
-
-def _key(use: int) -> Array:
-    """Make the key of a use that is the same for every seed, none that a seed has."""
-    return jax.random.fold_in(jax.random.key(0), 200 + use)
-
-
-@jax.jit
-def _solved(forward: Forward, chats: Chats, weights: Weights) -> Array:
-    """The mean over questions of π(right answer), the expected reward."""
-    return jnp.mean(completion_probabilities(forward, chats, weights))
-
-
-def _failed(forward: Forward, chats: Chats, weights: Weights) -> Array:
-    return 1 - _solved(forward, chats, weights)
-
-
-@jax.jit
-def _differ(forward: Forward, chats: Chats, group: Array, weights: Weights) -> Array:
-    """The probability that the rewards of a group differ, the mean over questions."""
-    p = completion_probabilities(forward, chats, weights)
-    return jnp.mean(1 - p**group - (1 - p) ** group)
-
-
-@dataclass(frozen=True)
-class _Near:
-    """−KL(π_w ‖ π_start), the mean over the tokens of completions that π_w itself draws, always by the same key."""
-
-    rules: Rules
-
-    def __call__(self, forward: Forward, asked: Asked, start: Weights, weights: Weights) -> Array:
-        found = _experience(forward, self.rules, weights, asked, start)
-        assert found.start is not None
-        return -jnp.mean(kl_estimate(found.drawn, found.start), where=found.own[:, 1:])

@@ -19,7 +19,8 @@
 
 from signal_drift.tasks.policy.advantages import group_advantages, unequal_groups
 from signal_drift.tasks.policy.chain_sums import END, SYMBOLS, tokenise_sums
-from signal_drift.tasks.policy.on_policy import Asked, Rules, experience_of, on_policy_loss
+from signal_drift.tasks.policy.on_policy import Asked, Rules, experience_of, on_policy_loss, reader
+from signal_drift.tasks.policy.prompts import after_prompts
 from signal_drift.tasks.policy.rewards import exact_match, rewarded
 from signal_drift.tasks.policy.rollouts import completion_probabilities, log_probabilities, rolled_out
 from signal_drift.tasks.policy.surrogate import CLIP, Experience, experienced, kl_estimate, surrogate, surrogate_loss
@@ -31,6 +32,7 @@ __all__ = [
     "Asked",
     "Experience",
     "Rules",
+    "after_prompts",
     "completion_probabilities",
     "exact_match",
     "experience_of",
@@ -39,6 +41,7 @@ __all__ = [
     "kl_estimate",
     "log_probabilities",
     "on_policy_loss",
+    "reader",
     "rewarded",
     "rolled_out",
     "surrogate",

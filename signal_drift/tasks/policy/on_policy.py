@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import function, whole
@@ -14,6 +14,7 @@ from signal_drift.lora.adapters import Weights
 from signal_drift.models.bridge import Forward
 from signal_drift.models.llama import LlamaConfig
 from signal_drift.tasks.answers.chats import Chats
+from signal_drift.tasks.policy.prompts import AfterPrompts, after_prompts
 from signal_drift.tasks.policy.rewards import Scorer, rewarded
 from signal_drift.tasks.policy.rollouts import rolled_out
 from signal_drift.tasks.policy.surrogate import Experience, check_beta, experienced, surrogate_loss
@@ -22,10 +23,14 @@ T = TypeVar("T")
 
 
 class Asked(NamedTuple):
-    """Holds the questions of a step and the key by which they are answered."""
+    """Holds the questions of a step and the key by which they are answered.
+
+    `prompts` are what each of the questions follows, read once for all its completions; None where nothing does.
+    """
 
     questions: Chats
     key: Key[Array, "*steps"]
+    prompts: Int[Array, "*steps n p"] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class _OnBatch:
     def __call__(self, forward: Forward, start: Weights | None, weights: Weights, batch: Asked) -> Float[Array, ""]:
         fixed = jax.tree.map(jax.lax.stop_gradient, dict(weights))
         experience = experience_of(forward, self.rules, fixed, batch, start if self.rules.beta else None)
-        return surrogate_loss(forward, experience, beta=self.rules.beta)(weights)
+        return surrogate_loss(reader(forward, self.rules, batch), experience, beta=self.rules.beta)(weights)
 
 
 def experience_of(
@@ -76,10 +81,19 @@ def experience_of(
     Completions are drawn in float32 whatever the precision of the weights: weights that agree to float32 draw the same.
     Raises `InputError` as `rolled_out` and `rewarded` do.
     """
-    said = rolled_out(
-        _single(forward), rules.config, _single(dict(weights)), batch.questions, rules.group, rules.end, batch.key
-    )
-    return experienced(forward, weights, said, rewarded(rules.scorer, said, batch.questions), start)
+    reading = reader(forward, rules, batch)
+    drawing, at = _single((reading, dict(weights)))
+    if isinstance(drawing, AfterPrompts):
+        drawing = drawing.at(at)
+    said = rolled_out(drawing, rules.config, at, batch.questions, rules.group, rules.end, batch.key)
+    return experienced(reading, weights, said, rewarded(rules.scorer, said, batch.questions), start)
+
+
+def reader(forward: Forward, rules: Rules, batch: Asked) -> Forward:
+    """Return what maps (w, completions of a batch) to logits: `forward`, after the prompts where there are any."""
+    if batch.prompts is None:
+        return forward
+    return after_prompts(forward, rules.config, batch.prompts, rules.group)
 
 
 def _single(tree: T) -> T:
