@@ -100,7 +100,7 @@ class SmolLM(Problem):
         rate_shares=(1.0,),
         own_rates=(1.0,),
         alphas=(4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0),
-        over_v2=(1.0, 8.0),
+        over_v2=(1.0,),
         grid_alphas=(),
     )
 
