@@ -19,7 +19,7 @@ SYMBOLS = "0123456789# \nab."
 STOP = SYMBOLS.index(".")
 CONFIG = LlamaConfig(len(SYMBOLS), 8, 12, 1, num_attention_heads=2, num_key_value_heads=1, head_dim=4)
 LENGTH = 24
-QUESTIONS = ("a", "bb", "aba", "b")
+QUESTIONS = ("a", "bb", "aba", "b#### ")
 
 
 def encode(text: str) -> list[int]:
@@ -61,7 +61,10 @@ SOLUTIONS = ["aa\n#### 12", "#### 7", "b 3\n#### 40", "a\n#### 5"]
     ],
 )
 def test_right_is_who_ends_with_the_number_of_the_solution(said, right):
-    """Others' steps are right too; off by one, cut before the end, a digit more or less, and what follows are not."""
+    """Others' steps are right too; off by one, cut before the end, a digit more or less, and what follows are not.
+
+    Nor is what is a line with the number only together with the question.
+    """
     solutions, endings = chats(SOLUTIONS)
     assert endings.tolist() == [len(x.split("\n")[-1]) + 1 for x in SOLUTIONS]
     tokens, own = np.zeros((4, LENGTH), np.int32), np.zeros((4, LENGTH), bool)
