@@ -3,15 +3,18 @@
 import contextlib
 import dataclasses
 import io
+import json
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import xarray as xr
 from pages_of_docs import GUIDES, PAGES, ROOT, blocks, commands, links, read, rows, spoken
 
 from experiments import __main__ as door
@@ -22,6 +25,7 @@ from experiments.doors.gpu_check import check as gpu_check
 from experiments.lab import command_line
 from experiments.ledger.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
 from experiments.problems import PROBLEMS
+from experiments.tuning.methods import V1, V2, methods
 from signal_drift.__main__ import main as audit_door
 from signal_drift.propositions import PROPOSITIONS, random_instance
 
@@ -229,3 +233,33 @@ def test_table_of_where_alpha_pays_is_that_of_the_reference_run() -> None:
     for line in page.splitlines():
         if line.startswith("> "):
             assert f"- {line[2:]}" in found
+
+
+def test_what_is_said_of_the_language_model_is_in_its_record() -> None:
+    """Ln loss of what the sweep over α has of the methods, and what of the gap each closes."""
+    problem, page = PROBLEMS["smollm"], " ".join(read(DOCS / "where-alpha-pays.md").split())
+    with zipfile.ZipFile(DOCS / "records" / "rank_law" / "smollm.zip") as kept:
+        data = xr.load_dataset(io.BytesIO(kept.read("rank=16_seed=0.nc")), engine="h5netcdf")
+    ends = {alpha: float(data.by_alpha.sel(alpha=alpha)) for alpha in (16, 64, 256, 1024)}
+    full = float(data.fft.sel(fft_rate=float(data.eta_fft), method="nearest"))
+    closed = {alpha: f"{(ends[16] - x) / (ends[16] - full):.0%}" for alpha, x in ends.items()}
+    steps = json.loads(data.attrs["config"])["steps"]
+    for words in (
+        f"in {steps} steps, at r = 16",
+        f"−{-ends[16]:.3f} with α = r",
+        f"−{-ends[64]:.2f} with rsLoRA, which is α = 64",
+        f"−{-ends[256]:.2f} with α = 256",
+        f"−{-ends[1024]:.2f} with V1, which is α = 1024",
+        f"full fine-tuning ends at −{-full:.2f}",
+        f"V1 closes {closed[1024]} of",
+        f"between what closes {closed[64]} and what closes {closed[256]}",
+        f"is asked of {problem.judged} questions",
+    ):
+        assert words in page, words
+    chosen = methods(16, {"narrow": 576**-0.5, "wide": 1536**-0.5})
+    assert chosen["rsLoRA, s = √r"].scaling["narrow"] == 64 / 16
+    assert chosen[V1].scaling["narrow"] == 1024 / 16
+    assert [round(16 * s) for s in chosen[V2].scaling.values()] == [96, 157]
+    assert float(data.by_alpha.min()) == ends[1024]
+    assert round(1024 / (16**0.5 / problem.typical_sigma())) == 10
+    assert 2 * 0.5**6 < 0.05 < 2 * 0.5**5

@@ -67,6 +67,8 @@ class Tuning:
     """Learning rates of the comparison over η_FFT among which every method has its own best one."""
     alphas: tuple[float, ...] = tuple(2.0 ** (k / 2) for k in range(-4, 25))
     """Values of α at η_FFT, half octaves; m·α₀ along one path, with m·η_FFT at α₀ for the same m along the other."""
+    over_v2: tuple[float, ...] = tuple(2.0**k for k in range(-4, 5))
+    """Values of α over V2 at which the comparison runs LoRA, to say what any α could reach."""
     grid_alphas: tuple[float, ...] = tuple(0.2 * 4.0**k for k in range(-1, 6))
     """Values of α of the (α, η) grid in units of 1/σ_A, which is V2/√r: 0.2 is where α₀ = 16 lies on Llama-3 1B
     (d_in = 2048, Kaiming-uniform A); empty where the grid is not affordable."""

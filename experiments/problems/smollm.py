@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.tree_util import Partial
@@ -26,6 +27,7 @@ from signal_drift.models.llama import Llama, LlamaConfig, load_gguf, load_llama
 from signal_drift.tasks.answers.chats import END, Chats, prompt, tokenise_chats
 from signal_drift.tasks.answers.gsm_symbolic import read_templates
 from signal_drift.tasks.answers.next_token import batch_next_token_loss, next_token_loss
+from signal_drift.tasks.answers.replies import end_alike, endings_of, replied
 from signal_drift.tasks.answers.sums import sum_templates
 from signal_drift.tasks.answers.worked_answers import Template, WorkedAnswer, draw_answers, split_templates
 
@@ -36,13 +38,31 @@ DRAWS = 8
 """Chats that are drawn for each that is wanted: what is longer than the problem's length is left out."""
 
 
+@dataclass(frozen=True)
+class Speaker:
+    """Let a decoder of these sizes answer by greedy decoding, up to the token that ends a turn."""
+
+    config: LlamaConfig
+    end: int
+
+    def __call__(self, forward: Forward, chats: Chats, endings: Array, weights: Mapping[str, Array]) -> Array:
+        """Return the share of questions whose answer ends, in time, with the solution's line "#### number"."""
+        said = replied(forward, self.config, weights, chats, self.end)
+        return end_alike(said, chats, endings).mean(dtype=jnp.float32)
+
+
 class Tutor(NamedTuple):
-    """Hold W₀ of every adapted matrix, the frozen rest, the chats to train on and the others to judge by."""
+    """Hold W₀ of every adapted matrix, the frozen rest, the chats to train on and the others to judge by.
+
+    `endings` counts the tokens of the final line of each of those, "#### number", and `speaker` answers them.
+    """
 
     base: dict[str, Array]
     forward: Forward
     training: Chats
     judged: dict[str, Chats]
+    endings: dict[str, Array]
+    speaker: Partial
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,7 @@ class SmolLM(Problem):
     batch: int = 4
     """Chats of a training step."""
 
-    reproduced: ClassVar[tuple[str, ...]] = ("is_it_curvature", "rates", "rank_law")
+    reproduced: ClassVar[tuple[str, ...]] = ("is_it_curvature", "rates", "rank_law", "protocol_comparison")
     costly: ClassVar[bool] = True
     tuning: ClassVar[Tuning | None] = Tuning(
         steps=40,
@@ -76,9 +96,11 @@ class SmolLM(Problem):
         fft_rates=tuple(10.0 ** (k / 2) for k in range(-12, -6)),
         ranks=(16,),
         grid_ranks=(16,),
+        protocol_ranks=(16,),
         rate_shares=(1.0,),
         own_rates=(1.0,),
         alphas=(4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0),
+        over_v2=(1.0,),
         grid_alphas=(),
     )
 
@@ -113,6 +135,10 @@ class SmolLM(Problem):
         batches = batches_of(tutor.training, seed, steps, self.batch)
         own = Partial(_mean_loss, tutor.forward, sample_of(batches, self.judged))
         scores = {f"tokens right, {name}": Partial(_right, tutor.forward, x) for name, x in tutor.judged.items()}
+        scores |= {
+            f"answered right, {name}": Partial(tutor.speaker.func, tutor.forward, x, tutor.endings[name])
+            for name, x in tutor.judged.items()
+        }
         return Training(batch_next_token_loss(tutor.forward), batches, own, scores)
 
     def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
@@ -161,7 +187,9 @@ def _tutor(model: str, length: int, pool: int, judged: int) -> Tutor:
         "unseen templates": _short(encode, unseen, length, judged, seed=2),
     }
     chats = {name: tokenise_chats(encode, answers, length) for name, answers in kinds.items()}
-    return Tutor(base, forward, tokenise_chats(encode, training, length), chats)
+    endings = {name: endings_of(encode, answers) for name, answers in kinds.items()}
+    speaker = Partial(Speaker(llama.config, *encode(END)))
+    return Tutor(base, forward, tokenise_chats(encode, training, length), chats, endings, speaker)
 
 
 def _short(

@@ -19,7 +19,7 @@ from experiments.lab.experiment import Experiment, Point, Report, Row, tuned_onl
 from experiments.lab.problem import Problem, Tuning
 from experiments.tuning import protocol_figures, rates
 from experiments.tuning.gap import Setup, at, outcome_rows, placed, rate_name, untestable
-from experiments.tuning.methods import COMMON, FULL, OVER_V2, V1, V2, methods, swept, tuned
+from experiments.tuning.methods import COMMON, FULL, V1, V2, methods, swept, tuned
 from experiments.tuning.methods.table import table
 from experiments.tuning.methods.training import method_runs
 from experiments.tuning.runs import (
@@ -92,7 +92,8 @@ def measure(config: Config, first: xr.Dataset, rank: int, seed: int) -> xr.Datas
     """
     eta, sigma_a = fft_rate(first.log_loss), config.problem.sigma_a()
     shares, multiples = ([m * eta for m in found] for found in (config.rate_shares, config.own_rates))
-    chosen, alphas = methods(rank, sigma_a, config.coefficient), swept(rank, sigma_a)
+    over_v2 = tuning_of(config.problem).over_v2
+    chosen, alphas = methods(rank, sigma_a, config.coefficient), swept(rank, sigma_a, over_v2)
     own = tuned(chosen)
     requests = (shares, chosen), (shares, alphas), (multiples, own)
     adapted = method_runs(config, seed, rank, max(config.ranks), requests)
@@ -112,7 +113,7 @@ def measure(config: Config, first: xr.Dataset, rank: int, seed: int) -> xr.Datas
         coords={
             "share": list(config.rate_shares),
             "method": [*chosen, FULL],
-            "over_v2": list(OVER_V2),
+            "over_v2": list(over_v2),
             "multiple": list(config.own_rates),
             "tuned": [*own, FULL],
             "step": np.arange(1, config.steps + 1),

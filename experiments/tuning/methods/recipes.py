@@ -3,7 +3,7 @@
 LoRAM is left out: no definition of it could be read that fixes its initial magnitudes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import signal_drift as sd
@@ -26,14 +26,10 @@ class Method(NamedTuple):
     kind: Kind = LORA_KIND
 
 
-OVER_V2 = tuple(2.0**k for k in range(-4, 5))
-"""α/V2 of the sweep that says what any α could reach at the rate of the comparison."""
-
-
-def swept(rank: int, sigma_a: Mapping[str, float]) -> dict[str, Method]:
-    """Set LoRA at one rank with α from a sixteenth of V2 to sixteen times it."""
+def swept(rank: int, sigma_a: Mapping[str, float], over_v2: Sequence[float]) -> dict[str, Method]:
+    """Set LoRA at one rank with α so many times V2."""
     v2 = {layer: sd.alpha_base(rank, sigma) / rank for layer, sigma in sigma_a.items()}
-    return {f"{m:g}": Method({layer: m * s for layer, s in v2.items()}) for m in OVER_V2}
+    return {f"{m:g}": Method({layer: m * s for layer, s in v2.items()}) for m in over_v2}
 
 
 def methods(rank: int, sigma_a: Mapping[str, float], coefficient: float = 256.0) -> dict[str, Method]:

@@ -11,6 +11,7 @@ from signal_drift.tasks.answers.chats import Chats, prompt, tokenise_chats
 from signal_drift.tasks.answers.exact_match import answered_right
 from signal_drift.tasks.answers.gsm_symbolic import read_templates
 from signal_drift.tasks.answers.next_token import batch_next_token_loss, next_token_loss
+from signal_drift.tasks.answers.replies import end_alike, endings_of, replied
 from signal_drift.tasks.answers.sums import sum_templates
 from signal_drift.tasks.answers.worked_answers import (
     Template,
@@ -29,10 +30,13 @@ __all__ = [
     "answered_right",
     "batch_next_token_loss",
     "draw_answers",
+    "end_alike",
+    "endings_of",
     "is_right",
     "next_token_loss",
     "prompt",
     "read_templates",
+    "replied",
     "split_templates",
     "sum_templates",
     "tokenise_chats",

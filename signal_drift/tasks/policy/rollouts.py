@@ -2,15 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
-from signal_drift.errors import InputError
 from signal_drift.errors.arguments import random_key, whole
 from signal_drift.lora.adapters import Weights
 from signal_drift.models.bridge import Forward
-from signal_drift.models.llama import LlamaConfig, continued
+from signal_drift.models.llama import LlamaConfig
 from signal_drift.tasks.answers.chats import Chats
+from signal_drift.tasks.answers.replies import replied
 
 
 def rolled_out(
@@ -24,18 +23,13 @@ def rolled_out(
 ) -> Chats:
     """Draw G = `group` completions of every question from the policy: those of the i-th are the rows iG to iG + G − 1.
 
-    A question is what stands before the answer in `questions`; the answer itself is not read. In what is returned
-    `answered` are the tokens drawn, the `end` included; a completion without it is cut at the length of `questions`.
-    One key gives the same completions. Raises `InputError` for a group of less than two, for
-    questions that leave no room for an answer, and for more tokens than the model takes.
+    What a question is, and what is returned of each, is as in `replied`. One key gives the same completions. Raises
+    `InputError` for a group of less than two, for questions that leave no room for an answer, and for more tokens than
+    the model takes.
     """
     group, key = whole("group", group, least=2), random_key("key", key)
     several = Chats(*(jnp.repeat(x, group, axis=0) for x in questions))
-    lengths, room = several.answered.argmax(1), several.tokens.shape[1]
-    if not isinstance(lengths, Tracer) and not bool(jnp.all(lengths)):
-        raise InputError(f"questions: must leave room for an answer in {room} tokens, got one that does not")
-    prompts = several.tokens[:, :-1]
-    return Chats(*continued(forward, config, weights, prompts, lengths, room, end, key))
+    return replied(forward, config, weights, several, end, key)
 
 
 def log_probabilities(tokens: Int[Array, "*n t"], logits: Float[Array, "*n t vocabulary"]) -> Float[Array, "*n u"]:

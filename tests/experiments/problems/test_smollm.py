@@ -1,6 +1,8 @@
 """The language model with a tiny one in its place: what is seen, what judges it, and what is refused."""
 
 import dataclasses
+import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from experiments.lab.errors import OptionError
 from experiments.problems import PROBLEMS, fetch
 from experiments.problems.pool import batches_of
 from experiments.problems.smollm import SmolLM
+from signal_drift.tasks.answers.chats import Chats
 
 TINY = SmolLM().tiny()
 
@@ -59,6 +62,51 @@ def test_judge_counts_the_answers_tokens_that_are_the_most_likely():
         likely = np.asarray(tutor.forward(tutor.base, chats.tokens)).argmax(-1)[:, :-1]
         right = (likely == np.asarray(chats.tokens)[:, 1:])[np.asarray(chats.answered)[:, 1:]]
         assert float(training.scores[f"tokens right, {name}"](tutor.base)) == pytest.approx(right.mean(), abs=1e-12)
+
+
+@jax.jit
+def logits_of(forward, weights, tokens):
+    return forward(weights, tokens[None])[0]
+
+
+def reply_by_hand(forward, weights, question, end):
+    """Return a greedy answer, each token by numpy from the whole chat so far."""
+    tokens = np.zeros(TINY.length, np.int32)
+    tokens[: len(question)] = question
+    for t in range(len(question), len(tokens)):
+        tokens[t] = np.asarray(logits_of(forward, weights, tokens))[t - 1].argmax()
+        if tokens[t] == end:
+            break
+    return tokens[len(question) : t + 1].tolist()
+
+
+def test_judge_of_answers_decodes_greedily_and_reads_the_last_line():
+    """An untrained decoder has nothing right; told that its own words are right, but for every other one, it has half.
+
+    What ends a turn is there what it says most; those others have one token off by one, before that.
+    """
+    tutor, training = TINY.tutor("float64"), TINY.training(0, 2)
+    for name, judged in tutor.judged.items():
+        judge = training.scores[f"answered right, {name}"]
+        forward, chats, endings = judge.args
+        assert np.array_equal(chats.tokens, judged.tokens)
+        rows = [(row[: own.argmax()], row[own]) for row, own in zip(*map(np.asarray, chats), strict=True)]
+        lines = [re.search(r"#### -?\d+\x03$", "".join(map(chr, solution))) for _, solution in rows]
+        assert [len(line[0]) for line in lines if line] == endings.tolist()
+        assert float(judge(tutor.base)) == 0
+        said = [reply_by_hand(forward, tutor.base, question, -1) for question, _ in rows]
+        end = Counter(token for words in said for token in words[1:]).most_common(1)[0][0]
+        tokens, own, right = *np.zeros((2, *chats.tokens.shape), np.int32), 0
+        for i, (question, _) in enumerate(rows):
+            words = reply_by_hand(forward, tutor.base, question, end)
+            right += words[-1] == end and i % 2 == 0
+            solution = [*words[:-1], end] if i % 2 == 0 else [*words[:-2], words[-2] + 1, end]
+            own[i, len(question) : len(question) + len(words)] = 1
+            tokens[i, : len(question) + len(words)] = [*question, *solution]
+        told = Chats(jnp.asarray(tokens), jnp.asarray(own, bool))
+        speaker = dataclasses.replace(judge.func, end=end)
+        assert 0 < right <= TINY.judged // 2, "take another seed"
+        assert float(speaker(forward, told, jnp.full(TINY.judged, 2), tutor.base)) == right / TINY.judged
 
 
 def test_precision_is_the_one_asked_for():

@@ -15,8 +15,9 @@ from peft_weights import ALPHA, RANK, STORED
 from problems import rounding
 
 import signal_drift as sd
+from experiments.lab.problem import Tuning
 from experiments.problems import PROBLEMS
-from experiments.tuning.methods import COMMON, DORA, OVER_V2, PISSA, TENFOLD, V1, V2, methods, namesakes, swept, tuned
+from experiments.tuning.methods import COMMON, DORA, PISSA, TENFOLD, V1, V2, methods, namesakes, swept, tuned
 from experiments.tuning.methods.kinds import principal, with_lengths
 from experiments.tuning.methods.recipes import recipe
 from experiments.tuning.methods.training import method_runs
@@ -25,6 +26,7 @@ from experiments.tuning.runs import log_loss
 from signal_drift import maps
 
 SHAPES = [(6, 6), (9, 4), (3, 8)]
+OVER_V2 = Tuning.over_v2
 
 
 def matrix(shape: tuple[int, int], seed: int = 0) -> jax.Array:
@@ -175,7 +177,7 @@ def test_every_method_takes_the_steps_that_are_written_by_hand() -> None:
     """PiSSA's and DoRA's end elsewhere than LoRA's, by much more than the tolerance; so does a rate of another's."""
     sigma = CONFIG.problem.sigma_a()
     chosen = methods(R, sigma)
-    requests = [([ETA], chosen), ([ETA], swept(R, sigma)), ([0.1 * ETA, ETA], tuned(chosen))]
+    requests = [([ETA], chosen), ([ETA], swept(R, sigma, OVER_V2)), ([0.1 * ETA, ETA], tuned(chosen))]
     runs = method_runs(CONFIG, 0, R, 4, requests)
     found = dict(zip(chosen, log_loss(np.asarray(runs.at(requests[0]).loss))[0], strict=True))
     s = {name: dict(method.scaling) for name, method in chosen.items()}

@@ -13,17 +13,19 @@ import xarray as xr
 import signal_drift as sd
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Row, table
+from experiments.lab.problem import Tuning
 from experiments.lab.runner import results
 from experiments.lab.side_by_side import as_markdown
 from experiments.problems import PROBLEMS
 from experiments.tuning import rates
 from experiments.tuning.gap import Setup, untestable
-from experiments.tuning.methods import COMMON, DORA, FULL, OVER_V2, TENFOLD, V1, V2, methods, swept, tuned
+from experiments.tuning.methods import COMMON, DORA, FULL, TENFOLD, V1, V2, methods, swept, tuned
 from experiments.tuning.protocol_comparison import EXPERIMENT, report
 from experiments.tuning.runs import fft_rate
 from signal_drift.propositions import closed_forms
 
 TINY = replace(EXPERIMENT.at(PROBLEMS["teacher64"], quick=True), steps=8, dtype="float64")
+OVER_V2 = Tuning.over_v2
 SHOWN = replace(EXPERIMENT.at(PROBLEMS["teacher64"]), ranks=(8,), rate_shares=(1.0,), steps=3)
 FAN_IN = {"a": 16, "b": 64}
 SIGMA_A = {layer: d_in**-0.5 for layer, d_in in FAN_IN.items()}
@@ -126,8 +128,8 @@ def test_a_gap_that_is_not_resolved_or_that_no_alpha_closes_says_nothing() -> No
 
 
 def test_the_sweep_over_alpha_passes_through_v2() -> None:
-    assert swept(8, SIGMA_A)["1"].scaling == pytest.approx(methods(8, SIGMA_A)[V2].scaling)
-    assert swept(8, SIGMA_A)["4"].scaling["a"] == pytest.approx(4 * methods(8, SIGMA_A)[V2].scaling["a"])
+    assert swept(8, SIGMA_A, OVER_V2)["1"].scaling == pytest.approx(methods(8, SIGMA_A)[V2].scaling)
+    assert swept(8, SIGMA_A, OVER_V2)["4"].scaling["a"] == pytest.approx(4 * methods(8, SIGMA_A)[V2].scaling["a"])
 
 
 def closed_by(method: str, rows: list[Row]) -> Row:
