@@ -25,7 +25,7 @@ project = "signal_drift"
 version = release = metadata.version("signal-drift")
 author = copyright = "the authors of signal_drift"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "house_style", "names", "mathml"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "house_style", "names", "mathml"]
 include_patterns = ["index.md", "README.md", "papers/*.md", "docs/*.md", "notebooks/*.ipynb", "api/*.rst"]
 nitpicky = True
 default_role = "py:obj"
@@ -41,7 +41,6 @@ html_math_renderer = "mathml"
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-napoleon_numpy_docstring = False
 
 html_theme = "sphinx_book_theme"
 html_theme_options = {

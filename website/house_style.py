@@ -10,10 +10,12 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.transforms import SphinxTransform
 
 SYMBOL = r"(?<=[A-Za-z\u0370-\u03ff])(?<![A-Za-z_][A-Za-z\u0370-\u03ff])|(?<=[‖∇²\]])"
 INDEX = re.compile(rf"(?:{SYMBOL})_([ℓθ*]|\{{[^{{}}]+\}}|[\u0370-\u03ff]|[A-Za-z0-9]+(?![A-Za-z0-9_]))")
+MODULES = re.compile(r"(?<!['\"\w.])~?(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
 CODE = (nodes.FixedTextElement, nodes.literal, nodes.math, nodes.raw)
 
 
@@ -31,12 +33,14 @@ def plain(docstring: str) -> str:
 
 
 def escape(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    lines[:] = plain("\n".join(lines)).split("\n")
+    """Make reStructuredText of a docstring, of the arguments that it lists too."""
+    text = plain("\n".join(lines))
+    lines[:] = GoogleDocstring(text).lines() if "\nArgs:\n" in text else text.split("\n")
 
 
 def shorten(app: Sphinx, what: str, name: str, thing: Any, options: Any, *signature: str | None) -> tuple[Any, ...]:
-    """Write an array of jaxtyping as its source has it: Float[Array, 'r d_in']."""
-    return tuple(part and part.replace("jaxlib._jax.", "") for part in signature)
+    """Write types as their source has them, without the modules that they are from: Float[Array, 'r d_in']."""
+    return tuple(part and MODULES.sub("", part) for part in signature)
 
 
 def skip_field(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
@@ -64,7 +68,7 @@ def above(node: nodes.Node) -> Iterator[nodes.Node]:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("autodoc-process-docstring", escape, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", escape)
     app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-skip-member", skip_field)
     app.add_transform(Indices)

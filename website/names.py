@@ -42,6 +42,8 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, sho
         found = sorted(ends, key=lambda path: path.count("."))[:1]
     if found:
         return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, shown)
+    if node["reftype"] == "class" and not FULL.fullmatch(target):
+        return nodes.inline("", target.rpartition(".")[2])  # a type of another library, without where it is defined
     return shown if not FULL.fullmatch(target) or importable(name) else None
 
 
