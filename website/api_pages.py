@@ -89,7 +89,7 @@ def definition(module: str, name: str) -> Definition:
             return definition(str(node.module), name)
         if name in defined(node):
             return Definition(module, node, after)
-    raise ValueError(f"{module}: {name} is defined nowhere")
+    raise ValueError(f"{module}: {name} is not defined")
 
 
 def defined(node: ast.stmt) -> Iterator[str]:

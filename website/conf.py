@@ -61,19 +61,22 @@ COPIED = ("README.md", "CITATION.cff", "docs", "notebooks", "tests")
 
 
 def stage(app: Sphinx) -> None:
-    """Lay out all that is read: the copies, and the pages that are made."""
+    """Lay out all that is read, and nothing else: the copies, and the pages that are made."""
     for name in COPIED:
         if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "records")
-            shutil.copytree(ROOT / name, app.srcdir / name, ignore=ignored, dirs_exist_ok=True)
+            shutil.rmtree(app.srcdir / name, ignore_errors=True)
+            shutil.copytree(ROOT / name, app.srcdir / name, ignore=shutil.ignore_patterns("__pycache__", "records"))
         else:
             shutil.copy2(ROOT / name, app.srcdir / name)
-    made = ledger_pages.pages(ROOT / "docs", (ROOT / "README.md").read_text(encoding="utf-8")) | api_pages.pages(
-        signal_drift
-    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    made = ledger_pages.pages(ROOT / "docs", readme) | api_pages.pages(signal_drift)
+    for folder in ("papers", "api"):
+        (app.srcdir / folder).mkdir(exist_ok=True)
+        for old in (app.srcdir / folder).iterdir():
+            if f"{folder}/{old.name}" not in made:
+                old.unlink()
     for name, text in made.items():
         path = app.srcdir / name
-        path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 

@@ -8,6 +8,7 @@ from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import api_pages
 import house_style
 import ledger_pages
 import pytest
@@ -50,6 +51,8 @@ def build(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
+    (folder / "pages" / "papers").mkdir(parents=True)
+    (folder / "pages" / "papers" / "old.md").write_text("# A source that the ledger no longer has", encoding="utf-8")
     done = build(folder)
     assert (done.returncode, done.stderr) == (0, "")
     return folder / "html"
@@ -108,6 +111,14 @@ def test_reference_has_every_public_name_once(site: Path) -> None:
     pages = [read(path) for path in (site / "api").iterdir()]
     for name in signal_drift.__all__:
         assert sum(f'id="signal_drift.{name}"' in page for page in pages) == 1, name
+
+
+def test_a_name_that_has_no_page_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"signal_drift: nothing is not defined"):
+        api_pages.definition("signal_drift", "nothing")
+    monkeypatch.setattr(api_pages, "rooms", lambda library: ["signal_drift.errors"])
+    with pytest.raises(ValueError, match=r"signal_drift\.Adapter is exported by no package below signal_drift"):
+        api_pages.pages(signal_drift)
 
 
 def test_formulas_and_indices_are_set_and_names_linked(site: Path) -> None:
