@@ -23,7 +23,7 @@ def pages(docs: Path, readme: str) -> dict[str, str]:
     ledger, report = read(docs / "ledger.json"), (docs / "report.md").read_text(encoding="utf-8")
     for entry in ledger:
         check_told(entry, report)
-    sources = {f"papers/{getattr(part, 'key', slug(part.name))}": part for part in parts(ledger) if part.groups}
+    sources = {f"papers/{part.key}": part for part in parts(ledger)}
     title, lede = re.findall(r"\A# (.+)\n\n(.+)", report)[0]
     content = {
         "title": title,
@@ -56,11 +56,6 @@ def guides(docs: Path, readme: str) -> list[str]:
     """List the pages of `docs` in the order in which README leads to them, then those that it does not name."""
     named = re.findall(r"\]\(docs/([\w-]+)\.md\)", readme.partition("\n## Where next")[2])
     return list(dict.fromkeys([*named, *sorted(path.stem for path in docs.glob("*.md"))]))
-
-
-def slug(name: str) -> str:
-    """Make a name that a file can have."""
-    return re.sub(r"\W+", "-", name.replace("’", "").lower()).strip("-")
 
 
 def links(ids: Sequence[str], to_docs: str) -> str:
