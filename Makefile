@@ -9,6 +9,7 @@
 #   make notebooks-run          run them all and store what they show
 #   make minilm                 fetch MiniLM and its texts, for python -m experiments reproduce --problem minilm
 #   make smollm                 fetch SmolLM2 and the templates of its worked answers
+#   make docs                 the site to read, and every link of it checked: results/site/html/index.html
 #   make reference              reproduce, then renew what docs/ shows; the tests say what README.md has to follow
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -22,7 +23,7 @@ COMPILED = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.venv/compiled JAX_PERSISTENT_CAC
 	XLA_FLAGS="$(shell XLA_FLAGS="$(SOONER)" $(BIN)/python -c 'import jax; jax.devices()' 2>/dev/null && echo $(SOONER))"
 READY := .venv/ready-$(if $(EXTRA),$(EXTRA),cpu)
 
-.PHONY: reproduce test test-slow kills reference minilm smollm fetched notebooks lab notebooks-run
+.PHONY: reproduce test test-slow kills reference minilm smollm fetched notebooks lab notebooks-run docs
 reproduce: $(READY)
 	$(BIN)/python -m experiments reproduce $(if $(QUICK),--quick)
 
@@ -55,6 +56,10 @@ lab: $(READY)
 
 notebooks-run: $(READY)  # run them and store their outputs
 	$(BIN)/python notebooks/execute.py
+
+docs: $(READY)  # pages, API, notebooks and ledger as one site; a warning is an error
+	mkdir -p results/site/pages
+	$(BIN)/python -m sphinx -c website -d results/site/doctrees -W --keep-going -q results/site/pages results/site/html
 
 reference: reproduce  # what README.md and docs/ show, from the results of this checkout
 	$(BIN)/python -m experiments keep

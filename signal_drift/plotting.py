@@ -1,6 +1,7 @@
 """Draws spectra and panels in the one style of the project; open it for a figure in the same colours.
 
 It is the library's one module that plots, with `signal_drift.peft.figure`. Nothing here computes a result.
+To draw a spectrum::
 
     figure, (axes,) = panels(1, "Spectra")
     draw_sorted(axes, eigenvalues(parts.signal), color=COLOR["signal"], label="H_Signal")

@@ -1,10 +1,10 @@
 """Draws losses, shapes, ranks, scalings and initialisations by hypothesis, for property tests of statements.
 
+Needs `hypothesis`::
+
     @given(problems())
     def test_hessian_splits(x):
         assert hessian_splits(x).holds
-
-Needs `hypothesis`.
 """
 
 from hypothesis import strategies as st

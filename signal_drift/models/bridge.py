@@ -98,10 +98,10 @@ def base_and_forward(
     Args:
         model: any flax.nnx module.
         layers: what to adapt, by default every layer: a pattern for paths in which * stands for anything
-            ("*.attention.*"), or a function of (path, module).
-        equations: the einsum x,kernel->y of parameters that are matrices in modules of your own, by patterns for the
-            parameters' paths: {"*.q_einsum.w": "btd,ndh->btnh"}. Such a layer goes by its parameter's path.
-        example: the model's inputs, arrays or `jax.ShapeDtypeStruct`s: one, a tuple, or a dict of keyword arguments.
+            (`"*.attention.*"`), or a function of (path, module).
+        equations: the einsum `x,kernel->y` of parameters that are matrices in modules of your own, by patterns for the
+            parameters' paths: `{"*.q_einsum.w": "btd,ndh->btnh"}`. Such a layer goes by its parameter's path.
+        example: the model's inputs, arrays or `jax.ShapeDtypeStruct`: one, a tuple, or a dict of keyword arguments.
 
     Returns:
         `base`, W₀ of shape (d_out, d_in) of every layer, and `forward`, whose `repr` lists what was passed over.

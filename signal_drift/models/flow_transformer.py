@@ -17,8 +17,8 @@ FREQUENCIES = 8
 class FlowTransformer(nnx.Module):
     """Maps (x, t, class) to a velocity of the shape of x: patches of x → embedding + position + condition → blocks.
 
-    A square image of `side`² pixels is read as tokens of `patch`² pixels; the condition, added to every token, is a
-    vector for the class plus a linear map of sin(πkt), cos(πkt), k = 1, 2, 4, ….
+    A square image, `side` pixels wide, is read as square tokens, `patch` pixels wide; the condition, added to every
+    token, is a vector for the class plus a linear map of sin(πkt), cos(πkt), k = 1, 2, 4, ….
 
     >>> model = FlowTransformer(8, 10, patch=2, width=4, heads=2, blocks=1, rngs=nnx.Rngs(0))
     >>> model(jnp.zeros((3, 64)), jnp.zeros(3), jnp.array([0, 1, 2])).shape

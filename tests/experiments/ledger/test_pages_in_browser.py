@@ -1,14 +1,12 @@
 """report.html in headless Chromium: no error, no request, nothing sticks out, filters filter, figures can be seen."""
 
 import base64
-import json
-import shutil
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browsers import chrome, requests, show, skip_without_browser
 from sample_ledger import LEDGER, draw
 
 from experiments.ledger.pages import Page, parts, write_pages
@@ -50,27 +48,13 @@ return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClient
 """
 TOP = "return document.getElementById(arguments[0]).getBoundingClientRect().top"
 
-
-PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-if not (PROGRAM and DRIVER and find_spec("selenium")):
-    missing = "chromium, chromedriver and the Python package selenium are needed"
-    pytest.skip(f"report.html is not opened in a browser: {missing}", allow_module_level=True)
+skip_without_browser("report.html")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Chrome"]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(PROGRAM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(executable_path=DRIVER))
-    yield chrome
-    chrome.quit()
+    with chrome() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -84,24 +68,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(browser: "Chrome", page: Path) -> "Chrome":
     show(browser, page, 1440)
     return browser
-
-
-def show(browser: "Chrome", page: Path, width: int, scheme: str = "light") -> None:
-    """Open the page afresh, with the logs emptied, in a window of this width."""
-    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    browser.get("about:blank")
-    for log in ("browser", "performance"):
-        browser.get_log(log)
-    browser.get(page.as_uri())
-    assert browser.execute_script("return innerWidth") == width
-
-
-def requests(browser: "Chrome") -> set[str]:
-    events = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
-    return {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
 
 
 def ticked(browser: "Chrome", *verdicts: str) -> None:
