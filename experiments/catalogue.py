@@ -17,6 +17,7 @@ from experiments.curvature import (
     residual_curvature,
     suppression,
 )
+from experiments.curvature.checked import factorings
 from experiments.dynamics import (
     drift_knockout,
     readings,
@@ -26,7 +27,7 @@ from experiments.dynamics import (
     trajectories,
     update_scaling,
 )
-from experiments.gauge import factorings, gauge_breaking, optimizer_gauge, rank_stability
+from experiments.gauge import gauge_breaking, optimizer_gauge, rank_stability
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem

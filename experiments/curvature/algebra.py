@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from experiments.analysis.checks import (
+from experiments.curvature.checked.record import (
     CAPTION,
     OWN,
     Checked,

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from experiments.analysis.checks import margin
 from experiments.analysis.intervals import Estimate, exactly_known
 from experiments.claims.lora_alpha.powers import POWERS_OF_ALPHA, asymmetric, positive
 from experiments.claims.lora_alpha.premise import GAUSS_NEWTON, definite, ends_named
 from experiments.claims.lora_alpha.steps import ascends_never
 from experiments.curvature import algebra, asymmetric_scaling, residual_curvature
+from experiments.curvature.checked.record import margin
 from experiments.dynamics import signal_descent
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Setting

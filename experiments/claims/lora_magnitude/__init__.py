@@ -1,7 +1,7 @@
 """Open this package for LoRAM: α, η and the initialisation as one knob of magnitude (arXiv 2507.06558)."""
 
 from experiments.claims.lora_alpha.algebra import checked
-from experiments.gauge import factorings
+from experiments.curvature.checked import factorings
 from experiments.ledger.claim import Source
 
 SOURCE = Source(

@@ -1,7 +1,7 @@
 """Open this package for LoRA-Muon: spectral steepest descent for a product of factors (arXiv 2606.12921)."""
 
 from experiments.claims.lora_alpha.algebra import checked
-from experiments.gauge import factorings
+from experiments.curvature.checked import factorings
 from experiments.ledger.claim import Source
 
 SOURCE = Source(

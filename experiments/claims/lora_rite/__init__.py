@@ -1,7 +1,7 @@
 """Open this package for LoRA-RITE: steps that do not depend on how a product is factored (arXiv 2410.20625)."""
 
 from experiments.claims.lora_alpha.algebra import checked
-from experiments.gauge import factorings
+from experiments.curvature.checked import factorings
 from experiments.ledger.claim import Source
 
 SOURCE = Source(

@@ -9,7 +9,8 @@ from experiments.analysis.intervals import geometric_mean_of, mean_of
 from experiments.analysis.sweeps import free_fit, valley
 from experiments.claims.lora_alpha.algebra import checked, on_drawn_problems
 from experiments.claims.lora_alpha.tuning import RANKS, SWEEPS, TRAINED, has_grid
-from experiments.gauge import factorings, rank_stability
+from experiments.curvature.checked import factorings
+from experiments.gauge import rank_stability
 from experiments.gauge.rank_stability import ADAM, WAYS, exponent
 from experiments.ledger.claim import Claim, Evidence, Reading, Source, untestable
 from experiments.ledger.verdict import Finding, magnitude, power

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.analysis.checks import Margin, margin, margins, ratios
 from experiments.curvature import algebra
+from experiments.curvature.checked.record import Margin, margin, margins, ratios
 from experiments.problems import PROBLEMS
 from experiments.problems.mlp import MLP
 from signal_drift.propositions import MATRIX_FREE, PROPOSITIONS

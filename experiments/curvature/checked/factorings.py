@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from experiments.analysis.checks import CAPTION, OWN, Checked, measure, points, report
+from experiments.curvature.checked.record import CAPTION, OWN, Checked, measure, points, report
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
 from signal_drift.propositions.check import Check
