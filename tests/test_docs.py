@@ -25,6 +25,7 @@ from experiments.doors.gpu_check import check as gpu_check
 from experiments.lab import command_line
 from experiments.ledger.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
 from experiments.problems import PROBLEMS
+from experiments.problems.smollm import SmolLM
 from experiments.tuning.methods import V1, V2, methods
 from signal_drift.__main__ import main as audit_door
 from signal_drift.propositions import PROPOSITIONS, random_instance
@@ -237,7 +238,7 @@ def test_table_of_where_alpha_pays_is_that_of_the_reference_run() -> None:
 
 def test_what_is_said_of_the_language_model_is_in_its_record() -> None:
     """Ln loss of what the sweep over α has of the methods, and what of the gap each closes."""
-    problem, page = PROBLEMS["smollm"], " ".join(read(DOCS / "where-alpha-pays.md").split())
+    problem, page = SmolLM(), " ".join(read(DOCS / "where-alpha-pays.md").split())
     with zipfile.ZipFile(DOCS / "records" / "rank_law" / "smollm.zip") as kept:
         data = xr.load_dataset(io.BytesIO(kept.read("rank=16_seed=0.nc")), engine="h5netcdf")
     ends = {alpha: float(data.by_alpha.sel(alpha=alpha)) for alpha in (16, 64, 256, 1024)}

@@ -12,7 +12,7 @@ import pytest
 from experiments.lab.errors import OptionError
 from experiments.problems import PROBLEMS, fetch
 from experiments.problems.pool import batches_of
-from experiments.problems.smollm import SmolLM
+from experiments.problems.smollm import SmolLM, Speaker
 from signal_drift.tasks.answers.chats import Chats
 
 TINY = SmolLM().tiny()
@@ -71,13 +71,14 @@ def logits_of(forward, weights, tokens):
 
 def reply_by_hand(forward, weights, question, end):
     """Return a greedy answer, each token by numpy from the whole chat so far."""
-    tokens = np.zeros(TINY.length, np.int32)
+    tokens, words = np.zeros(TINY.length, np.int32), []
     tokens[: len(question)] = question
-    for t in range(len(question), len(tokens)):
-        tokens[t] = np.asarray(logits_of(forward, weights, tokens))[t - 1].argmax()
-        if tokens[t] == end:
+    for t in range(len(question), TINY.length):
+        words.append(int(np.asarray(logits_of(forward, weights, tokens))[t - 1].argmax()))
+        tokens[t] = words[-1]
+        if words[-1] == end:
             break
-    return tokens[len(question) : t + 1].tolist()
+    return words
 
 
 def test_judge_of_answers_decodes_greedily_and_reads_the_last_line():
@@ -96,14 +97,15 @@ def test_judge_of_answers_decodes_greedily_and_reads_the_last_line():
         assert float(judge(tutor.base)) == 0
         said = [reply_by_hand(forward, tutor.base, question, -1) for question, _ in rows]
         end = Counter(token for words in said for token in words[1:]).most_common(1)[0][0]
-        tokens, own, right = *np.zeros((2, *chats.tokens.shape), np.int32), 0
+        tokens, own, right = np.zeros(chats.tokens.shape, np.int32), np.zeros(chats.tokens.shape, bool), 0
         for i, (question, _) in enumerate(rows):
             words = reply_by_hand(forward, tutor.base, question, end)
             right += words[-1] == end and i % 2 == 0
             solution = [*words[:-1], end] if i % 2 == 0 else [*words[:-2], words[-2] + 1, end]
-            own[i, len(question) : len(question) + len(words)] = 1
+            own[i, len(question) : len(question) + len(words)] = True
             tokens[i, : len(question) + len(words)] = [*question, *solution]
-        told = Chats(jnp.asarray(tokens), jnp.asarray(own, bool))
+        told = Chats(jnp.asarray(tokens), jnp.asarray(own))
+        assert isinstance(judge.func, Speaker)
         speaker = dataclasses.replace(judge.func, end=end)
         assert 0 < right <= TINY.judged // 2, "take another seed"
         assert float(speaker(forward, told, jnp.full(TINY.judged, 2), tutor.base)) == right / TINY.judged
