@@ -1,6 +1,7 @@
 """Reads a prompt once for all that is said after it, where all prompts have the same number of tokens."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +63,8 @@ class Following(Forward):
         tokens: Int[Array, "m t"],
         seen: tuple[KeysValues, ...] | None = None,
         first: Int[Array, ""] | int = 0,
-    ) -> Float[Array, "m t vocabulary"] | tuple[Float[Array, "m t vocabulary"], tuple[KeysValues, ...]]:
-        """Return the logits; with what was `seen` since, that with these tokens too."""
+    ) -> Any:
+        """Return the logits (m, t, vocabulary); with what was `seen` since, that with these tokens too."""
         p, shape = self.before[0].key.shape[1], tokens.shape
         own = jax.tree.map(lambda x: jnp.zeros((*shape, *x.shape[2:]), x.dtype), self.before) if seen is None else seen
         whole = jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=1), self.before, own)

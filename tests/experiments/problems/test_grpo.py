@@ -53,9 +53,10 @@ def test_completions_are_right_as_often_as_fit_says():
         np.asarray(experience(start.forward, rules, start.base, jax.tree.map(lambda x, t=t: x[t], stream)).rewards) + 1
         for t in range(8)
     ]
-    rows = [np.concatenate([p, q], -1) for p, q in zip(stream.prompts, stream.questions.tokens, strict=True)]
+    assert stream.prompts is not None
+    rows = np.concatenate([stream.prompts, stream.questions.tokens], axis=-1)
     own = np.pad(np.asarray(stream.questions.answered), ((0, 0), (0, 0), (reading.prompt - 1, 0)))
-    chats = Chats(jnp.asarray(np.concatenate(rows)), jnp.asarray(own.reshape(-1, own.shape[-1])))
+    chats = Chats(*(jnp.asarray(x.reshape(-1, x.shape[-1])) for x in (rows, own)))
     p = np.asarray(completion_probabilities(start.forward, chats, start.base))
     error = np.sqrt(np.mean(p * (1 - p)) / (p.size * TINY.group))
     assert abs(np.mean(rewards) - p.mean()) < 4 * error
@@ -124,6 +125,6 @@ def test_the_real_model_solves_some():
     """On the fetched files where they are: pass@1 from 5% to 60% on what is trained on and on the held-out sums."""
     if fetch.missing(fetch.needed("smollm"), fetch.cache()):
         pytest.skip("SmolLM2 is not fetched")
-    start, _ = PROBLEMS["grpo"].learner("float32")
+    start, _ = LanguagePolicy().learner("float32")
     for quiz in (start.fit, start.judged["held-out sums"]):
         assert 0.05 < float(jnp.mean(completion_probabilities(*quiz, start.base))) < 0.6
