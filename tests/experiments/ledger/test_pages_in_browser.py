@@ -135,6 +135,17 @@ def test_search_finds_ids_and_statements(opened: "Chrome", words: str, wanted: l
     assert opened.execute_script(ROWS) == wanted
 
 
+def test_a_source_shows_its_matrix_alone(opened: "Chrome") -> None:
+    """Its statements and cards stay, and the tables of the other sources go with their heads."""
+    opened.execute_script(
+        "const s = document.querySelector('[name=source]'); s.value = 'own';"
+        "s.dispatchEvent(new Event('input', {bubbles: true}))"
+    )
+    assert opened.execute_script(ROWS) == ids(ours=True)
+    heads = [t.is_displayed() for t in opened.find_elements("css selector", ".matrix")]
+    assert heads == [False, True]
+
+
 def test_search_and_verdicts_hold_together_and_keyboard_reaches_a_claim(opened: "Chrome") -> None:
     ticked(opened, "inconclusive")
     opened.find_element("name", "text").send_keys("P4")
