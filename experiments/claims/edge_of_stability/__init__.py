@@ -51,7 +51,7 @@ CLAIMS = [
         id="EoS-Adam",
         group="training",
         assumptions=("full batch", f"Adam with β₁ = {BETA_1:g}", "an η at which the edge is reached"),
-        source="Eq. of the threshold, Fig. 1",
+        source="abstract",
         evidence=(
             Evidence(
                 Reading(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments.claims import CLAIMS, SOURCES, edge_of_stability, lora_plus, mu_a, rate_matters, without_regret
+from experiments.claims import CLAIMS, SOURCES, edge_of_stability, lora_plus, rate_matters, without_regret
 from experiments.dynamics import spectra_along_training
 from experiments.dynamics.spectra_along_training import EDGE
 from experiments.gauge import gauge_breaking
@@ -76,19 +76,6 @@ def test_a_best_rate_on_the_edge_is_not_judged() -> None:
     assert "on the edge of the sweep at" in without_regret.inside(GRID, grid(1e5, 0.0, 0.0))
     one = replace(GRID, ranks=(8,))
     assert without_regret.several_ranks(one, grid(3.0, -0.5, 0.0)) == "the grid was run at one rank"
-
-
-@pytest.mark.parametrize(
-    ("of_alpha", "of_rank", "wanted"), [(-0.5, 0.0, "supported"), (-0.5, 0.3, "refuted"), (0.2, 0.0, "refuted")]
-)
-def test_the_two_regimes(of_alpha: float, of_rank: float, wanted: str) -> None:
-    """η* ∝ α^a r^b goes as r^b for s = α/r and as r^(a + b) for a constant s: with a = −½ as they have it."""
-    data = grid(3.0, of_alpha, of_rank)
-    assert mu_a.inside(GRID, data) == ""
-    assert verdict(mu_a.two_regimes(GRID, data)) == wanted
-    exact = grid(3.0, of_alpha, of_rank, spread=0.0)
-    found = [f.estimate.value for f in mu_a.rank_exponents(GRID, exact)]
-    np.testing.assert_allclose(found, [of_rank + of_alpha * (1 - gamma) for gamma in mu_a.GAMMAS], atol=1e-6)
 
 
 def breaking(largest: float) -> tuple[gauge_breaking.Config, xr.Dataset]:
