@@ -158,8 +158,8 @@ def _trained(
             theta, memory = state
             value, slope = jax.value_and_grad(lambda t: loss(sd.effective_weights(base, t, s)))(theta)
             change, memory = optimizer.update(slope, memory)
-            theta = optax.apply_updates(theta, change)
-            return (theta, memory), ({k: s * (B @ a) for k, (a, B) in theta.items()}, value)
+            after: Any = optax.apply_updates(theta, change)
+            return (after, memory), ({k: s * (B @ a) for k, (a, B) in after.items()}, value)
 
         (theta, _), (moved, values) = jax.lax.scan(step, (start, optimizer.init(start)), None, steps)
         return moved, jnp.array([values[0], loss(sd.effective_weights(base, theta, s))])

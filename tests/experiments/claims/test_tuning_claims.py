@@ -8,11 +8,13 @@ import pytest
 import xarray as xr
 
 from experiments.claims.lora_alpha import dynamics, protocol, tuning
+from experiments.lab.problem import Tuning
 from experiments.ledger.verdict import Finding, below, decide, near, power
 from experiments.problems import PROBLEMS
 from experiments.tuning import magnitudes, protocol_comparison, rank_law
-from experiments.tuning.methods import FULL, OVER_V2, PISSA, TENFOLD, V1, V2, methods
+from experiments.tuning.methods import FULL, PISSA, TENFOLD, V1, V2, methods
 
+OVER_V2 = Tuning.over_v2
 SEEDS = 8
 SWEEPS = replace(rank_law.EXPERIMENT.at(PROBLEMS["teacher64"]), ranks=(1, 8, 64), grid_ranks=(1, 64))
 

@@ -274,7 +274,7 @@ def test_unknown_claim_lists_the_known_ones(capsys: pytest.CaptureFixture) -> No
     error = capsys.readouterr().err
     assert error.startswith("error: claim: unknown 'P9-magic'; the claims are P1-update, ")
     assert error.count("\n") == 1
-    assert all(name in error for name in ORDER)
+    assert all(claim.id in error for claim in CLAIMS)
 
 
 def test_claim_is_measured_again_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -289,4 +289,4 @@ def test_claim_is_measured_again_and_printed(tmp_path: Path, capsys: pytest.Capt
 def test_list_shows_every_claim(out: Path, capsys: pytest.CaptureFixture) -> None:
     show(Options(list=True, quick=True, out=out))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(ORDER)
+    assert [line.split()[0] for line in lines] == [claim.id for claim in CLAIMS]

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from experiments.lab.problem import Tuning
 from experiments.problems import PROBLEMS
 from experiments.tuning import where_alpha_pays as pays
-from experiments.tuning.methods import COMMON, FULL, OVER_V2, TENFOLD, V1, V2
+from experiments.tuning.methods import COMMON, FULL, TENFOLD, V1, V2
 
+OVER_V2 = Tuning.over_v2
 CONFIG = pays.EXPERIMENT.at(PROBLEMS["teacher256"])
 RANK = 4
 METHODS = [COMMON, TENFOLD, V1, V2, FULL]
