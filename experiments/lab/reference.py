@@ -5,10 +5,12 @@ with when they were computed and how long that took. A point is taken only where
 configuration asked for, as any other.
 """
 
+import io
 import json
 import zipfile
 import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from experiments.lab import store
 from experiments.lab.errors import RecordError
@@ -64,21 +66,33 @@ def _member(kept: zipfile.ZipFile, name: str) -> bytes:
 
 
 def keep(experiment: Experiment[C], config: C, out: Path, folder: Path = FOLDER) -> bool:
-    """Add the records in `out` to the reference, all or some, unless they are too large; tell whether any are there."""
-    take(experiment, config, out, folder)
-    there = [files for point in experiment.points(config) if (files := _stored(experiment, config, point, out))]
-    if not there:
-        return False
+    """Add the records in `out`, all or some, to those that the reference has; tell whether any are there.
+
+    Nothing is changed where they are too large together. Raises `RecordError` for a damaged file.
+    """
     path = archive(experiment, config, folder)
-    with replacing(path) as temporary:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as kept:
-            for place, beside in there:
-                for name, content in ((place.name, body_of(place)), (beside.name, beside.read_bytes())):
-                    kept.writestr(zipfile.ZipInfo(name, EPOCH), content, zipfile.ZIP_DEFLATED, 9)
-        small = temporary.stat().st_size <= LARGEST
-    if not small:
-        path.unlink()
+    with TemporaryDirectory() as before:
+        take(experiment, config, Path(before), folder)
+        found = (
+            _stored(experiment, config, point, out) or _stored(experiment, config, point, Path(before))
+            for point in experiment.points(config)
+        )
+        whole = _zipped(list(filter(None, found)))
+    small = 0 < len(whole) <= LARGEST
+    if small:
+        with replacing(path) as temporary:
+            temporary.write_bytes(whole)
     return small
+
+
+def _zipped(records: list[tuple[Path, Path]]) -> bytes:
+    """Return the ZIP file of records, without their seals, and what is noted beside them; no bytes of no records."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as kept:
+        for place, beside in records:
+            for name, member in ((place.name, body_of(place)), (beside.name, beside.read_bytes())):
+                kept.writestr(zipfile.ZipInfo(name, EPOCH), member, zipfile.ZIP_DEFLATED, 9)
+    return content.getvalue() if records else b""
 
 
 def _stored(experiment: Experiment[C], config: C, point: Point, out: Path) -> tuple[Path, Path] | None:

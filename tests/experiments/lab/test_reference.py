@@ -108,10 +108,25 @@ def test_a_damaged_archive_is_named(content: bytes, tmp_path: Path) -> None:
 
 
 def test_what_is_too_large_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "LARGEST", 100)
+    path = reference.archive(TRIAL, Config(), tmp_path / "kept")
     results(TRIAL, Config(), tmp_path)
+    with monkeypatch.context() as small:
+        small.setattr(reference, "LARGEST", 100)
+        assert not reference.keep(TRIAL, Config(), tmp_path, tmp_path / "kept")
+        assert not path.exists()
+    assert reference.keep(TRIAL, Config(), tmp_path, tmp_path / "kept")
+    before = path.read_bytes()
+    monkeypatch.setattr(reference, "LARGEST", 100)
     assert not reference.keep(TRIAL, Config(), tmp_path, tmp_path / "kept")
-    assert not reference.archive(TRIAL, Config(), tmp_path / "kept").exists()
+    assert path.read_bytes() == before
+
+
+def test_a_record_that_was_damaged_since_is_kept_as_it_was(tmp_path: Path) -> None:
+    results(TRIAL, Config(), tmp_path)
+    assert reference.keep(TRIAL, Config(), tmp_path, tmp_path / "kept")
+    store.path_of(tmp_path, "trial", Config(), {"seed": 0}).write_bytes(b"damaged")
+    assert reference.keep(TRIAL, Config(), tmp_path, tmp_path / "kept")
+    assert reference.take(TRIAL, Config(), tmp_path / "new", tmp_path / "kept") == 2
 
 
 def test_a_flipped_byte_of_a_record_is_no_record(tmp_path: Path) -> None:
