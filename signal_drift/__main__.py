@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import tyro
@@ -141,7 +141,7 @@ def advise_command(
     print(advice_as_json(found, known) if json else advice_as_text(found, known))
 
 
-def translate_command(folder: tyro.conf.Positional[Path], to: Tool) -> None:
+def translate_command(folder: tyro.conf.Positional[Path], to: str) -> None:
     """Print the settings of another tool with which training moves the weights as PEFT does with this adapter's.
 
     Beside them, as JSON: α, r, σ_A and by what the rates of A and B are multiplied, under which optimizers, and what
@@ -149,10 +149,11 @@ def translate_command(folder: tyro.conf.Positional[Path], to: Tool) -> None:
 
     Args:
         folder: Where adapter_config.json and adapter_model.safetensors are.
-        to: What trains instead of PEFT: qwix, flax's nnx.LoRA, Keras, kohya's scripts, or PEFT with use_rslora.
+        to: What trains instead of PEFT: qwix, nnx (flax's nnx.LoRA), keras, kohya (its scripts), or peft-rslora.
 
     """
-    print(json.dumps(translate(open_adapter(folder), to).as_dict(), indent=1, ensure_ascii=False))
+    found = translate(open_adapter(folder), cast(Tool, to))  # which checks it, in one line
+    print(_escaped(found.as_dict()))
 
 
 def _model_and_text(model: Path | None, text: Path | None) -> tuple[Path, str]:

@@ -3,6 +3,9 @@
 A ledger is a file, as `python -m experiments ledger` and `python -m experiments verify` write it.
 """
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,14 +45,16 @@ class Known(NamedTuple):
 
     @property
     def recommended(self) -> bool:
-        """Tell whether it is a rule that is supported as stated, with a power of at least `POWER`."""
-        return self.claim in RULES and self.judged.verdict == "supported" and (self.judged.power or 0.0) >= POWER
+        """Tell whether it is a rule that is supported as stated and on a problem, with a power of at least `POWER`."""
+        enough = self.judged.verdict == "supported" and (self.judged.power or 0.0) >= POWER
+        return self.claim in RULES and enough and bool(_where(self, "supported"))
 
 
 def read_ledger(path: str | Path) -> tuple[Known, ...]:
     """Read what a ledger has of `CLAIMS`, in this order.
 
-    Raises `InputError` for what is no JSON, is of another schema, or has none of the claims.
+    Raises `InputError` for what is no JSON, is of another schema, or has none of the claims, or one twice; and where
+    the claims are not those whose SHA-256 its manifest states, for it was altered after it was written.
     """
     whole = read_json(Path(path))
     stated = whole.get("schema") if isinstance(whole, dict) else None
@@ -58,7 +63,11 @@ def read_ledger(path: str | Path) -> tuple[Known, ...]:
     found = whole.get("claims")
     if not isinstance(found, list) or not all(isinstance(x, dict) and isinstance(x.get("id"), str) for x in found):
         raise InputError(f"ledger: claims must be a list of objects with an id, got {shown(found)}")
+    _check_digest(found, whole.get("manifest"))
     entries = {entry["id"]: entry for entry in found}
+    if len(entries) < len(found):
+        twice, _ = Counter(entry["id"] for entry in found).most_common(1)[0]
+        raise InputError(f"ledger: has the claim {shown(twice)} twice")
     known = tuple(_known(claim, entries[claim]) for claim in CLAIMS if claim in entries)
     if not known:
         raise InputError(f"ledger: has none of {', '.join(CLAIMS)}, got {len(found)} claims")
@@ -71,8 +80,8 @@ def conclusion(known: Sequence[Known]) -> str:
     told = [f"{x.claim} on {'; '.join(_where(x, 'supported'))}" for x in rules if x.recommended]
     if told:
         return f"Supported as stated: {', and '.join(told)}. Beyond these problems no rule is recommended."
-    others = ", ".join(f"{x.claim} is {x.judged.verdict}{_power(x.judged)}" for x in rules)
-    return f"No rule is recommended: as stated none is supported with a power of {POWER:g} or more ({others})."
+    others = ", ".join(f"{x.claim} is {x.judged.verdict}{_power(x.judged)}" for x in rules) or "the ledger has no rule"
+    return f"No rule is recommended: as stated and on a problem none is supported with a power of {POWER:g} or more ({others})."
 
 
 def as_paragraphs(known: Sequence[Known]) -> str:
@@ -99,6 +108,18 @@ def _power(x: Judged) -> str:
 
 def _where(x: Known, verdict: str) -> list[str]:
     return [label for label, y in x.problems.items() if y.verdict == verdict]
+
+
+def _check_digest(claims: list[Any], manifest: Any) -> None:
+    """Compare the SHA-256 of the claims, as JSON with sorted keys and no blanks, in UTF-8, with the manifest's."""
+    stated = manifest.get("claims") if isinstance(manifest, dict) else None
+    try:
+        text = json.dumps(claims, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"ledger: claims cannot be written as JSON ({type(error).__name__})") from None
+    if stated != digest:
+        raise InputError(f"ledger: is altered, the SHA-256 of its claims must be {shown(stated)}, got {digest!r}")
 
 
 def _known(claim: str, entry: dict[str, Any]) -> Known:

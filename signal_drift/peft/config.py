@@ -96,6 +96,13 @@ def check_plain(config: LoraConfig) -> None:
             raise InputError(f"{CONFIG}: {name} is set, but α is here for one full A and B of each layer")
 
 
+def check_stated(config: LoraConfig) -> None:
+    """Raise `InputError` where r or lora_alpha is missing or null: PEFT's defaults are not taken to be meant."""
+    for name in ("r", "lora_alpha"):
+        if config.stored.get(name) is None:
+            raise InputError(f"{CONFIG}: {name} must be there, for s is made of r and lora_alpha, got {name} missing")
+
+
 def start_notes(init_lora_weights: bool | str) -> tuple[str, ...]:
     """Say why V2 does not apply where an initialiser does not draw A alone at random; nothing where it does."""
     if init_lora_weights is False:

@@ -58,8 +58,7 @@ def factors(place: Place, A: np.ndarray, B: np.ndarray) -> Iterator[StoredLayer]
     its blocks, stored one above the other, on the diagonal. Experts: rows e·r to (e + 1)·r of A, columns e, e + E, … of
     B, or two tensors with a leading axis. Raises `InputError` for shapes that do not fit.
     """
-    if not 1 / LARGEST_SCALING <= place.scaling <= LARGEST_SCALING:
-        raise InputError(f"{place.file}: the scaling of {shown(place.layer)} is out of range, got {place.scaling}")
+    check_scaling(place.file, place.layer, place.scaling)
     for name, x in (("A", A), ("B", B)):
         if not np.isfinite(x).all():
             odd = float(x[~np.isfinite(x)][0])
@@ -72,6 +71,12 @@ def factors(place: Place, A: np.ndarray, B: np.ndarray) -> Iterator[StoredLayer]
         yield from _experts(place, A, B)
     else:
         yield _layer(place, A, B)
+
+
+def check_scaling(where: str, layer: str, scaling: float) -> None:
+    """Raise `InputError`, which begins with `where`, for an s or a 1/s above `LARGEST_SCALING`."""
+    if not 1 / LARGEST_SCALING <= scaling <= LARGEST_SCALING:
+        raise InputError(f"{where}: the scaling of {shown(layer)} is out of range, got {scaling}")
 
 
 def _layer(place: Place, A: np.ndarray, B: np.ndarray, why: str = "") -> StoredLayer:

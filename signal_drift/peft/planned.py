@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import MOST
 from signal_drift.errors.words import shown
 from signal_drift.files.tensors import file_in, read_json
-from signal_drift.peft.config import LoraConfig, check_plain, initial_sigma, peft_lora
+from signal_drift.peft.config import LoraConfig, check_plain, check_stated, initial_sigma, peft_lora
 from signal_drift.peft.files import open_adapter
 from signal_drift.peft.layouts import INDEX, MLX_WEIGHTS, WEIGHTS
+from signal_drift.peft.maps import check_scaling
 from signal_drift.peft.patterns import check_patterns, is_whole
 from signal_drift.peft.settings import CONFIG
 
@@ -46,15 +48,15 @@ def plan_layers(folder: str | Path, where: str, shapes: Shapes) -> Plan:
     They are those with stored factors; in a folder without factors, with PEFT's adapter_config.json alone, those that
     its `target_modules` selects, "all-linear" every matrix. Embeddings are left out, and a note says so. Only headers
     are read. Raises `InputError` where `open_adapter` does but for missing factors, for a configuration without r or
-    lora_alpha or with an update that is not s·BA of a full A and B, for a layer that is not among the shapes or has
-    another one, and for a selection of nothing.
+    lora_alpha or with an update that is not s·BA of a full A and B, for an s or r out of range, for a layer that
+    is not among the shapes or has another one, and for a selection of nothing.
     """
     folder = Path(folder)
     path = file_in(folder, CONFIG)
     if path is None or any(file_in(folder, name) for name in (WEIGHTS, INDEX, MLX_WEIGHTS)):
         return _stored(folder, where, shapes)
     config = peft_lora(read_json(path))
-    _check_stated(config)
+    check_stated(config)
     _check_map(config)
     names = _selected(config, where, shapes)
     layers = [
@@ -71,7 +73,7 @@ def is_named(layer: str, names: Sequence[Any]) -> bool:
 def _stored(folder: Path, where: str, shapes: Shapes) -> Plan:
     files = open_adapter(folder)
     if files.layout.name == "PEFT":
-        _check_stated(files.config)
+        check_stated(files.config)
     _check_map(files.config)
     layers, notes = [], [*files.config.notes, *files.notes]
     for place in files.layout.places:
@@ -89,12 +91,6 @@ def _stored(folder: Path, where: str, shapes: Shapes) -> Plan:
     if not layers:
         raise InputError(f"folder: {shown(str(folder))} has factors of embeddings alone")
     return Plan(files.config, tuple(layers), tuple(dict.fromkeys(notes)))
-
-
-def _check_stated(config: LoraConfig) -> None:
-    for name in ("r", "lora_alpha"):
-        if config.stored.get(name) is None:
-            raise InputError(f"{CONFIG}: {name} must be there, for s is made of r and lora_alpha, got {name} missing")
 
 
 def _check_map(config: LoraConfig) -> None:
@@ -139,6 +135,9 @@ def _without(where: str, what: str, names: Sequence[str]) -> InputError:
 
 
 def _layer(layer: str, shape: tuple[int, int], rank: int, scaling: float, config: LoraConfig) -> PlannedLayer:
+    if rank > MOST:
+        raise InputError(f"{CONFIG}: r of {shown(layer)} must be below 2³¹, got {shown(rank)}")
+    check_scaling(CONFIG, layer, scaling)
     init = config.init_lora_weights
     sigma = math.nan if init is False else initial_sigma(init, shape[1], rank)
     return PlannedLayer(layer, shape, rank, scaling, sigma)

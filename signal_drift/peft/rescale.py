@@ -1,15 +1,18 @@
 """Rescales an adapter on disk: α by V1 or V2, or such that s or s·√r stays at another rank; the rest is as it was."""
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 from signal_drift.errors import InputError
+from signal_drift.errors.words import printable, shown
 from signal_drift.peft.config import check_plain, initial_sigma
 from signal_drift.peft.export import LayerScaling, ScalingRule, drawn_sigma, exactly, peft_scaling, rule_alpha
 from signal_drift.peft.files import AdapterFiles
 from signal_drift.peft.planned import is_named
+from signal_drift.peft.settings import CONFIG
 
 Keep = Literal["s", "s√r", "s-sqrt-r"]
 """What stays at another rank; the last two are one."""
@@ -88,7 +91,8 @@ def rescaled_config(
     `init_lora_weights` is another initialiser, which V2 is then for. `target_modules` stays where it is an expression
     or lists the stored layers; else it becomes the expression for these. PEFT sets `inference_mode`, with which nothing
     is trained, in every file that it writes; it becomes false. Raises `InputError` as `rescaled` and `peft_scaling` do,
-    under a rule for an initialiser that does not draw A at random with B = 0, and for the names of diffusers or kohya.
+    under a rule for an initialiser that does not draw A at random with B = 0, for the names of diffusers or kohya, and
+    for a NaN or an infinite number in what stays, which JSON has not.
     """
     if adapter.layout.name == "single file":
         raise InputError(
@@ -99,6 +103,7 @@ def rescaled_config(
         initial_sigma(init, 1, 1)  # one it knows
     drawn = partial(drawn_sigma, adapter.config.init_lora_weights if init is None else init)
     layers = rescaled(stored_scaling(adapter), by, drawn, rank)
+    _check_json(stored)
     return {
         "peft_type": "LORA",
         **stored,
@@ -107,6 +112,14 @@ def rescaled_config(
         **({} if init is None else {"init_lora_weights": init}),
         **({"inference_mode": False} if "inference_mode" in stored else {}),
     }
+
+
+def _check_json(stored: Mapping[str, Any]) -> None:
+    for name, value in stored.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise InputError(f"{CONFIG}: {printable(name)} must be JSON, without NaN, got {shown(value)}") from None
 
 
 def _selection(stored: Mapping[str, Any], layers: Iterable[str]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import numpy as np
 
 from signal_drift.display import span
 from signal_drift.errors import InputError
+from signal_drift.errors.arguments import is_real
 from signal_drift.errors.words import shown
 from signal_drift.lora.scaling_rules import kaiming_sigma
-from signal_drift.peft.config import field, initial_sigma, not_drawn
+from signal_drift.peft.config import LoraConfig, check_stated, initial_sigma, not_drawn
 from signal_drift.peft.export import LayerScaling, qwix_scaling
 from signal_drift.peft.files import AdapterFiles
 from signal_drift.peft.rescale import linear_layers, rescaled_config, stored_scaling
@@ -55,9 +56,10 @@ def translate(adapter: AdapterFiles, to: Tool) -> Translation:
     """Give the settings of a tool with which W₀ + s·BA moves from B = 0 on as with the adapter's settings in PEFT.
 
     In qwix and Keras s and σ_A can be set, in PEFT with rsLoRA lora_alpha = s√r, and no rate changes. `nnx.LoRA` has
-    no α, s' = 1: q = s. kohya draws A by kaiming_uniform and has one rate: p = q = σ_A'/σ_A. Raises `InputError` for an
-    initialiser that does not draw A at random with B = 0, for DoRA and other maps, for the files of other tools than
-    PEFT, and for an adapter of embeddings alone.
+    no α, s' = 1: q = s. kohya draws A by kaiming_uniform and is taken to have one rate: p = q = σ_A'/σ_A. Raises
+    `InputError` for a configuration without r or lora_alpha, for an initialiser that does not draw A at random with
+    B = 0, for DoRA and other maps, for the files of other tools than PEFT, for an adapter of embeddings alone, and for
+    convolutions but within PEFT.
     """
     if to not in get_args(Tool):
         raise InputError(f"to: must be one of {', '.join(get_args(Tool))}, got {shown(to)}")
@@ -66,6 +68,9 @@ def translate(adapter: AdapterFiles, to: Tool) -> Translation:
         raise InputError(f"folder: must be PEFT's, got one of the kind {adapter.layout.name!r}")
     if config.use_dora:
         raise InputError(f"{CONFIG}: use_dora is set, and X4 is about W₀ + s·BA")
+    check_stated(config)
+    dropout = _dropout(config)
+    _check_linear(adapter, to)
     init = config.init_lora_weights
     if init is False or not_drawn(init):
         raise InputError(f"init_lora_weights: must draw A at random and set B = 0, as X4 asks, got {init!r}")
@@ -77,11 +82,21 @@ def translate(adapter: AdapterFiles, to: Tool) -> Translation:
         p, q = {"nnx": (1.0, s), "kohya": (wider, wider)}.get(to, (1.0, 1.0))
         gauges[layer] = Gauge(r, s / (p * q), p * sigma, p, q)
     embeddings = [layer for layer in stored if layer not in gauges]
-    left = (*_of_optimizer(gauges), *_of_settings(adapter, to, gauges, embeddings))
-    return Translation(to, _settings(adapter, to, gauges), gauges, left)
+    left = (*_of_optimizer(gauges), *_of_settings(adapter, to, gauges, embeddings, dropout))
+    return Translation(to, _settings(adapter, to, gauges, dropout), gauges, left)
 
 
-def _settings(adapter: AdapterFiles, to: Tool, gauges: Mapping[str, Gauge]) -> Any:
+def _check_linear(adapter: AdapterFiles, to: Tool) -> None:
+    for place in adapter.layout.places:
+        shape = adapter.layout.tensors[place.A].shape
+        if to != "peft-rslora" and len(shape) > 2:
+            needed = (
+                "kohya needs conv_dim and conv_alpha for it" if to == "kohya" else f"{to} has no setting for it here"
+            )
+            raise InputError(f"folder: {shown(place.layer)} must be linear, got a convolution, A {shape}; {needed}")
+
+
+def _settings(adapter: AdapterFiles, to: Tool, gauges: Mapping[str, Gauge], dropout: float) -> Any:
     if to == "peft-rslora":
         return rescaled_config(adapter, "s", use_rslora=True)
     if to == "kohya":
@@ -95,7 +110,6 @@ def _settings(adapter: AdapterFiles, to: Tool, gauges: Mapping[str, Gauge]) -> A
             for k, g in gauges.items()
         }
     rules = qwix_scaling({k: LayerScaling(g.r, g.s * g.r) for k, g in gauges.items()})
-    dropout = _dropout(adapter)
     return [
         {**rule, **({"dropout": dropout} if dropout else {}), "lora_a_initializer": _initializer(adapter, to, g.r)}
         for rule, g in zip(rules, gauges.values(), strict=True)
@@ -124,7 +138,9 @@ def _of_optimizer(gauges: Mapping[str, Gauge]) -> Iterator[str]:
         yield "clipping by the norm of all gradients: at no threshold, for those of A and of B change by other factors"
 
 
-def _of_settings(adapter: AdapterFiles, to: Tool, gauges: Mapping[str, Gauge], embeddings: list[str]) -> Iterator[str]:
+def _of_settings(
+    adapter: AdapterFiles, to: Tool, gauges: Mapping[str, Gauge], embeddings: list[str], dropout: float
+) -> Iterator[str]:
     if to == "peft-rslora":
         return
     if to == "kohya":
@@ -137,7 +153,6 @@ def _of_settings(adapter: AdapterFiles, to: Tool, gauges: Mapping[str, Gauge], e
         ):
             if len(values) > 1:
                 yield f"{name} of every layer: {span(np.array(sorted(values)))}, of which kohya takes one"
-    dropout = _dropout(adapter)
     if dropout and to != "qwix":
         yield f"lora_dropout = {dropout:g}, of the inputs of A, which {to} has not"
     if embeddings:
@@ -145,9 +160,13 @@ def _of_settings(adapter: AdapterFiles, to: Tool, gauges: Mapping[str, Gauge], e
     yield from adapter.config.notes
 
 
-def _dropout(adapter: AdapterFiles) -> float:
-    stored = adapter.config.stored
-    return field(stored, "lora_dropout", float, 0.0) if stored.get("lora_dropout") else 0.0
+def _dropout(config: LoraConfig) -> float:
+    value = config.stored.get("lora_dropout")
+    if value is None:
+        return 0.0
+    if not is_real(value) or not 0 <= value < 1:
+        raise InputError(f"{CONFIG}: lora_dropout must be at least 0 and below 1, got {shown(value)}")
+    return float(value)
 
 
 def _entry(g: Gauge) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def first_step_descent(
     gradient: Float[Array, "d_out d_in"] | Float[np.ndarray, "d_out d_in"], alpha: float, sigma_a: float
 ) -> float:
     """Return E⟨ΔW₁, −G⟩/η = α σ_A √(2/π) Σ_o ‖g_o‖₂ of that step, g_o the rows of G: r does not enter (X8)."""
-    return alpha * sigma_a * float(np.sqrt(2 / np.pi) * np.sum(np.linalg.norm(np.asarray(gradient), axis=1)))
+    return alpha * sigma_a * float(np.sqrt(2 / np.pi) * np.sum(np.linalg.norm(np.asarray(gradient, float), axis=1)))
 
 
 def drift_eigenvalues(gradient: Weights, adapters: Adapters, scaling: Scaling) -> Float[np.ndarray, "p"]:

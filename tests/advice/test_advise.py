@@ -140,6 +140,41 @@ def test_first_step_is_that_of_adam_against_full_fine_tuning(tmp_path: Path) -> 
     assert x.step_alpha == pytest.approx(x.alpha / x.step_size)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_gradient_near_the_largest_float32_is_as_another(tmp_path: Path) -> None:
+    """Sizes do not change and descents are relative; σ₁ is 2¹²⁶ times as large, a power of two, to no rounding."""
+    G = gradients()["layers.0.q_proj"] / 4
+    (tmp_path / "b").mkdir()
+    small, large = one(tmp_path, G), one(tmp_path / "b", G * 2.0**126)
+    assert large.gradient_norm == small.gradient_norm * 2.0**126
+    assert (large.step_size, large.step_descent) == (small.step_size, pytest.approx(small.step_descent, rel=60 * EPS))
+    assert math.isfinite(large.step_descent)
+
+
+SCALINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "large": ({"lora_alpha": 1e200}, "the scaling of 'layers.0.o_proj' is out of range, got 2.5e+199"),
+    "the largest": ({"lora_alpha": 1e308}, "the scaling of 'layers.0.o_proj' is out of range, got 2.5e+307"),
+    "small": ({"lora_alpha": 1e-300}, "the scaling of 'layers.0.o_proj' is out of range, got 2.5e-301"),
+    "in a pattern": ({"alpha_pattern": {"o_proj": 1e200}}, "the scaling of 'layers.0.o_proj' is out of range"),
+    "a rank": (
+        {"r": 10**200, "lora_alpha": 1e200, "init_lora_weights": "gaussian"},
+        "r of 'layers.0.o_proj' must be below 2³¹",
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "words"), SCALINGS.values(), ids=SCALINGS)
+def test_a_scaling_out_of_range_is_one_line(tmp_path: Path, config: dict[str, Any], words: str) -> None:
+    with rejects(f"adapter_config.json: {words}"):
+        advise_from_gradient(config_in(tmp_path / "a", **config), file(tmp_path))
+
+
+@pytest.mark.parametrize("alpha", [1e200, 1e-300])
+def test_stored_factors_are_of_no_scaling_out_of_range(tmp_path: Path, alpha: float) -> None:
+    with rejects("adapter_config.json: the scaling of 'layers.0.o_proj' is out of range"):
+        advise_from_gradient(with_factors(tmp_path / "a", lora_alpha=alpha), file(tmp_path))
+
+
 def test_a_layer_without_a_gradient_has_no_first_step(tmp_path: Path) -> None:
     folder = config_in(tmp_path / "a", target_modules=["x"])
     found = advise_from_gradient(folder, saved(tmp_path / "g.safetensors", {"x": np.zeros((3, 4))}))

@@ -12,6 +12,7 @@ from problems import rejects
 from safetensors.numpy import save_file
 
 from experiments.claims import CLAIMS as EVERY
+from experiments.ledger.quoted.manifest import digest_of_claims
 from experiments.ledger.table import SCHEMA
 from experiments.ledger.verdict import VERDICTS
 from signal_drift.__main__ import main
@@ -67,7 +68,7 @@ def entry(claim: str, verdict: str, power: float | None = None, **more: Any) -> 
 
 
 def ledger_of(path: Path, *entries: Any) -> Path:
-    return written(path, {"schema": SCHEMA, "claims": list(entries)})
+    return written(path, {"schema": SCHEMA, "manifest": {"claims": digest_of_claims(entries)}, "claims": entries})
 
 
 def written(path: Path, found: Any) -> Path:
@@ -85,6 +86,8 @@ RECOMMENDED = {
         entry("V2", "inconclusive", 1.0, problems={"one": cell("supported", 1.0)}),
         False,
     ),
+    "supported, and on no problem": (entry("V2", "supported", 1.0, problems={"one": cell("inconclusive")}), False),
+    "supported, and without problems": (entry("V2", "supported", 1.0, problems={}), False),
     "no rule": (entry("X8", "supported", 1.0), False),
 }
 
@@ -102,6 +105,47 @@ def test_no_rule_is_recommended_beyond_what_was_supported(
         assert told.startswith("No rule is recommended: ")
         assert "V1 is not testable here" in told
         assert "X8" not in told
+
+
+def test_a_ledger_without_rules_says_so(tmp_path: Path) -> None:
+    told = conclusion(read_ledger(ledger_of(tmp_path / "l.json", entry("X8", "supported", 1.0))))
+    assert told.endswith("(the ledger has no rule).")
+
+
+def change_verdict(whole: dict[str, Any]) -> None:
+    next(x for x in whole["claims"] if x["id"] == "V1")["verdict"] = "supported"
+
+
+ALTERED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "another verdict": change_verdict,
+    "a claim less": lambda whole: whole["claims"].pop(),
+    "no digest": lambda whole: whole["manifest"].pop("claims"),
+    "no manifest": lambda whole: whole.pop("manifest"),
+}
+
+
+@pytest.mark.parametrize("alter", ALTERED.values(), ids=ALTERED)
+def test_an_altered_ledger_is_refused(tmp_path: Path, alter: Callable[[dict[str, Any]], Any]) -> None:
+    whole = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    path = written(tmp_path / "l.json", whole)
+    read_ledger(path)  # control: laid out otherwise it is the same
+    alter(whole)
+    with rejects("ledger: is altered, the SHA-256 of its claims must be ") as caught:
+        read_ledger(written(path, whole))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("statement", [float("nan"), "\ud800"], ids=["NaN", "half a character"])
+def test_claims_without_a_digest_are_refused(tmp_path: Path, statement: Any) -> None:
+    claims = [entry("V2", "refuted", 1.0, statement=statement)]
+    with rejects("ledger: claims cannot be written as JSON"):
+        read_ledger(written(tmp_path / "l.json", {"schema": SCHEMA, "manifest": {}, "claims": claims}))
+
+
+def test_a_claim_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    twice = (entry("V2", "refuted", 1.0), entry("V1", "refuted", 1.0), entry("V2", "supported", 1.0))
+    with rejects("ledger: has the claim 'V2' twice"):
+        read_ledger(ledger_of(tmp_path / "l.json", *twice))
 
 
 def test_a_quoted_text_commands_no_terminal(tmp_path: Path) -> None:

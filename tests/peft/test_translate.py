@@ -220,6 +220,12 @@ def test_what_cannot_be_carried_over_is_named(tmp_path: Path, capsys: pytest.Cap
         ({"init_lora_weights": False}, "init_lora_weights: must draw A at random and set B = 0, as X4 asks, got False"),
         ({"use_dora": True}, "adapter_config.json: use_dora is set, and X4 is about W₀ + s·BA"),
         ({"use_qalora": True}, "adapter_config.json: use_qalora is set"),
+        ({"lora_alpha": None}, "adapter_config.json: lora_alpha must be there"),
+        ({"r": None}, "adapter_config.json: r must be there"),
+        *(
+            ({"lora_dropout": p}, f"adapter_config.json: lora_dropout must be at least 0 and below 1, got {p!r}")
+            for p in (-0.1, 1, 1.5, math.nan, "x", "", False)
+        ),
     ],
 )
 def test_other_maps_and_starts_are_refused(
@@ -230,6 +236,65 @@ def test_other_maps_and_starts_are_refused(
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {begins}")
+
+
+@pytest.mark.parametrize("to", get_args(Tool))
+def test_a_missing_alpha_is_not_taken_to_be_the_default(tmp_path: Path, to: Any) -> None:
+    folder = adapter(tmp_path / "a")
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    del config["lora_alpha"]
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with rejects("adapter_config.json: lora_alpha must be there"):
+        translate(open_adapter(folder), to)
+
+
+@pytest.mark.parametrize(
+    ("to", "words"),
+    [
+        *((to, f"got a convolution, A (4, 5, 3, 3); {to} has no setting") for to in ("qwix", "nnx", "keras")),
+        ("kohya", "got a convolution, A (4, 5, 3, 3); kohya needs conv_dim and conv_alpha for it"),
+        ("peft-rslora", ""),
+    ],
+)
+def test_a_convolution_goes_to_peft_alone(tmp_path: Path, to: Any, words: str) -> None:
+    draws, name = np.random.default_rng(0), "base_model.model.conv"
+    tensors = factors() | {
+        f"{name}.lora_A.weight": draws.standard_normal((4, 5, 3, 3)),
+        f"{name}.lora_B.weight": draws.standard_normal((6, 4, 1, 1)),
+    }
+    stored = open_adapter(adapter(tmp_path / "a", tensors))
+    if not words:
+        assert translate(stored, to).layers["conv"].sigma_a == pytest.approx((3 * 5 * 9) ** -0.5)
+        return
+    with rejects("folder: 'conv' must be linear", words):
+        translate(stored, to)
+
+
+def one_line(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_setting_that_json_has_not_is_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = str(adapter(tmp_path / "a", eva_config={"rho": math.nan}))
+    line = one_line(capsys, "translate", folder, "--to", "peft-rslora")
+    assert line.startswith("error: adapter_config.json: eva_config must be JSON, without NaN, got {'rho': nan}")
+    assert one_line(capsys, "config", folder) == line
+
+
+def test_command_refuses_another_tool_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    line = one_line(capsys, "translate", str(adapter(tmp_path / "a")), "--to", "bogus")
+    assert line == "error: to: must be one of qwix, nnx, keras, kohya, peft-rslora, got 'bogus'"
+
+
+def test_help_names_the_tools(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["translate", "--help"])
+    told = capsys.readouterr().out
+    assert all(tool in told for tool in get_args(Tool))
 
 
 def test_another_tool_or_another_tools_files_are_refused(tmp_path: Path) -> None:
