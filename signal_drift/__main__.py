@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -24,7 +24,7 @@ from signal_drift.peft.audit import Audit, LayerAudit, audit_adapter
 from signal_drift.peft.export import ScalingRule, as_python, he_sigma, qwix_scaling
 from signal_drift.peft.files import open_adapter
 from signal_drift.peft.rescale import Keep, linear_layers, rescaled, rescaled_config, stored_scaling
-from signal_drift.peft.translate import Tool, translate
+from signal_drift.peft.translate import as_tool, translate
 from signal_drift.text_audit import LayerCurvature, TextAudit, audit_on_text
 
 WITHOUT_LEDGER = (
@@ -152,8 +152,8 @@ def translate_command(folder: tyro.conf.Positional[Path], to: str) -> None:
         to: What trains instead of PEFT: qwix, nnx (flax's nnx.LoRA), keras, kohya (its scripts), or peft-rslora.
 
     """
-    found = translate(open_adapter(folder), cast(Tool, to))  # which checks it, in one line
-    print(_escaped(found.as_dict()))
+    tool = as_tool(to)
+    print(_escaped(translate(open_adapter(folder), tool).as_dict()))
 
 
 def _model_and_text(model: Path | None, text: Path | None) -> tuple[Path, str]:

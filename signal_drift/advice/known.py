@@ -81,7 +81,8 @@ def conclusion(known: Sequence[Known]) -> str:
     if told:
         return f"Supported as stated: {', and '.join(told)}. Beyond these problems no rule is recommended."
     others = ", ".join(f"{x.claim} is {x.judged.verdict}{_power(x.judged)}" for x in rules) or "the ledger has no rule"
-    return f"No rule is recommended: as stated and on a problem none is supported with a power of {POWER:g} or more ({others})."
+    least = f"as stated and on a problem none is supported with a power of {POWER:g} or more"
+    return f"No rule is recommended: {least} ({others})."
 
 
 def as_paragraphs(known: Sequence[Known]) -> str:

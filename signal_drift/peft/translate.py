@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
@@ -61,8 +61,7 @@ def translate(adapter: AdapterFiles, to: Tool) -> Translation:
     B = 0, for DoRA and other maps, for the files of other tools than PEFT, for an adapter of embeddings alone, and for
     convolutions but within PEFT.
     """
-    if to not in get_args(Tool):
-        raise InputError(f"to: must be one of {', '.join(get_args(Tool))}, got {shown(to)}")
+    as_tool(to)
     config = adapter.config
     if adapter.layout.name != "PEFT":
         raise InputError(f"folder: must be PEFT's, got one of the kind {adapter.layout.name!r}")
@@ -84,6 +83,13 @@ def translate(adapter: AdapterFiles, to: Tool) -> Translation:
     embeddings = [layer for layer in stored if layer not in gauges]
     left = (*_of_optimizer(gauges), *_of_settings(adapter, to, gauges, embeddings, dropout))
     return Translation(to, _settings(adapter, to, gauges, dropout), gauges, left)
+
+
+def as_tool(to: str) -> Tool:
+    """Return the tool of a name; raise `InputError`, which names all, for another."""
+    if to not in get_args(Tool):
+        raise InputError(f"to: must be one of {', '.join(get_args(Tool))}, got {shown(to)}")
+    return cast(Tool, to)
 
 
 def _check_linear(adapter: AdapterFiles, to: Tool) -> None:
