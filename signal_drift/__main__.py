@@ -223,7 +223,10 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; a wrong argument or file ends in one line and exit status 2, a reader that leaves ends it."""
+    """Run a command; a wrong value or file ends in one line and exit status 2, a reader that leaves ends it.
+
+    What tyro cannot parse, such as a missing option, ends in its own words and the same status.
+    """
     commands = {
         "audit": audit_command,
         "config": config_command,
