@@ -11,7 +11,7 @@ from signal_drift.conformance.framework import Factors, Framework, Layer, Theta,
 from signal_drift.conformance.initialisation import SigmaInterval, initialisers, sigma_interval
 from signal_drift.conformance.kinds import framework_of
 from signal_drift.conformance.probes import Probes, change_at, observe
-from signal_drift.conformance.rounding import EPSILON, dtypes, rounding_bound
+from signal_drift.conformance.rounding import EPSILON, dtypes, rounding_bound, underflow_bound
 from signal_drift.conformance.scaling import READINGS, Fit, Observation, fitted_scaling, readings
 from signal_drift.conformance.stored import stored_layers
 from signal_drift.display import Table, displayed_as, number
@@ -25,7 +25,7 @@ FALSE_ALARM = 1e-3
 class Finding(NamedTuple):
     """Holds what is seen of one layer, beside what is `said`.
 
-    `s` is fitted, to a relative `tolerance`, and `reading` are the readings of α and r that give it; `residual` is what
+    `s` is fitted, to a relative `tolerance`, `elsewhere` what it is besides at other A, B or x, and `reading` are the readings of α and r that give it; `residual` is what
     s·BAx leaves over of the change with B, and `bound` what rounding may. `dtype` lists those whose rounding fits, and
     `as_one` the other layers whose factors this one follows. `sigma` is the interval of σ_A, None where the start is
     not known, and `drawn` the initialisers in it.
@@ -34,6 +34,7 @@ class Finding(NamedTuple):
     layer: str
     said: Layer
     s: float
+    elsewhere: tuple[float, ...]
     tolerance: float
     residual: float
     bound: float
@@ -120,18 +121,24 @@ def _findings(layers: Mapping[str, Layer], probes: Mapping[str, Probes], start: 
 
 def _finding(name: str, layer: Layer, probes: Mapping[str, Probes], start: Factors | None, error: float) -> Finding:
     as_one = _followed(name, probes)
-    full, single = (_with_factors_of(as_one[0] if as_one else name, name, probes, i) for i in (0, 1))
+    full, single, *unscaled = _with_factors_of(as_one[0] if as_one else name, name, probes)
     fit, one = fitted_scaling(full), fitted_scaling(single)
     found = dtypes(one.residual, single) if one.s else ()
-    epsilon = EPSILON[found[-1] if found else "bfloat16"]
+    dtype = found[-1] if found else "bfloat16"
+    epsilon = EPSILON[dtype]
     tolerance = rounding_bound(single, epsilon)
     bounds = [(fit.residual, rounding_bound(full, epsilon)), (one.residual, tolerance)]
     residual, bound = max(bounds, key=lambda x: x[0] / x[1])
+    within = [(fit.s, bounds[0][1])]
+    if one.s:
+        limits = [rounding_bound(x, epsilon, one.s) + underflow_bound(x, dtype, one.s) for x in unscaled]
+        within += [(fitted_scaling(x).s, limit) for x, limit in zip(unscaled, limits, strict=True) if limit < 1]
     sigma = None if start is None or math.isnan(layer.sigma_a) else sigma_interval(start.A, error)
     return Finding(
         layer=name,
         said=layer,
         s=one.s,
+        elsewhere=tuple(s for s, limit in within if abs(s - one.s) > (limit + tolerance) * abs(one.s)),
         tolerance=tolerance,
         residual=residual,
         bound=bound,
@@ -157,13 +164,13 @@ def _followed(name: str, probes: Mapping[str, Probes]) -> tuple[str, ...]:
 
 
 def _explains(other: str, name: str, probes: Mapping[str, Probes]) -> bool:
-    seen = _with_factors_of(other, name, probes, 0)
+    seen, *_ = _with_factors_of(other, name, probes)
     return fitted_scaling(seen).residual <= min(0.5, rounding_bound(seen, EPSILON["bfloat16"]))
 
 
-def _with_factors_of(other: str, name: str, probes: Mapping[str, Probes], which: int) -> Observation:
-    _, A, B, _, _ = probes[other][which]
-    return probes[name][which]._replace(A=A, B=B)
+def _with_factors_of(other: str, name: str, probes: Mapping[str, Probes]) -> list[Observation]:
+    pairs = zip(probes[name].all, probes[other].all, strict=True)
+    return [seen._replace(A=x.A, B=x.B) for seen, x in pairs]
 
 
 def _contradictions(found: tuple[Finding, ...]) -> Iterator[str]:
@@ -194,6 +201,11 @@ def _of_map(x: Finding, found: tuple[Finding, ...]) -> Iterator[str]:
             f"rounding leaves {x.bound:.2g} at most"
         )
         return
+    if x.elsewhere:
+        yield (
+            f"layer {x.layer!r}: s is not one number: {x.s:.6g} with one direction of the rank and large B, and "
+            f"{', '.join(f'{s:.6g}' for s in x.elsewhere)} with other factors or inputs"
+        )
     if x.as_one and x.said.tied_to not in x.as_one:
         yield f"layer {x.layer!r}: changes with the factors of {', '.join(map(repr, x.as_one))}, and not with its own"
     if x.said.tied_to and not x.as_one and not any(x.layer in y.as_one for y in found if y.layer == x.said.tied_to):
@@ -257,6 +269,9 @@ def _notes(found: tuple[Finding, ...]) -> Iterator[str]:
         yield f"{', '.join(reading)} are one number at this α and r, and are not told apart"
     for drawn in sorted({x.drawn for x in found if len(x.drawn) > 1}):
         yield f"{', '.join(drawn)} are not told apart by so few entries"
+    for x in found:
+        if x.s and x.tolerance >= 1:
+            yield f"layer {x.layer!r}: s·BAx is lost in the rounding of W₀x, so that s is not told"
     if any(x.starts_at_zero is None for x in found):
         yield "σ_A and B = 0 are of the start, which is not shown"
 
