@@ -7,16 +7,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from signal_drift.conformance.framework import Factors, Framework, Layer, Theta, check_layers, check_state
+from signal_drift.conformance.framework import (
+    Factors,
+    Framework,
+    Layer,
+    SigmaA,
+    Theta,
+    check_base,
+    check_layers,
+    check_state,
+)
 from signal_drift.conformance.initialisation import SigmaInterval, initialisers, sigma_interval
 from signal_drift.conformance.kinds import framework_of
-from signal_drift.conformance.probes import Probes, change_at, observe
+from signal_drift.conformance.probes import Probes, change_at, observe, without_b
 from signal_drift.conformance.rounding import EPSILON, dtypes, rounding_bound, underflow_bound
 from signal_drift.conformance.scaling import READINGS, Fit, Observation, fitted_scaling, readings
 from signal_drift.conformance.stored import stored_layers
 from signal_drift.display import Table, displayed_as, number
 from signal_drift.errors import InputError
-from signal_drift.errors.words import printable
+from signal_drift.errors.words import printable, shown
 
 FALSE_ALARM = 1e-3
 """How often a certificate refuses the σ_A of sound layers, all of them together."""
@@ -25,10 +34,10 @@ FALSE_ALARM = 1e-3
 class Finding(NamedTuple):
     """Holds what is seen of one layer, beside what is `said`.
 
-    `s` is fitted, to a relative `tolerance`, `elsewhere` what it is besides at other A, B or x, and `reading` are the readings of α and r that give it; `residual` is what
-    s·BAx leaves over of the change with B, and `bound` what rounding may. `dtype` lists those whose rounding fits, and
-    `as_one` the other layers whose factors this one follows. `sigma` is the interval of σ_A, None where the start is
-    not known, and `drawn` the initialisers in it.
+    `s` is fitted, to a relative `tolerance`, `elsewhere` is what it is besides at other A, B or x, and `reading` are the
+    readings of α and r that give it; `residual` is what s·BAx leaves over of the change with B, and `bound` what
+    rounding may. `dtype` lists those whose rounding fits, and `as_one` the other layers whose factors this one follows.
+    `sigma` is the interval of σ_A, None where the start is not known, and `drawn` the initialisers in it.
     """
 
     layer: str
@@ -60,21 +69,26 @@ class Certificate(NamedTuple):
         return not self.contradictions
 
 
-def certify(framework: Any, *, saved: str | Path | None = None) -> Certificate:
+def certify(framework: Any, *, saved: str | Path | None = None, sigma_a: SigmaA | None = None) -> Certificate:
     """Recover s, σ_A, B = 0, the precision and the tying of every layer from outputs, and compare with what is said.
 
     `framework` is a `Framework` or a model of a known kind, with the factors that it begins with. With `saved`, the
-    folder or file that it wrote of its factors as they are, s·BA of the file is compared with what is run.
+    folder or file that it wrote of its factors as they are, s·BA of the file is compared with what is run. `sigma_a` is
+    what is said of σ_A, a number or a function of d_in and r, where a model of flax or Keras does not begin with the
+    default of its framework. That y(A, 0) is W₀x + b is asked where the framework shows its W₀.
 
     Raises `InputError` for a framework of an unknown kind, a forward pass that is not deterministic or not finite,
     adapters that are merged, and a layer without α or r.
     """
-    seen = framework_of(framework)
+    if saved is not None and not isinstance(saved, str | Path):
+        raise InputError(f"saved: must be a folder or file, got {shown(saved)}")
+    seen = framework_of(framework, sigma_a)
     check_layers(seen.layers)
     check_state(seen.layers, seen.state)
+    check_base(seen.layers, seen.base)
     probes = observe(seen)
     found = _findings(seen.layers, probes, None if seen.trained else seen.state)
-    contradictions, notes = [*_contradictions(found)], [*_notes(found)]
+    contradictions, notes = [*_contradictions(found), *_of_base(seen, found)], [*_notes(found)]
     if saved is not None:
         wrong, untold = _saved(seen, saved, {x.layer: x for x in found})
         contradictions, notes = [*contradictions, *wrong], [*notes, *untold]
@@ -220,6 +234,25 @@ def _of_map(x: Finding, found: tuple[Finding, ...]) -> Iterator[str]:
         )
 
 
+def _of_base(framework: Framework, found: tuple[Finding, ...]) -> Iterator[str]:
+    """Whether y(A, 0) is W₀x + b: what a bias leaves is W₀x, and A has no part in it."""
+    if framework.base is None:
+        return
+    seen = without_b(framework)
+    for x in found:
+        inputs, with_a, without_a, zero = seen[x.layer]
+        plain, rest = inputs @ np.asarray(framework.base[x.layer], float).T, with_a - zero
+        sizes = [float(np.linalg.norm(y)) for y in (plain, with_a, zero)]
+        bound = EPSILON[x.dtype[-1] if x.dtype else "bfloat16"] * (inputs.shape[1] ** 0.5 * sizes[0] + sum(sizes[1:]))
+        if (off := float(np.linalg.norm(rest - plain))) > bound:
+            yield (
+                f"layer {x.layer!r}: y(A, 0) is not W₀x + b: it differs by {off:.2g} in the norm, where rounding "
+                f"leaves {bound:.2g} at most of {sizes[0]:.2g}"
+            )
+        elif (off := float(np.linalg.norm(with_a - without_a))) > bound:
+            yield f"layer {x.layer!r}: y(A, 0) differs by {off:.2g} from y(0, 0), and A alone must not change it"
+
+
 def _as_said(x: Finding) -> bool:
     return abs(x.s - x.said.s) <= x.tolerance * max(abs(x.s), x.said.s)
 
@@ -227,7 +260,8 @@ def _as_said(x: Finding) -> bool:
 def _saved(framework: Framework, folder: str | Path, found: Mapping[str, Finding]) -> tuple[list[str], list[str]]:
     """Whether s·BA of a file is what is run: contradictions, and what could not be told."""
     stored, factors = stored_layers(folder)
-    wrong, untold = [], []
+    wrong = [f"layer {x!r}: is saved, and is not among what is run" for x in sorted(stored.keys() - found.keys())]
+    untold = []
     for name, seen in change_at(framework, framework.state).items():
         if name not in stored:
             wrong.append(f"layer {name!r}: is run, and is not among what is saved")

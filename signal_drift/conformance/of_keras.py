@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from signal_drift.conformance.framework import Factors, Framework, Inputs, Layer, Theta
+from signal_drift.conformance.framework import Factors, Framework, Inputs, Layer, SigmaA, Theta, said_sigma
 from signal_drift.errors import InputError
 from signal_drift.peft.export import he_sigma
 
 
-def of_keras(model: Any, *, trained: bool = False) -> Framework:
+def of_keras(model: Any, *, trained: bool = False, sigma_a: SigmaA | None = None) -> Framework:
     """Show a Keras model, or a layer, from the outside: every Dense with LoRA, called alone, without its activation.
 
-    A = lora_kernel_aᵀ, by Keras' own he_uniform, and B = lora_kernel_bᵀ. Raises `InputError` for a model without such a
-    layer, and for LoRA on another layer, of whose kernel A and B are no factors as a matrix.
+    A = lora_kernel_aᵀ, by Keras' own he_uniform, and B = lora_kernel_bᵀ. `sigma_a` is what is said of σ_A, a number or
+    a function of d_in and r, where enable_lora was given another a_initializer. Raises `InputError` for a model without
+    such a layer, and for LoRA on another layer, of whose kernel A and B are no factors as a matrix.
     """
     found = {x.path if hasattr(x, "path") else x.name: x for x in _adapted(model)}
     if not found:
@@ -37,8 +38,10 @@ def of_keras(model: Any, *, trained: bool = False) -> Framework:
         put(state)
         return outputs
 
-    layers = {path: _said(x) for path, x in found.items()}
-    return Framework("Keras", layers, state, forward, trained, {path: _array(x._kernel).T for path, x in found.items()})
+    layers = {path: _said(x, sigma_a) for path, x in found.items()}
+    plain = not any(getattr(x, "quantization_mode", None) for x in found.values())
+    base = {path: _array(x._kernel).T for path, x in found.items()} if plain else None
+    return Framework("Keras", layers, state, forward, trained, base)
 
 
 def _adapted(model: Any) -> Iterator[Any]:
@@ -55,13 +58,13 @@ def _alone(layer: Any, x: np.ndarray) -> np.ndarray:
         layer.activation = activation
 
 
-def _said(x: Any) -> Layer:
+def _said(x: Any, sigma_a: SigmaA | None) -> Layer:
     d_in, r = x.lora_kernel_a.shape
     return Layer(
         (x.lora_kernel_b.shape[1], d_in),
         r,
         float(x.lora_alpha),
-        sigma_a=he_sigma(d_in),
+        sigma_a=said_sigma(sigma_a, he_sigma, d_in, r),
         dtype=str(x.compute_dtype),
     )
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from signal_drift.conformance.framework import Factors, Framework, Inputs, Layer, Theta
+from signal_drift.conformance.framework import Factors, Framework, Inputs, Layer, SigmaA, Theta, said_sigma
 from signal_drift.errors import InputError
 from signal_drift.models.layers import modules_of
 from signal_drift.peft.export import he_sigma
@@ -22,12 +22,15 @@ def is_of_qwix(model: nnx.Module) -> bool:
     return any(hasattr(module, NAMES[0]) for module in modules_of(model).values())
 
 
-def of_qwix(model: nnx.Module, rules: Sequence[Any], *inputs: Any, trained: bool = False) -> Framework:
+def of_qwix(
+    model: nnx.Module, rules: Sequence[Any], *inputs: Any, trained: bool = False, sigma_a: SigmaA | None = None
+) -> Framework:
     """Show a model of `qwix.apply_lora_to_model`, on a copy; `rules` are its LoraRules, `inputs` what the model takes.
 
     qwix adds the factors only while the whole model runs: so it runs on `inputs`, and every layer is called on the
-    side, within it. A layer is under the first rule whose module_path matches its path, and a rule's own
-    lora_a_initializer is not read: σ_A is said to be he_uniform's. Raises `InputError` for a model without factors of
+    side, within it. A layer is under the first rule whose module_path matches its path. A rule's own
+    lora_a_initializer is not read: σ_A is said to be he_uniform's, or `sigma_a`, a number or a function of d_in and r.
+    Raises `InputError` for a model without factors of
     qwix, for factors of more than two axes, and for a layer that no rule is for or that the model does not call.
     """
     copy = nnx.clone(model)
@@ -55,7 +58,7 @@ def of_qwix(model: nnx.Module, rules: Sequence[Any], *inputs: Any, trained: bool
             copy(*inputs)  # pyright: ignore[reportCallIssue]  # a module that is called
         return outputs
 
-    layers = {path: _said(path, _rule(path, rules), *factors[path]) for path in modules}
+    layers = {path: _said(path, _rule(path, rules), *factors[path], sigma_a) for path in modules}
     state = {path: Factors(*(np.asarray(x[...], float).T for x in pair)) for path, pair in factors.items()}
     return Framework("qwix", layers, state, forward, trained)
 
@@ -68,12 +71,13 @@ def _rule(path: str, rules: Sequence[Any]) -> Any:
     raise InputError(f"rules: none has a module_path that matches {name!r}")
 
 
-def _said(path: str, rule: Any, a: Any, b: Any) -> Layer:
+def _said(path: str, rule: Any, a: Any, b: Any, sigma_a: SigmaA | None) -> Layer:
     for field in ("rank", "alpha"):
         if getattr(rule, field, None) is None:
             raise InputError(f"rules: the rule for {path!r} has no {field}")
     d_in = a.shape[0]
-    return Layer((b.shape[1], d_in), rule.rank, rule.alpha, sigma_a=he_sigma(d_in), dtype=a.dtype.name)
+    sigma = said_sigma(sigma_a, he_sigma, d_in, a.shape[1])
+    return Layer((b.shape[1], d_in), rule.rank, rule.alpha, sigma_a=sigma, dtype=a.dtype.name)
 
 
 def _own_class(module: Any) -> type:

@@ -57,6 +57,15 @@ def observe(framework: Framework) -> dict[str, Probes]:
     return {k: Probes(full[k], single[k], (once[k], small[k], one[k])) for k in full}
 
 
+def without_b(framework: Framework) -> dict[str, tuple[np.ndarray, ...]]:
+    """Return x, y(A, 0) of it, y(0, 0) of it, and y(A, 0) of x = 0, which is the bias."""
+    inputs, theta = _drawn(framework, _full)
+    silent, nothing = _silent(theta), {k: Factors(0 * A, 0 * B) for k, (A, B) in theta.items()}
+    zero = {k: 0 * x for k, x in inputs.items()}
+    asked = [run(framework, *x) for x in ((silent, inputs), (nothing, inputs), (silent, zero))]
+    return {k: (x, *(y[k] for y in asked)) for k, x in inputs.items()}
+
+
 def change_at(framework: Framework, theta: Theta) -> dict[str, Observation]:
     """Observe the factors `theta` themselves, as large as they are."""
     inputs = _drawn(framework, _full)[0]

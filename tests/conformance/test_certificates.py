@@ -163,7 +163,7 @@ def test_few_entries_tell_fewer_initialisers_apart() -> None:
 
 def test_the_product_outweighs_the_rest_of_the_output() -> None:
     for probes in observe(fake(1e-4)).values():
-        for seen in probes:
+        for seen in (probes.full, probes.single):
             assert 16 <= np.linalg.norm(seen.change) / np.linalg.norm(seen.without) < 32 * (1 + 1e-9)
             assert rounding_bound(seen, 1.0) <= math.sqrt(96) + 1 / 16
 

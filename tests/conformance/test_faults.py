@@ -113,6 +113,91 @@ def test_a_map_that_is_not_LoRA(change: Callable) -> None:
     assert "is not s·BAx for any s" in contradiction(fake(change=change))
 
 
+def with_scaling(s: Callable, dtype: Callable = np.asarray, times: float = 1.0, **settings: Any) -> Framework:
+    """y = W₀x + s·BAx with s of x, A and B, and W₀ `times` as large, rounded throughout."""
+    draws = np.random.default_rng(7)
+    W0 = {k: times * draws.standard_normal(shape) / shape[1] ** 0.5 for k, shape in SHAPES.items()}
+
+    def layer(k: str, A: np.ndarray, B: np.ndarray, x: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            s_, (A, B, x) = s(x, A, B), (dtype(z) for z in (A, B, x))
+            return dtype(dtype(x @ dtype(W0[k]).T) + dtype(s_ * dtype(dtype(x @ A.T) @ B.T)))
+
+    return Framework("s", said(**settings), start(), lambda theta, x: {k: layer(k, *theta[k], x[k]) for k in theta})
+
+
+@pytest.mark.parametrize(
+    ("s", "others"),
+    [
+        (lambda x, A, B: 3.0 if np.count_nonzero(A.any(axis=1)) == 1 else 4.5, "4.5, 4.5 with"),
+        (lambda x, A, B: 3.0 / np.count_nonzero(A.any(axis=1)), "0.75, 0.75 with"),
+        (lambda x, A, B: 6.0 if np.count_nonzero(x[0]) > 1 else 3.0, "6, 6 with"),
+        (lambda x, A, B: 6.0 if np.abs(B).max() < 0.5 else 3.0, "and 6 with"),
+        (lambda x, A, B: 3.0 * (1 + 1e-9 * (np.abs(B).max() < 0.5)), "and 3 with"),
+    ],
+    ids=["one row of A", "by the rows of A", "dense x", "small B", "small B, hardly"],
+)
+def test_s_that_is_not_one_number(s: Callable, others: str) -> None:
+    """With one direction of the rank, one entry of x and large B it is as said."""
+    found = certify(with_scaling(s))
+    assert [x.s for x in found.layers] == pytest.approx([3.0] * 3, rel=1e-14)
+    assert found.contradictions[0].startswith("layer 'down': s is not one number: 3 with one direction of the rank")
+    assert others in found.contradictions[0]
+    assert len(found.contradictions) == len(SHAPES)
+    assert certify(with_scaling(lambda x, A, B: 3.0)).holds
+
+
+def rounded(dtype: Any) -> Callable:
+    return lambda x: np.asarray(np.asarray(x, dtype), float)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("alpha", [1e-3, 12.0, 4096.0])
+@pytest.mark.parametrize("times", [1.0, 100.0])
+def test_sound_frameworks_with_small_s_and_large_base(dtype: str, alpha: float, times: float) -> None:
+    """Nothing overflows in half precision, and s·BAx is seen above W₀x; twice s is refused."""
+    options = {"dtype": rounded(dtype), "times": times}
+    layers = {k: x._replace(alpha=alpha, dtype=dtype) for k, x in said().items()}
+    found = certify(with_scaling(lambda x, A, B: alpha / RANK, **options)._replace(layers=layers))
+    assert found.holds, found.contradictions
+    assert all(dtype in x.dtype for x in found.layers)
+    twice = certify(with_scaling(lambda x, A, B: 2 * alpha / RANK, **options)._replace(layers=layers))
+    assert "is said to be α/r" in twice.contradictions[0]
+
+
+def test_what_is_lost_in_rounding_is_said_to_be() -> None:
+    """In half precision s·BAx of s = 2.5e-6 is below 0.05, and W₀x above 10⁴."""
+    layers = {k: x._replace(alpha=1e-5, dtype="float16") for k, x in said().items()}
+    lost = with_scaling(lambda x, A, B: 2.5e-6, rounded("float16"), times=1e4)._replace(layers=layers)
+    with rejects("forward: s·BAx of layer 'down' is lost in the rounding of W₀x, so that s is not seen"):
+        certify(lost)
+
+
+@pytest.mark.parametrize(
+    ("rest", "line"),
+    [
+        (lambda W0, A, x: 2 * x @ W0.T, "y(A, 0) is not W₀x + b: it differs by"),
+        (lambda W0, A, x: 0 * x @ W0.T, "y(A, 0) is not W₀x + b: it differs by"),
+        (lambda W0, A, x: (1 + 1e-9) * x @ W0.T, "y(A, 0) is not W₀x + b: it differs by"),
+        (lambda W0, A, x: np.maximum(x @ W0.T, 0), "y(A, 0) is not W₀x + b: it differs by"),
+        (lambda W0, A, x: x @ W0.T + 5 * x @ A.T @ A @ np.ones_like(W0).T, "y(A, 0) is not W₀x + b: it differs by"),
+        (lambda W0, A, x: x @ W0.T + np.linalg.norm(A), "y(A, 0) differs by"),
+    ],
+    ids=["doubled", "dropped", "hardly more", "relu", "a term of A", "a bias of A"],
+)
+def test_a_base_that_is_not_run_as_it_is(rest: Callable, line: str) -> None:
+    """What B adds is s·BAx, which alone is asked where W₀ is not shown."""
+    draws = np.random.default_rng(7)
+    W0 = {k: draws.standard_normal(shape) for k, shape in SHAPES.items()}
+
+    def forward(theta: Any, x: Any) -> Any:
+        return {k: rest(W0[k], A, x[k]) + 3 * x[k] @ A.T @ B.T for k, (A, B) in theta.items()}
+
+    hidden = Framework("base", said(), start(), forward)
+    assert line in contradiction(hidden._replace(base=W0))
+    assert certify(hidden).holds
+
+
 def saved(folder: Path, theta: dict[str, Factors], s: float, fold: float = 1.0) -> Path:
     """As PEFT stores it, with B times `fold`."""
     import jax.numpy as jnp
@@ -145,6 +230,13 @@ def test_what_is_saved_is_what_is_run(tmp_path: Path) -> None:
     assert contradiction(live, saved=saved(tmp_path / "less", less, 3.0)) == (
         "layer 'up': is run, and is not among what is saved"
     )
+    more = trained() | {"extra": trained()["up"]}
+    assert contradiction(live, saved=saved(tmp_path / "more", more, 3.0)) == (
+        "layer 'extra': is saved, and is not among what is run"
+    )
+    number: Any = 5
+    with rejects("saved: must be a folder or file, got 5"):
+        certify(live, saved=number)
 
 
 def test_nothing_is_concluded_from_a_file_with_B_0(tmp_path: Path) -> None:
@@ -186,6 +278,7 @@ def test_adapters_that_are_merged() -> None:
         ({"r": 5}, "state['up']: A (4, 64) and B (24, 4) must be (5, 64) and (24, 5), by the r = 5 that is said"),
         ({"sigma_a": 0.0}, "sigma_a: must be positive and finite, got 0.0"),
         ({"tied_to": "x"}, "tied_to: unknown layer 'x'"),
+        ({"dtype": "x"}, "dtype: must be one of float64, float32, float16, bfloat16, or empty, got 'x' for layer 'up'"),
     ],
 )
 def test_what_is_said_makes_no_sense(settings: dict[str, Any], message: str) -> None:
@@ -204,6 +297,18 @@ def test_outputs_of_other_shapes_or_layers() -> None:
         certify(sound._replace(forward=lambda theta, inputs: inputs | {"up": inputs["down"], "up2": inputs["down"]}))
     with rejects("state: must have the factors of the layers ['down', 'up', 'up2']"):
         certify(sound._replace(state={}))
+    with rejects("forward: must return a dict from layers to outputs, got None"):
+        certify(sound._replace(forward=lambda theta, inputs: None))  # pyright: ignore[reportArgumentType]
+    for kind, shown in ((str, "'a'"), (complex, "dtype complex128")):
+        wrong = sound._replace(
+            forward=lambda theta, x, kind=kind: dict.fromkeys(x, "a" if kind is str else x["up"] * 1j)
+        )
+        with rejects("forward: the output of layer 'up' must be of real numbers, got", shown):
+            certify(wrong)
+    with rejects("base: must have W₀ of the layers ['down', 'up', 'up2'], got {}"):
+        certify(sound._replace(base={}))
+    with rejects("base['up']: must have the shape (24, 64), got (64, 24)"):
+        certify(sound._replace(base={k: np.ones(shape[:: -1 if k == "up" else 1]) for k, shape in SHAPES.items()}))
     odd = {k: Factors(A, B + np.nan) for k, (A, B) in start().items()}
     with rejects("state['up'].B: must be finite", "nan"):
         certify(sound._replace(state=odd))

@@ -125,6 +125,34 @@ def test_flax_with_an_alpha_of_its_own_or_another_draw() -> None:
     assert certify(of_nnx(Adapted(a_initializer=kaiming), trained=True)).holds
 
 
+def kaiming_sigma(d_in: int, r: int) -> float:
+    return (3 * d_in) ** -0.5
+
+
+def test_another_draw_that_is_said() -> None:
+    """The initialiser that `translate --to nnx` prints: a variance of 1/(3 d_in)."""
+    kaiming = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    model = nnx.LoRALinear(64, 32, lora_rank=8, a_initializer=kaiming, rngs=nnx.Rngs(0))
+    assert certify(model, sigma_a=kaiming_sigma).holds
+    assert certify(model, sigma_a=(3 * 64) ** -0.5).holds
+    for sigma_a in (None, lambda d_in, r: 1.2 * kaiming_sigma(d_in, r)):
+        assert "σ_A is" in certify(model, sigma_a=sigma_a).contradictions[0]
+    word: Any = "he_uniform"
+    with rejects("sigma_a: must be a number, or a function of d_in and r that gives one, got 'he_uniform'"):
+        certify(model, sigma_a=word)
+    with rejects("sigma_a: must not be given, got 0.1: the layers of a Framework say it themselves"):
+        certify(of_nnx(model), sigma_a=0.1)
+
+
+def test_another_draw_that_is_said_of_qwix_and_keras() -> None:
+    """Their A is he_uniform's here, so that PEFT's is not what they begin with."""
+    rules, x = [Rule("first|second", 8, 4.0)], jnp.ones((2, 64))
+    asked = of_qwix(QwixModel(Rule(".*", 8, 4.0)), rules, x, sigma_a=kaiming_sigma)
+    assert "σ_A is" in certify(asked).contradictions[0]
+    assert certify(Model(Dense()), sigma_a=lambda d_in, r: (2 / d_in) ** 0.5).holds
+    assert "σ_A is" in certify(Model(Dense()), sigma_a=kaiming_sigma).contradictions[0]
+
+
 def test_flax_stacks_are_refused() -> None:
     @nnx.split_rngs(splits=2)
     @nnx.vmap(in_axes=0, out_axes=0)
@@ -355,6 +383,20 @@ def test_peft_conforms(settings: dict[str, Any], tmp_path: Path) -> None:
         module.lora_B["default"].weight.data.normal_()
     model.save_pretrained(tmp_path)
     assert certify(of_peft(model, trained=True), saved=tmp_path).holds
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("autocast", [True, False])
+def test_peft_over_a_base_of_half_the_digits(autocast: bool) -> None:
+    """A and B in float32 over bfloat16, as PEFT makes them, or all in bfloat16: the output has the fewer digits."""
+    torch, peft = peers()
+    base = torch_model({"up": (32, 64), "down": (64, 32)}, bias=True).to(torch.bfloat16)
+    config = peft.LoraConfig(r=8, lora_alpha=4, target_modules=["up", "down"])
+    found = certify(peft.get_peft_model(base, config, autocast_adapter_dtype=autocast))
+    assert found.holds, found.contradictions
+    assert [(x.said.dtype, x.dtype) for x in found.layers] == [("bfloat16", ("bfloat16",))] * 2
+    with rejects("sigma_a: must not be given, got 0.1: the settings of PEFT say it themselves"):
+        certify(peft_model({}), sigma_a=0.1)
 
 
 @pytest.mark.filterwarnings("ignore")
