@@ -34,7 +34,7 @@ FALSE_ALARM = 1e-3
 class Finding(NamedTuple):
     """Holds what is seen of one layer, beside what is `said`.
 
-    `s` is fitted, to a relative `tolerance`, `elsewhere` is what it is besides at other A, B or x, and `reading` are the
+    `s` is fitted, to a relative `tolerance`, `elsewhere` is what it is at other A, B or x, and `reading` are the
     readings of α and r that give it; `residual` is what s·BAx leaves over of the change with B, and `bound` what
     rounding may. `dtype` lists those whose rounding fits, and `as_one` the other layers whose factors this one follows.
     `sigma` is the interval of σ_A, None where the start is not known, and `drawn` the initialisers in it.
