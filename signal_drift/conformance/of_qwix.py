@@ -58,7 +58,7 @@ def of_qwix(
             copy(*inputs)  # pyright: ignore[reportCallIssue]  # a module that is called
         return outputs
 
-    layers = {path: _said(path, _rule(path, rules), *factors[path], sigma_a) for path in modules}
+    layers = {path: _said(path, _rule(path, rules), factors[path], sigma_a) for path in modules}
     state = {path: Factors(*(np.asarray(x[...], float).T for x in pair)) for path, pair in factors.items()}
     return Framework("qwix", layers, state, forward, trained)
 
@@ -71,11 +71,11 @@ def _rule(path: str, rules: Sequence[Any]) -> Any:
     raise InputError(f"rules: none has a module_path that matches {name!r}")
 
 
-def _said(path: str, rule: Any, a: Any, b: Any, sigma_a: SigmaA | None) -> Layer:
+def _said(path: str, rule: Any, pair: tuple[Any, ...], sigma_a: SigmaA | None) -> Layer:
     for field in ("rank", "alpha"):
         if getattr(rule, field, None) is None:
             raise InputError(f"rules: the rule for {path!r} has no {field}")
-    d_in = a.shape[0]
+    (a, b), d_in = pair, pair[0].shape[0]
     sigma = said_sigma(sigma_a, he_sigma, d_in, a.shape[1])
     return Layer((b.shape[1], d_in), rule.rank, rule.alpha, sigma_a=sigma, dtype=a.dtype.name)
 

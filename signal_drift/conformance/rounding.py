@@ -5,7 +5,7 @@ import numpy as np
 from signal_drift.conformance.framework import DTYPES
 from signal_drift.conformance.scaling import Observation
 
-EPSILON = dict(zip(DTYPES, (2.0**-52, 2.0**-23, 2.0**-10, 2.0**-7), strict=True))
+EPSILON: dict[str, float] = dict(zip(DTYPES, (2.0**-52, 2.0**-23, 2.0**-10, 2.0**-7), strict=True))
 """The relative spacing of each; TensorFloat-32 has that of float16."""
 ONE_ROUNDING = 0.1
 """Below the root mean square error of one rounding, 0.2ε for numbers that are spread evenly over a power of two."""

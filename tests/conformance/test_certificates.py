@@ -12,7 +12,7 @@ from scipy import stats
 from signal_drift.conformance import Factors, Layer, Observation, certify, fitted_scaling, sigma_interval
 from signal_drift.conformance.certificate import FALSE_ALARM
 from signal_drift.conformance.probes import observe
-from signal_drift.conformance.rounding import EPSILON, dtypes, rounding_bound
+from signal_drift.conformance.rounding import EPSILON, dtypes, rounding_bound, underflow_bound
 
 
 def rounded(dtype: Any) -> Any:
@@ -64,6 +64,23 @@ def test_precision_is_told_at_every_seed(name: str) -> None:
             seen = round_(seen * 1.1) / 1.1
         observed = Observation(x[:, None], A, B, 0 * exact, seen)
         assert dtypes(fitted_scaling(observed).residual, observed) == (name,)
+
+
+def test_the_smallest_numbers_of_float16_leave_no_more_than_their_bound() -> None:
+    """s in B or after BAx, with outputs down to one spacing; the relative spacing alone is exceeded."""
+    draws, round_, s, beyond = np.random.default_rng(2), DTYPES["float16"], 2.0**-12, 0
+    for k in range(40):
+        x, A, B = (draws.standard_normal(shape) for shape in ((16, 32), (4, 32), (24, 4)))
+        B = round_(2.0 ** -(k % 10) * B)
+        exact = s * x @ A.T @ B.T
+        for y in (round_(exact), round_(x @ A.T @ round_(s * B).T)):
+            seen = Observation(x, A, B, 0 * exact, y)
+            off = abs(fitted_scaling(seen).s / s - 1), float(np.linalg.norm(y - exact) / np.linalg.norm(exact))
+            relative = rounding_bound(seen, EPSILON["float16"], s)
+            assert max(off) <= relative + underflow_bound(seen, "float16", s)
+            assert underflow_bound(seen, "bfloat16", s) == 0
+            beyond += off[1] > relative
+    assert beyond > 4
 
 
 def test_s_and_its_error_are_those_of_the_normal_equations() -> None:
