@@ -15,6 +15,7 @@ from experiments.lab.runner import Stored, from_store, last_stage
 from experiments.lab.store import MARK, figure_name
 from experiments.ledger import sentences
 from experiments.ledger.claim import Claim, Evidence, Reading
+from experiments.ledger.quoted.follows import FALLEN
 from experiments.ledger.quoted.manifest import manifest
 from experiments.ledger.table import PAPER, SCHEMA, Entries, Entry, visible
 from experiments.ledger.verdict import VERDICTS, Decided, Finding, Verdict, decide, deciding, power_of
@@ -35,8 +36,6 @@ HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
 """Attributes of a record that say nothing about where and with what it was computed."""
 TINY_SIZE = {"size": "tiny (--quick): shows that everything runs, and is evidence of nothing"}
 NOTHING = "nothing was measured there that could decide it"
-FALLEN = {"refuted", "not run", "not testable here"}
-"""Verdicts of a control that leave a supported statement standing."""
 
 
 def ledger(claims: Sequence[Claim], problems: Problems, out: Path, quick: bool = False) -> Entries:
