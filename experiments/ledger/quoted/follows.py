@@ -1,7 +1,7 @@
 """Say whether the verdicts of a ledger follow from the findings that stand beside them, as far as the file has those.
 
 A finding is supported if its interval lies in its band, and can be refuted only if it lies apart from it; as Holm's
-level is stricter than the one that the interval is given at, what lies apart may be undecided where several are sampled.
+level is stricter than that of the interval, what lies apart may be undecided where several are sampled.
 A statement is refuted if one of its findings is, and supported if all are. A claim has the findings of its homes, which
 are the problems whose commands it names. Over several of them Holm's level is that of all findings together, so that
 what one home refutes may be undecided; with one home the claim has its verdict.
