@@ -88,7 +88,7 @@ def several_ranks(config: Config, data: xr.Dataset, literal: bool = False) -> st
 def first_update(config: rank_stability.Config, data: xr.Dataset) -> list[Finding]:
     """Judge the exponent of r in the mean first update of Adam with s = 1/r.
 
-    It has no control: as ΔB₁ does not depend on s, s = r^(−0.8) gives the same exponent plus 0.2, whatever was measured.
+    No control: as ΔB₁ does not depend on s, s = r^(−0.8) gives the same exponent plus 0.2, whatever was measured.
     What would have been noticed says the power.
     """
     return [
