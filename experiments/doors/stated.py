@@ -22,7 +22,7 @@ def departures(entries: Sequence[Entry], claims: Sequence[Claim]) -> Iterator[st
 def _of_claim(entry: Entry, claim: Claim) -> Iterator[str]:
     for field in ("statement", "source", "ours", "group", "formula", "measurement"):
         if entry[field] != getattr(claim, field):
-            yield f"its {field} is not that of the code"
+            yield f"what it says of {field!r} is not that of the code"
     if entry["paper"] != {field: getattr(claim.paper, field) for field in PAPER}:
         yield "its paper is not that of the code"
     if entry["assumptions"] != list(claim.assumptions):

@@ -6,8 +6,10 @@ import pytest
 from forbidden import forbidden
 
 from experiments.claims import CLAIMS
+from experiments.doors.stated import departures
 from experiments.ledger import table
 from experiments.ledger.pages import Page, write_pages
+from experiments.ledger.quoted.manifest import records
 
 DOCS = Path(__file__).parents[3] / "docs"
 LARGEST = 4_000_000
@@ -39,6 +41,15 @@ def test_published_ledger_has_a_digest_for_every_record_that_decided() -> None:
         for cell in entry["problems"].values():
             decided = cell["verdict"] in ("supported", "refuted", "inconclusive")
             assert not decided or len(cell["records"]) == 16
+
+
+def test_published_claims_are_those_of_the_code() -> None:
+    """Whatever code wrote the ledger: each id, statement, source and home is what the claims say now."""
+    assert list(departures(table.read_file(DOCS / "ledger.json")["claims"], CLAIMS)) == []
+
+
+def test_no_file_of_records_that_the_published_ledger_names_is_missing_or_altered() -> None:
+    assert table.read_file(DOCS / "ledger.json")["manifest"]["records"] == records()
 
 
 def test_no_claim_on_the_mlp_is_open_that_more_seeds_would_decide() -> None:
