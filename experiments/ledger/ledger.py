@@ -16,8 +16,8 @@ from experiments.lab.store import MARK, figure_name
 from experiments.ledger import sentences
 from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.quoted.follows import FALLEN
-from experiments.ledger.quoted.manifest import manifest
-from experiments.ledger.table import PAPER, SCHEMA, Entries, Entry, visible
+from experiments.ledger.quoted.manifest import manifest, records
+from experiments.ledger.table import PAPER, SCHEMA, Entries, Entry, read_file, visible
 from experiments.ledger.verdict import VERDICTS, Decided, Finding, Verdict, decide, deciding, power_of
 
 
@@ -330,7 +330,16 @@ def _number(x: float) -> float | None:
 
 def write(entries: Entries, out: Path) -> None:
     """Write `out`/ledger.json: the schema, what the entries rest on by digests, and the entries."""
-    whole = {"schema": SCHEMA, "manifest": manifest(entries), "claims": entries}
+    _put({"schema": SCHEMA, "manifest": manifest(entries), "claims": entries}, out)
+
+
+def rest_on_kept(out: Path) -> None:
+    """Write `out`/ledger.json with the digests of docs/records as it is now; nothing else of it changes."""
+    whole = read_file(out / "ledger.json")
+    _put(whole | {"manifest": whole["manifest"] | {"records": records()}}, out)
+
+
+def _put(whole: Entry, out: Path) -> None:
     with replacing(out / "ledger.json") as temporary:
         text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(f"{text}\n", encoding="utf-8")
