@@ -22,7 +22,6 @@ from experiments.doors.verify import Options as Verification
 from experiments.doors.verify import verify
 from experiments.lab.command_line import default_out, exit_on_bad_input, main
 from experiments.lab.experiment import Experiment
-from experiments.ledger.ledger import rest_on_kept
 from experiments.problems import PROBLEMS
 from experiments.problems.fetch import Options as Fetching
 from experiments.problems.fetch import cache, fetch, needed
@@ -56,10 +55,7 @@ def _check(arguments: Sequence[str]) -> None:
 
 
 def _keep(arguments: Sequence[str]) -> None:
-    out = default_out(quick=False)
-    print("\n".join(keep_long(out)))
-    if (out / "ledger.json").exists():
-        rest_on_kept(out)
+    print("\n".join(keep_long(default_out(quick=False))))
 
 
 def _error_rates(arguments: Sequence[str]) -> None:
