@@ -18,6 +18,8 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 """What a statement is about, from what needs the least to what needs the most."""
 OWN = "our own"
 """The place of a statement that is in no paper."""
+DERIVED = "derived from"
+"""How the place begins of what follows from a paper, but is not stated there by its authors."""
 
 
 class Source(NamedTuple):

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from experiments.ledger.claim import SUBJECT
+from experiments.ledger.claim import DERIVED, SUBJECT
 from experiments.ledger.table import Entry
 from experiments.ledger.text import interval, number, short
 from experiments.ledger.verdict import VERDICTS
 
+LITTLE = 0.5
+"""The power below which a statement that is supported does not count as holding."""
 DECIDED = ("supported", "refuted", "inconclusive")
 LAWS = ("P3-trace", "P4-landscape", "K1-alignment", "F8a-suppression", "F8b-trace-by-rank", "F8d-asymmetry")
 PREMISE, TRAJECTORIES = "P2-premise", "F2a-trajectories"
@@ -160,16 +162,47 @@ def new(ledger: Sequence[Entry]) -> Line | None:
 
 
 def others(ledger: Sequence[Entry]) -> Line | None:
-    """Say how the statements of other papers fare."""
+    """Say how the statements of other papers fare, and apart from them those that are only derived from one.
+
+    What is supported with little power does not count as holding; of what else does not hold it is said whether it was
+    asked on other tasks than the authors'.
+    """
     asked = _decided(ledger)
     mark = _together(asked)
     if mark is None:
         return None
     papers = len({e["paper"]["key"] for e in asked})
+    derived = [e for e in asked if e["source"].startswith(DERIVED)]
+    stated = [e for e in asked if e not in derived]
+    told = [f"{_held(stated)} statements hold{_fare(stated)}"] if stated else []
+    told += [f"{_held(derived)} derived from them hold{_fare(derived)}"] if derived else []
     untested = sum(e["verdict"] == "not testable here" for e in ledger)
-    rest = f"; {untested} not testable here" if untested else ""
+    told += [f"{untested} not testable here"] if untested else []
     title = f"What {papers} other {'papers state' if papers > 1 else 'paper states'}"
-    return Line(mark, title, f"{_of(asked)} statements hold{_others(asked)}{rest}", _ids(asked, None))
+    weak = mark == "supported" and any(map(_is_weak, asked))
+    return Line("inconclusive" if weak else mark, title, "; ".join(told), _ids(asked, None))
+
+
+def _is_weak(entry: Entry) -> bool:
+    """Whether it is supported, but would as likely as not have been if it were false by two margins."""
+    return entry["verdict"] == "supported" and entry["power"] is not None and entry["power"] < LITTLE
+
+
+def _held(asked: Sequence[Entry]) -> str:
+    return _of([e | {"verdict": "weak"} if _is_weak(e) else e for e in asked])
+
+
+def _fare(asked: Sequence[Entry]) -> str:
+    """Name those that do not hold, by how; `setting` is where the authors saw it, if that is elsewhere."""
+    how: dict[str, list[str]] = {}
+    for verdict in ("supported", "refuted", "inconclusive"):
+        for entry in (e for e in asked if e["verdict"] == verdict):
+            if verdict != "supported":
+                where = " here, on other tasks than theirs" if entry["setting"] else ""
+                how.setdefault(f"{verdict}{where}", []).append(entry["id"])
+            elif _is_weak(entry):
+                how.setdefault("supported with little power", []).append(entry["id"])
+    return "".join(f"; {words}: {', '.join(ids)}" for words, ids in how.items())
 
 
 MAKERS: tuple[Callable[[Sequence[Entry]], Line | None], ...] = (

@@ -15,8 +15,9 @@ from experiments.lab.runner import Stored, from_store, last_stage
 from experiments.lab.store import MARK, figure_name
 from experiments.ledger import sentences
 from experiments.ledger.claim import Claim, Evidence, Reading
-from experiments.ledger.quoted.manifest import manifest
-from experiments.ledger.table import PAPER, SCHEMA, Entries, Entry, visible
+from experiments.ledger.quoted.follows import FALLEN
+from experiments.ledger.quoted.manifest import manifest, records
+from experiments.ledger.table import PAPER, SCHEMA, Entries, Entry, read_file, visible
 from experiments.ledger.verdict import VERDICTS, Decided, Finding, Verdict, decide, deciding, power_of
 
 
@@ -35,8 +36,6 @@ HIDDEN = {MARK, "config", "point", "seconds", "experiment"}
 """Attributes of a record that say nothing about where and with what it was computed."""
 TINY_SIZE = {"size": "tiny (--quick): shows that everything runs, and is evidence of nothing"}
 NOTHING = "nothing was measured there that could decide it"
-FALLEN = {"refuted", "not run", "not testable here"}
-"""Verdicts of a control that leave a supported statement standing."""
 
 
 def ledger(claims: Sequence[Claim], problems: Problems, out: Path, quick: bool = False) -> Entries:
@@ -331,7 +330,16 @@ def _number(x: float) -> float | None:
 
 def write(entries: Entries, out: Path) -> None:
     """Write `out`/ledger.json: the schema, what the entries rest on by digests, and the entries."""
-    whole = {"schema": SCHEMA, "manifest": manifest(entries), "claims": entries}
+    _put({"schema": SCHEMA, "manifest": manifest(entries), "claims": entries}, out)
+
+
+def rest_on_kept(out: Path) -> None:
+    """Write `out`/ledger.json with the digests of docs/records as it is now; nothing else of it changes."""
+    whole = read_file(out / "ledger.json")
+    _put(whole | {"manifest": whole["manifest"] | {"records": records()}}, out)
+
+
+def _put(whole: Entry, out: Path) -> None:
     with replacing(out / "ledger.json") as temporary:
         text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(f"{text}\n", encoding="utf-8")

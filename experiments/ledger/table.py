@@ -96,6 +96,14 @@ def is_seeds(x: Any) -> bool:
     return isinstance(x, int) and not isinstance(x, bool) and 0 < x < 10**9
 
 
+def is_share(x: Any) -> bool:
+    return is_number(x) and 0 <= x <= 1
+
+
+def is_level(x: Any) -> bool:
+    return is_number(x) and 0 < x < 1
+
+
 is_verdict = one_of(VERDICTS)
 is_finding = fields(
     {
@@ -103,11 +111,11 @@ is_finding = fields(
         "band": is_pair,
         "measured": or_none(is_number),
         "interval": or_none(is_pair),
-        "confidence": is_number,
+        "confidence": is_level,
         "seeds": or_none(is_seeds),
         "verdict": is_verdict,
     },
-    power=is_number,
+    power=is_share,
     problem=is_text,
 )
 is_reading = fields(
@@ -121,7 +129,8 @@ is_reading = fields(
 JUDGED: Mapping[str, Check] = {
     **dict.fromkeys(("sentence", "reason", "evidence_wanted"), is_text),
     **dict.fromkeys(("command", "predicted", "tolerance", "narrowest"), or_none(is_text)),
-    **dict.fromkeys(("measured", "power", "seconds"), or_none(is_number)),
+    **dict.fromkeys(("measured", "seconds"), or_none(is_number)),
+    "power": or_none(is_share),
     "verdict": is_verdict,
     "interval": or_none(is_pair),
     "findings": each(is_finding),

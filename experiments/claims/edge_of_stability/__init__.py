@@ -7,7 +7,7 @@ import xarray as xr
 from experiments.analysis.intervals import geometric_mean_of
 from experiments.dynamics import spectra_along_training
 from experiments.dynamics.spectra_along_training import BETA_1, EDGE, REMOVED, Config, late, over_edge
-from experiments.ledger.claim import Claim, Evidence, Reading, Source
+from experiments.ledger.claim import DERIVED, Claim, Evidence, Reading, Source
 from experiments.ledger.verdict import Band, Finding, at_least, equal, magnitude
 
 SOURCE = Source(
@@ -51,7 +51,7 @@ CLAIMS = [
         id="EoS-Adam",
         group="training",
         assumptions=("full batch", f"Adam with β₁ = {BETA_1:g}", "an η at which the edge is reached"),
-        source="abstract",
+        source=f"{DERIVED} the abstract",
         evidence=(
             Evidence(
                 Reading(

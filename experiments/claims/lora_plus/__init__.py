@@ -9,7 +9,7 @@ from experiments.analysis.intervals import geometric_mean_of
 from experiments.claims.lora_alpha.steps import apart
 from experiments.gauge import gauge_breaking, optimizer_gauge
 from experiments.gauge.gauge_breaking import NAMES, NOTICED, Config
-from experiments.ledger.claim import Claim, Evidence, Reading, Source
+from experiments.ledger.claim import DERIVED, Claim, Evidence, Reading, Source
 from experiments.ledger.verdict import Finding, at_least
 
 SOURCE = Source(
@@ -40,7 +40,7 @@ CLAIMS = [
         id="LoRAplus-alpha",
         group="one step",
         assumptions=("Adam with ε → 0", "B = 0 at the start", "no weight decay, no clipping"),
-        source="the algorithm, η_B = λη_A",
+        source=f"{DERIVED} the algorithm, η_B = λη_A",
         evidence=(
             Evidence(
                 Reading(
@@ -65,7 +65,7 @@ CLAIMS = [
         id="LoRAplus-apart",
         group="one step",
         assumptions=("Adam", "B = 0 at the start"),
-        source="the algorithm, η_B = λη_A",
+        source=f"{DERIVED} the algorithm, η_B = λη_A",
         evidence=(
             Evidence(
                 Reading(

@@ -12,6 +12,8 @@ from experiments.ledger.verdict import VERDICTS
 
 TEXT: dict[str, Any] = {"type": "string"}
 NUMBER: dict[str, Any] = {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max}
+SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
+LEVEL: dict[str, Any] = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 TRUTH: dict[str, Any] = {"type": "boolean"}
 NAME: dict[str, Any] = {"type": "string", "pattern": r"^[\w-]+$"}
 DIGEST: dict[str, Any] = {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "SHA-256"}
@@ -45,10 +47,10 @@ def schema() -> dict[str, Any]:
                 band=_ref("pair"),
                 measured=_or_none(NUMBER),
                 interval=_or_none(_ref("pair")),
-                confidence=NUMBER,
+                confidence=LEVEL,
                 seeds=_or_none(SEEDS),
                 verdict=_ref("verdict"),
-                optional={"power": NUMBER, "problem": TEXT},
+                optional={"power": SHARE, "problem": TEXT},
             ),
             "reading": _object(
                 **dict.fromkeys(("name", "problem", "statement", "command", "sentence", "reason"), TEXT),
@@ -78,7 +80,8 @@ def _judged() -> dict[str, Any]:
     return {
         **dict.fromkeys(("sentence", "reason", "evidence_wanted"), TEXT),
         **dict.fromkeys(("command", "predicted", "tolerance", "narrowest"), _or_none(TEXT)),
-        **dict.fromkeys(("measured", "power", "seconds"), _or_none(NUMBER)),
+        **dict.fromkeys(("measured", "seconds"), _or_none(NUMBER)),
+        "power": _or_none(SHARE),
         "verdict": _ref("verdict"),
         "interval": _or_none(_ref("pair")),
         "findings": _list(_ref("finding")),

@@ -82,5 +82,5 @@ def test_the_claims_on_records_of_known_truth() -> None:
     for family, wrong in (("0.5", -0.3), ("0.25", 0.0), ("1", 0.0)):
         assert decide(rslora.is_kept_by_the_root_alone(*made(TRUE | {family: wrong}))).verdict == "refuted"
     assert decide(without_regret.first_update(*made(TRUE))).verdict == "supported"
-    assert decide(without_regret.first_update(*made(TRUE), off=0.2)).verdict == "refuted"
+    assert decide(without_regret.first_update(*made(TRUE | {ADAM: 0.2}))).verdict == "refuted"
     assert decide(without_regret.first_update(*made(TRUE | {ADAM: 0.4}))).verdict == "refuted"

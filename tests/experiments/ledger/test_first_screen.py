@@ -119,3 +119,33 @@ def test_the_culprit_is_named_by_what_removing_it_does(verdicts, mark, title) ->
     for line in found:
         assert line.words.startswith("λ_min[H_ℓ] / λ_max[H_ℓ]: −0.2288")
         assert f"of {len(entries)} statements" in line.words or line.words.count("All 2 statements")
+
+
+def of_another_paper(name: str, verdict: str, **changes: Any) -> dict[str, Any]:
+    entry = copy.deepcopy(named("P1-update")) | {"id": name, "verdict": verdict, "power": 1.0, "setting": ""}
+    return entry | {"paper": entry["paper"] | {"key": "another"}} | changes
+
+
+def test_what_another_paper_states_is_told_from_what_follows_from_it_and_where_it_was_asked() -> None:
+    entries = [
+        of_another_paper("held", "supported"),
+        of_another_paper("weak", "supported", power=0.49),
+        of_another_paper("enough", "supported", power=0.5),
+        of_another_paper("algebra", "refuted"),
+        of_another_paper("elsewhere", "refuted", setting="The paper: Llama. Here: digits."),
+        of_another_paper("open", "inconclusive", setting="The paper: Llama. Here: digits."),
+        of_another_paper("ours of it", "supported", source="derived from the algorithm"),
+        of_another_paper("untested", "not testable here", power=None),
+    ]
+    (line,) = first_screen(entries)
+    assert line.title == "What 1 other paper states"
+    assert line.words == (
+        "2 of 6 statements hold; supported with little power: weak; refuted: algebra; refuted here, on other tasks "
+        "than theirs: elsewhere; inconclusive here, on other tasks than theirs: open; 1 of 1 derived from them hold; "
+        "1 not testable here"
+    )
+
+
+def test_little_power_alone_does_not_make_the_line_green() -> None:
+    (line,) = first_screen([of_another_paper("weak", "supported", power=0.1)])
+    assert (line.mark, line.words) == ("inconclusive", "0 of 1 statements hold; supported with little power: weak")

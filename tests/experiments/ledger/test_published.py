@@ -1,13 +1,17 @@
 """The pages of the reference run, at the paper's size: nothing on them that no page may show, and not too large."""
 
+import json
 from pathlib import Path
 
 import pytest
 from forbidden import forbidden
 
 from experiments.claims import CLAIMS
+from experiments.doors.stated import departures
 from experiments.ledger import table
+from experiments.ledger.ledger import rest_on_kept
 from experiments.ledger.pages import Page, write_pages
+from experiments.ledger.quoted.manifest import records
 
 DOCS = Path(__file__).parents[3] / "docs"
 LARGEST = 4_000_000
@@ -41,6 +45,15 @@ def test_published_ledger_has_a_digest_for_every_record_that_decided() -> None:
             assert not decided or len(cell["records"]) == 16
 
 
+def test_published_claims_are_those_of_the_code() -> None:
+    """Whatever code wrote the ledger: each id, statement, source and home is what the claims say now."""
+    assert list(departures(table.read_file(DOCS / "ledger.json")["claims"], CLAIMS)) == []
+
+
+def test_no_file_of_records_that_the_published_ledger_names_is_missing_or_altered() -> None:
+    assert table.read_file(DOCS / "ledger.json")["manifest"]["records"] == records()
+
+
 def test_no_claim_on_the_mlp_is_open_that_more_seeds_would_decide() -> None:
     """A claim that is inconclusive there had all its stages, or says that no number of seeds would help."""
     entries = table.read(DOCS / "ledger.json")
@@ -50,3 +63,13 @@ def test_no_claim_on_the_mlp_is_open_that_more_seeds_would_decide() -> None:
         if cell["verdict"] == "inconclusive":
             stages = claims[entry["id"]].evidence[0].plain.experiment.stages
             assert cell["seeds"] == 5 * stages[-1], entry["id"]
+
+
+def test_a_ledger_rests_on_what_is_kept_after_it_was_written(tmp_path: Path) -> None:
+    """`make reference` keeps records after the ledger was written; its claims and its code stay what they were."""
+    whole = table.read_file(DOCS / "ledger.json")
+    stale = whole | {"manifest": whole["manifest"] | {"records": {"docs/records/stability/mlp.zip": "0" * 64}}}
+    (tmp_path / "ledger.json").write_text(json.dumps(stale), encoding="utf-8")
+    rest_on_kept(tmp_path)
+    renewed = whole | {"manifest": whole["manifest"] | {"records": records()}}
+    assert table.read_file(tmp_path / "ledger.json") == renewed

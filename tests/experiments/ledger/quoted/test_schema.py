@@ -59,6 +59,19 @@ def test_both_refuse_the_same(harm: str, sound) -> None:
     assert refused > 50
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "holds"),
+    [
+        *((name, x, x in good) for name, good in (("power", (0, 1, 0.5)), ("confidence", (0.5,))) for x in (0, 1, 0.5)),
+        *((name, x, False) for name in ("power", "confidence") for x in (-0.01, 1.01, 37)),
+    ],
+)
+def test_shares_and_levels_are_bounded(name: str, value: float, holds: bool, sound) -> None:
+    bad = copy.deepcopy(sound)
+    bad["claims"][0]["problems"]["mlp"]["findings"][0][name] = value
+    assert table.is_file(bad) == jsonschema.Draft202012Validator(schema()).is_valid(bad) == holds
+
+
 def test_another_version_is_refused(sound) -> None:
     other = sound | {"schema": "signal_drift/ledger/2"}
     assert not jsonschema.Draft202012Validator(schema()).is_valid(other)
