@@ -44,7 +44,7 @@ def measure(config: Config, first: xr.Dataset, rank: int, seed: int) -> xr.Datas
     drift, signal = sides(config.problem, seed, rank, config.tolerance)
     losses = first.by_alpha.sel(rank=rank, seed=seed).values
     best = best_point(config.alphas, losses)
-    alphas = ruled(config.problem, rank) | {"α_c": crossover_alpha(rank, drift, signal)}
+    alphas = ruled(config.problem, rank) | {"α_c": crossover_alpha(float(rank), drift, signal)}
     return xr.Dataset(
         {
             "alpha": ("rule", [alphas[rule] for rule in RULES]),
