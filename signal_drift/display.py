@@ -11,7 +11,7 @@ from jax.core import Tracer
 C = TypeVar("C", bound=type)
 
 LINES = 60
-"""Rows of a table that are shown."""
+"""Rows of a table that are shown, where it does not say how many."""
 LAYER = ("layer", "W₀", "‖W₀‖", "r", "s", "‖A‖", "‖B‖")
 """The columns of `layer_rows`."""
 
@@ -22,6 +22,8 @@ class Table(NamedTuple):
     title: str
     header: tuple[str, ...] = ()
     rows: Sequence[tuple[str, ...]] = ()
+    most: int = LINES
+    """Rows that are shown."""
 
 
 def displayed_as(table: Callable[[Any], Table]) -> Callable[[C], C]:
@@ -37,7 +39,7 @@ def displayed_as(table: Callable[[Any], Table]) -> Callable[[C], C]:
 
 def as_text(table: Table) -> str:
     """Lay out columns aligned with spaces: words to the left, numbers to the right."""
-    lines = [table.header, *table.rows[:LINES]] if table.rows else []
+    lines = [table.header, *table.rows[: table.most]] if table.rows else []
     columns = [_aligned(column) for column in zip(*lines, strict=True)]
     text = ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
     return "\n  ".join([table.title, *text, *_more(table)])
@@ -63,7 +65,7 @@ def as_html(table: Table) -> str:
 
 
 def _more(table: Table) -> list[str]:
-    return [f"… and {len(table.rows) - LINES} more"] if len(table.rows) > LINES else []
+    return [f"… and {len(table.rows) - table.most} more"] if len(table.rows) > table.most else []
 
 
 def number(x: Any) -> str:

@@ -23,7 +23,8 @@ PAPER = ("key", "name", "title", "address")
 def _entries(entries: "Entries") -> Table:
     counts = {v: sum(entry["verdict"] == v for entry in entries) for v in VERDICTS}
     title = f"{len(entries)} claims: {', '.join(f'{n} {v}' for v, n in counts.items() if n)}"
-    return Table(title, ("claim", "verdict", "statement"), [(e["id"], e["verdict"], e["statement"]) for e in entries])
+    rows = [(e["id"], e["verdict"], e["statement"]) for e in entries]
+    return Table(title, ("claim", "verdict", "statement"), rows, most=len(rows))
 
 
 def problems(ledger: Sequence[Entry]) -> dict[str, str]:

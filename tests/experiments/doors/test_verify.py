@@ -1,6 +1,5 @@
 """A problem of the reader's own: bad input ends in one line, and a good one in a report about that model."""
 
-import json
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 from experiments.__main__ import door
 from experiments.doors.verify import load
 from experiments.lab.command_line import exit_on_bad_input
+from experiments.ledger import table
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = "docs/examples/my_problem.py:problem"
@@ -174,7 +174,7 @@ def test_verify_writes_a_report_about_the_readers_model(tmp_path: Path) -> None:
     options = ["--claims", "P1-hessian", "X1", "--budget", "2", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "experiments", "verify", EXAMPLE, *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    entries = json.loads((tmp_path / "ledger.json").read_text(encoding="utf-8"))
+    entries = table.read(tmp_path / "ledger.json")
     assert [entry["id"] for entry in entries] == ["P1-hessian", "X1"]
     assert [list(entry["problems"]) for entry in entries] == [["my-classifier"]] * 2
     assert [entry["verdict"] for entry in entries] == ["supported"] * 2
@@ -195,7 +195,7 @@ def test_what_the_budget_leaves_out_is_said_with_its_reason_and_how_to_run_it(
     monkeypatch.chdir(ROOT)
     door(["verify", EXAMPLE, "--claims", "P1-hessian", "T6-magnitudes", "--budget", "1e-9", "--out", str(tmp_path)])
     assert "left out  algebra: not tried, half of the budget went into first points\n" in capsys.readouterr().out
-    hessian, magnitudes = json.loads((tmp_path / "ledger.json").read_text(encoding="utf-8"))
+    hessian, magnitudes = table.read(tmp_path / "ledger.json")
     assert (hessian["verdict"], magnitudes["verdict"]) == ("not run", "not testable here")
     assert hessian["reason"] == "not tried, half of the budget went into first points"
     assert hessian["rerun"] == f"python -m experiments verify {EXAMPLE} --claims P1-hessian"
