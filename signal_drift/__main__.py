@@ -6,7 +6,6 @@ explain their options with `--help`.
 
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +18,7 @@ from signal_drift.advice.advise import Advice, advise_from_gradient, advise_on_t
 from signal_drift.advice.known import Known, as_paragraphs, conclusion, read_ledger
 from signal_drift.display import span
 from signal_drift.errors import InputError
+from signal_drift.errors.readers import while_it_is_read
 from signal_drift.errors.words import printable
 from signal_drift.peft.audit import Audit, LayerAudit, audit_adapter
 from signal_drift.peft.export import ScalingRule, as_python, he_sigma, qwix_scaling
@@ -234,14 +234,11 @@ def main(arguments: list[str] | None = None) -> None:
         "translate": translate_command,
     }
     try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m signal_drift", args=arguments)
-        sys.stdout.flush()
+        with while_it_is_read():
+            tyro.extras.subcommand_cli_from_dict(commands, prog="python -m signal_drift", args=arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the exit
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def models() -> Iterator[tuple[str, Framework]]:
 
 
 def stored(framework: Framework) -> dict[str, Any]:
-    """What is said of every layer, its factors at the start, and outputs with B and without."""
+    """Return what is said of every layer, its factors at the start, and outputs with B and without."""
     probes = observe(framework)
     return {
         "layers": {k: layer._asdict() for k, layer in framework.layers.items()},

@@ -46,7 +46,7 @@ def derivatives(decoder: nnx.Module, layer: str, W: jax.Array, shift: int = 1) -
 
 @cache
 def program(layer: str, graphdef: nnx.GraphDef) -> Any:
-    """The same for the values of the others and the tokens to predict."""
+    """Do the same for the values of the others and the tokens to predict."""
 
     def loss(W: jax.Array, state: nnx.State, targets: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, state, copy=True)

@@ -7,22 +7,11 @@ tolerance and the error of the control, which is wrong on purpose.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
-from experiments.curvature.checked.record import (
-    CAPTION,
-    OWN,
-    Checked,
-    measure,
-    points,
-    report,
-)
-from experiments.lab.experiment import Experiment
-from experiments.lab.problem import Problem
+from experiments.curvature.checked.record import Checked, experiment_of
 from signal_drift.propositions import MATRIX_FREE, PROPOSITIONS
 from signal_drift.propositions.check import Check
-from signal_drift.propositions.random_problems import KINDS
 from signal_drift.propositions.subject import Instance
 
 
@@ -36,20 +25,8 @@ class Config(Checked):
         return PROPOSITIONS if self.problem.dense else MATRIX_FREE
 
 
-def configure(problem: Problem) -> Config:
-    """Take the paper's model at a width where matrices cost nothing, beside all drawn problems; any other alone."""
-    if problem.paper:
-        return Config(replace(problem.resized(6), samples=20), kinds=(*KINDS, OWN))
-    return Config(problem, seeds=1, alphas=(1.0,))
-
-
-EXPERIMENT = Experiment(
-    name="algebra",
-    title="P1–P4, L1, K1, X1–X7: every algebraic statement on drawn problems, and its control.",
-    configure=configure,
-    points=points,
-    measure=measure,
-    report=partial(report, figure="algebra"),
-    tiny={"seeds": 1, "alphas": (1.0,), "kinds": ("quadratic", OWN)},
-    captions={"algebra": CAPTION},
+EXPERIMENT = experiment_of(
+    "algebra",
+    "P1–P4, L1, K1, X1–X7: every algebraic statement on drawn problems, and its control.",
+    Config,
 )

@@ -17,6 +17,7 @@ from experiments.lab.runner import measure_shard, run, run_shard, stored
 from experiments.lab.shards import WHOLE, Shard, shard_of
 from experiments.lab.side_by_side import as_markdown
 from signal_drift.errors import InputError
+from signal_drift.errors.readers import while_it_is_read
 from signal_drift.errors.words import printable
 
 Device = Literal["auto", "cpu", "cuda", "rocm", "tpu"]
@@ -146,11 +147,8 @@ def exit_on_bad_input(command: Callable[[], object]) -> None:
     A reader of its output that leaves ends it, with 1.
     """
     try:
-        command()
-        sys.stdout.flush()
+        with while_it_is_read():
+            command()
     except (InputError, OptionError, RecordError, ControlError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, ControlError) else 2) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the exit
-        raise SystemExit(1) from None

@@ -53,11 +53,6 @@ class Reading(NamedTuple):
     applies: Applies = anywhere
 
 
-def untestable(statement: str, experiment: Experiment[Any], reason: str) -> Reading:
-    """Enter a statement that nothing here can decide, beside the experiment that comes nearest, with the reason."""
-    return Reading("as stated", statement, experiment, lambda config, data: [], lambda config, data: reason)
-
-
 class Evidence(NamedTuple):
     """Pair one experiment that can decide a statement with a control, a statement that is wrong and has to fall.
 
@@ -67,6 +62,12 @@ class Evidence(NamedTuple):
 
     plain: Reading
     control: Reading | None = None
+
+
+def untestable(statement: str, experiment: Experiment[Any], reason: str) -> tuple[Evidence, ...]:
+    """Enter a statement that nothing here can decide, beside the experiment that comes nearest, with the reason."""
+    nothing = Reading("as stated", statement, experiment, lambda config, data: [], lambda config, data: reason)
+    return (Evidence(nothing),)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def culprit(ledger: Sequence[Entry]) -> Line | None:
         else "The drift is not what troubles a large η",
         "inconclusive": "Whether the drift is what troubles a large η is undecided",
     }[mark]
-    told = next(e for e in causes if e["verdict"] == mark)
+    told = next((e for e in causes if e["verdict"] == mark), causes[0])
     quoted = _quoted(told["findings"], mark) or told["sentence"]
     return Line(
         mark, title, f"{quoted}; {_of(asked)} statements on it as a cause hold{_others(asked)}", _ids(asked, None)
@@ -174,13 +174,12 @@ def others(ledger: Sequence[Entry]) -> Line | None:
     papers = len({e["paper"]["key"] for e in asked})
     derived = [e for e in asked if e["source"].startswith(DERIVED)]
     stated = [e for e in asked if e not in derived]
-    told = [f"{_held(stated)} statements hold{_fare(stated)}"] if stated else []
-    told += [f"{_held(derived)} derived from them hold{_fare(derived)}"] if derived else []
+    told = [f"{_of(stated)} statements hold{_others(stated, _elsewhere)}"] if stated else []
+    told += [f"{_of(derived)} derived from them hold{_others(derived, _elsewhere)}"] if derived else []
     untested = sum(e["verdict"] == "not testable here" for e in ledger)
     told += [f"{untested} not testable here"] if untested else []
     title = f"What {papers} other {'papers state' if papers > 1 else 'paper states'}"
-    weak = mark == "supported" and any(map(_is_weak, asked))
-    return Line("inconclusive" if weak else mark, title, "; ".join(told), _ids(asked, None))
+    return Line(mark, title, "; ".join(told), _ids(asked, None))
 
 
 def _is_weak(entry: Entry) -> bool:
@@ -188,21 +187,9 @@ def _is_weak(entry: Entry) -> bool:
     return entry["verdict"] == "supported" and entry["power"] is not None and entry["power"] < LITTLE
 
 
-def _held(asked: Sequence[Entry]) -> str:
-    return _of([e | {"verdict": "weak"} if _is_weak(e) else e for e in asked])
-
-
-def _fare(asked: Sequence[Entry]) -> str:
-    """Name those that do not hold, by how; `setting` is where the authors saw it, if that is elsewhere."""
-    how: dict[str, list[str]] = {}
-    for verdict in ("supported", "refuted", "inconclusive"):
-        for entry in (e for e in asked if e["verdict"] == verdict):
-            if verdict != "supported":
-                where = " here, on other tasks than theirs" if entry["setting"] else ""
-                how.setdefault(f"{verdict}{where}", []).append(entry["id"])
-            elif _is_weak(entry):
-                how.setdefault("supported with little power", []).append(entry["id"])
-    return "".join(f"; {words}: {', '.join(ids)}" for words, ids in how.items())
+def _elsewhere(entry: Entry) -> str:
+    """Say of what was not asked where its authors saw it, which `setting` names, that it was not."""
+    return " here, on other tasks than theirs" if entry["setting"] else ""
 
 
 MAKERS: tuple[Callable[[Sequence[Entry]], Line | None], ...] = (
@@ -222,27 +209,36 @@ def _decided(items: Iterable[Entry]) -> list[Entry]:
 
 
 def _together(asked: Sequence[Entry]) -> str | None:
-    """One verdict for several claims: refuted if one is, supported if all are; None for no claims."""
+    """One verdict for several claims: refuted if one is, supported if all hold; None for no claims."""
     found = {e["verdict"] for e in asked}
     if not found:
         return None
-    return "refuted" if "refuted" in found else "inconclusive" if "inconclusive" in found else "supported"
+    holds = found == {"supported"} and not any(map(_is_weak, asked))
+    return "refuted" if "refuted" in found else "supported" if holds else "inconclusive"
 
 
 def _of(asked: Sequence[Entry]) -> str:
-    held = sum(e["verdict"] == "supported" for e in asked)
+    """Count those that hold; what is supported with little power does not."""
+    held = sum(e["verdict"] == "supported" and not _is_weak(e) for e in asked)
     return f"All {held}" if held == len(asked) > 1 else f"{held} of {len(asked)}"
 
 
-def _others(asked: Sequence[Entry]) -> str:
-    """Name those that are not supported."""
-    named = [(v, ", ".join(e["id"] for e in asked if e["verdict"] == v)) for v in ("refuted", "inconclusive")]
-    return "".join(f"; {verdict}: {ids}" for verdict, ids in named if ids)
+def _others(asked: Sequence[Entry], where: Callable[[Entry], str] = lambda entry: "") -> str:
+    """Name those that do not hold, by how, and `where`."""
+    how: dict[str, list[str]] = {}
+    for verdict in DECIDED:
+        for entry in (e for e in asked if e["verdict"] == verdict):
+            if verdict != "supported":
+                how.setdefault(f"{verdict}{where(entry)}", []).append(entry["id"])
+            elif _is_weak(entry):
+                how.setdefault("supported with little power", []).append(entry["id"])
+    return "".join(f"; {words}: {', '.join(ids)}" for words, ids in how.items())
 
 
 def _ids(asked: Sequence[Entry], mark: str | None) -> tuple[str, ...]:
-    """The claims to link to: those that have the verdict, or all."""
-    return tuple(e["id"] for e in asked if mark in (None, e["verdict"]))
+    """Name the claims to link to: those that have the verdict, what is weak among the undecided, or all."""
+    weak = {e["id"] for e in asked if mark == "inconclusive" and _is_weak(e)}
+    return tuple(e["id"] for e in asked if mark in (None, e["verdict"]) or e["id"] in weak)
 
 
 def _quoted(findings: Sequence[Entry] | None, verdict: str) -> str:

@@ -21,9 +21,10 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
-from experiments.lab.problem import Drawn, Dtype, Problem, Training, Tuning, cast
+from experiments.lab.problem import Drawn, Dtype, Training, Tuning, cast
 from experiments.problems.fetch import cache
-from experiments.problems.minilm import ARCHIVE, MINILM, RANDOM, TYPICAL_SIGMA, folder_of
+from experiments.problems.minilm import ARCHIVE, MINILM, TYPICAL_SIGMA, folder_of
+from experiments.problems.pretrained import AFFORDED, RANDOM, Pretrained
 from signal_drift.models.bert import Bert, BertConfig, load_bert
 from signal_drift.models.bridge import Forward
 from signal_drift.tasks.contrastive_pairs import Texts, batch_info_nce, info_nce, recall, similarities
@@ -52,7 +53,7 @@ class Matcher(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Contrastive(Problem):
+class Contrastive(Pretrained):
     """Adapt every linear layer of the encoder; embeddings, norms and biases are frozen.
 
     A batch has one pair of sentences each of as many editorials, in an order that the seed draws and all methods share;
@@ -77,18 +78,13 @@ class Contrastive(Problem):
     """Pairs of a training step."""
 
     reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison", "where_alpha_pays")
-    costly: ClassVar[bool] = True
-    tuning: ClassVar[Tuning | None] = Tuning(
+    tuning: ClassVar[Tuning | None] = replace(
+        AFFORDED,
         steps=25,
         seeds=3,
         fft_rates=tuple(10.0 ** (k / 2) for k in range(-11, -5)),
         ranks=(8,),
-        grid_ranks=(8,),
         protocol_ranks=(4, 32),
-        rate_shares=(1.0,),
-        own_rates=(1.0,),
-        alphas=(4.0, 16.0, 64.0, 256.0, 1024.0),
-        grid_alphas=(),
     )
 
     def __post_init__(self) -> None:
@@ -108,13 +104,12 @@ class Contrastive(Problem):
         known = {MINILM: "MiniLM on pairs of sentences (InfoNCE)", RANDOM: "tiny encoder (InfoNCE)"}
         return known.get(self.model, f"{Path(self.model).name} (InfoNCE)")
 
-    @property
-    def dense(self) -> bool:
-        return self.model == RANDOM
-
     def matcher(self, dtype: Dtype) -> Matcher:
         """Load it in either precision. Raises `OptionError` if it is not there, `InputError` if it is no encoder."""
         return cast(_matcher(self.model, self.length, self.judged), dtype)
+
+    def base(self, dtype: Dtype) -> dict[str, Array]:
+        return self.matcher(dtype).base
 
     def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
         matcher = self.matcher(dtype)
@@ -136,11 +131,6 @@ class Contrastive(Problem):
 
     def _temperature(self, dtype: Dtype) -> Array:
         return jnp.asarray(self.temperature, dtype)
-
-    def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
-        """Draw A ~ N(0, 1/d_in) in float32, whose random numbers differ from those of float64, and set B = 0."""
-        key = jax.random.fold_in(jax.random.key(seed), 2)
-        return cast(sd.init_adapters(key, self.matcher("float32").base, rank or self.rank), dtype)
 
     def typical_sigma(self) -> float:
         """Return that of MiniLM without its files."""

@@ -14,15 +14,16 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
-from experiments.lab.problem import Drawn, Dtype, Problem, Training, Tuning, cast
+from experiments.lab.problem import Drawn, Dtype, Training, Tuning, cast
 from experiments.problems.fetch import PACKAGES, cache, missing
 from experiments.problems.pool import batches_of, order_of, sample_of
+from experiments.problems.pretrained import AFFORDED, RANDOM, Pretrained
 from signal_drift.models.bert import Bert, BertConfig, load_bert
 from signal_drift.models.bridge import Forward
 from signal_drift.tasks.rated_text import DOMAINS, Rated, Tokens, apart_from, read_ratings, split_by_digest, tokenise
 from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddings, rating_error, ridge_head
 
-MINILM, RANDOM = "all-MiniLM-L6-v2", "random"
+MINILM = "all-MiniLM-L6-v2"
 ARCHIVE = "vaderSentiment.tar.gz"
 TYPICAL_SIGMA = (384**5 * 1536) ** (-1 / 12)
 """The geometric mean of 1/√d_in in MiniLM: of six layers in a block five read 384 numbers and one 1536."""
@@ -42,7 +43,7 @@ class Encoder(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MiniLM(Problem):
+class MiniLM(Pretrained):
     """Adapt every linear layer of the encoder; embeddings, norms, biases and the ridge head are frozen.
 
     A run sees less than one pass over the training texts, in an order that the seed draws and all methods share.
@@ -68,17 +69,13 @@ class MiniLM(Problem):
         *("layers", "spectra_at_scale", "is_it_curvature", "drift_knockout"),
         *("rates", "rank_law", "protocol_comparison"),
     )
-    costly: ClassVar[bool] = True
-    tuning: ClassVar[Tuning | None] = Tuning(
+    tuning: ClassVar[Tuning | None] = replace(
+        AFFORDED,
         steps=50,
         seeds=3,
         fft_rates=tuple(10.0 ** (k / 2) for k in range(-11, -5)),
         ranks=(8,),
-        grid_ranks=(8,),
-        rate_shares=(1.0,),
         own_rates=(0.1, 1.0, 10.0),
-        alphas=(4.0, 16.0, 64.0, 256.0, 1024.0),
-        grid_alphas=(),
     )
 
     def __post_init__(self) -> None:
@@ -93,13 +90,12 @@ class MiniLM(Problem):
     def label(self) -> str:
         return {MINILM: "MiniLM on rated text", RANDOM: "tiny encoder"}.get(self.model, Path(self.model).name)
 
-    @property
-    def dense(self) -> bool:
-        return self.model == RANDOM
-
     def encoder(self, dtype: Dtype) -> Encoder:
         """Load it in either precision. Raises `OptionError` if it is not there, `InputError` if it is no encoder."""
         return cast(_encoder(self.model, self.length, self.head_texts, self.judged), dtype)
+
+    def base(self, dtype: Dtype) -> dict[str, Array]:
+        return self.encoder(dtype).base
 
     def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
         encoder = self.encoder(dtype)
@@ -115,11 +111,6 @@ class MiniLM(Problem):
             for name, texts in encoder.judged.items()
         }
         return Training(batch_error(encoder.forward, encoder.head), batches, own, scores)
-
-    def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
-        """Draw A ~ N(0, 1/d_in) in float32, whose random numbers differ from those of float64, and set B = 0."""
-        key = jax.random.fold_in(jax.random.key(seed), 2)
-        return cast(sd.init_adapters(key, self.encoder("float32").base, rank or self.rank), dtype)
 
     def typical_sigma(self) -> float:
         """Return that of MiniLM without its files."""

@@ -18,9 +18,10 @@ from jax.tree_util import Partial
 
 import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
-from experiments.lab.problem import Drawn, Dtype, Problem, Training, Tuning, cast
+from experiments.lab.problem import Drawn, Dtype, Training, Tuning, cast
 from experiments.problems import fetch
 from experiments.problems.pool import batches_of, order_of, sample_of
+from experiments.problems.pretrained import AFFORDED, RANDOM, Pretrained
 from signal_drift.files import gguf_tokenizer, load_tokenizer, open_gguf
 from signal_drift.models.bridge import Forward
 from signal_drift.models.llama import Llama, LlamaConfig, load_gguf, load_llama
@@ -31,7 +32,7 @@ from signal_drift.tasks.answers.replies import end_alike, endings_of, replied
 from signal_drift.tasks.answers.sums import sum_templates
 from signal_drift.tasks.answers.worked_answers import Template, WorkedAnswer, draw_answers, split_templates
 
-SMOLLM, RANDOM = "SmolLM2-135M-Instruct", "random"
+SMOLLM = "SmolLM2-135M-Instruct"
 FILE, WHEEL = "SmolLM2-135M-Instruct.Q4_1.gguf", "reasoning_gym-0.1.25-py3-none-any.whl"
 Encode = Callable[[str], list[int]]
 DRAWS = 8
@@ -66,7 +67,7 @@ class Tutor(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SmolLM(Problem):
+class SmolLM(Pretrained):
     """Adapt seven matrices of every layer; embeddings, norms and the head, which is the embedding, are frozen.
 
     A run sees less than one pass over the training chats, in an order that the seed draws and all methods share.
@@ -89,19 +90,16 @@ class SmolLM(Problem):
     """Chats of a training step."""
 
     reproduced: ClassVar[tuple[str, ...]] = ("is_it_curvature", "rates", "rank_law", "protocol_comparison")
-    costly: ClassVar[bool] = True
-    tuning: ClassVar[Tuning | None] = Tuning(
+    tuning: ClassVar[Tuning | None] = replace(
+        AFFORDED,
         steps=40,
         seeds=1,
         fft_rates=tuple(10.0 ** (k / 2) for k in range(-12, -6)),
         ranks=(16,),
         grid_ranks=(16,),
         protocol_ranks=(16,),
-        rate_shares=(1.0,),
-        own_rates=(1.0,),
-        alphas=(4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0),
         over_v2=(1.0,),
-        grid_alphas=(),
+        alphas=(*AFFORDED.alphas, 4096.0),
     )
 
     def __post_init__(self) -> None:
@@ -117,13 +115,12 @@ class SmolLM(Problem):
         known = {SMOLLM: "SmolLM2-135M (4-bit-rounded) on worked answers", RANDOM: "tiny decoder"}
         return known.get(self.model, Path(self.model).name)
 
-    @property
-    def dense(self) -> bool:
-        return self.model == RANDOM
-
     def tutor(self, dtype: Dtype) -> Tutor:
         """Load it in either precision. Raises `OptionError` if it is not there, `InputError` if it is no decoder."""
         return cast(_tutor(self.model, self.length, self.pool, self.judged), dtype)
+
+    def base(self, dtype: Dtype) -> dict[str, Array]:
+        return self.tutor(dtype).base
 
     def draw(self, seed: int, dtype: Dtype = "float64") -> Drawn:
         tutor = self.tutor(dtype)
@@ -140,11 +137,6 @@ class SmolLM(Problem):
             for name, x in tutor.judged.items()
         }
         return Training(batch_next_token_loss(tutor.forward), batches, own, scores)
-
-    def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
-        """Draw A ~ N(0, 1/d_in) in float32, whose random numbers differ from those of float64, and set B = 0."""
-        key = jax.random.fold_in(jax.random.key(seed), 2)
-        return cast(sd.init_adapters(key, self.tutor("float32").base, rank or self.rank), dtype)
 
     def typical_sigma(self) -> float:
         """Return that of SmolLM2 without its files: of seven matrices in a layer six read 576 numbers and one 1536."""

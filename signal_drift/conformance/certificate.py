@@ -188,7 +188,7 @@ def _with_factors_of(other: str, name: str, probes: Mapping[str, Probes]) -> lis
 
 
 def _contradictions(found: tuple[Finding, ...]) -> Iterator[str]:
-    """What is wrong, the form of the map before its numbers."""
+    """Name what is wrong, the form of the map before its numbers."""
     for x in found:
         yield from _of_map(x, found)
     for x in found:
@@ -297,7 +297,7 @@ def _not_the_same(name: str, s: float, times: Fit, bound: float, x: Finding) -> 
 
 
 def _notes(found: tuple[Finding, ...]) -> Iterator[str]:
-    """What cannot be told apart at these numbers."""
+    """Name what cannot be told apart at these numbers."""
     alike = sorted({x.reading for x in found if len(x.reading) > 1})
     for reading in alike:
         yield f"{', '.join(reading)} are one number at this α and r, and are not told apart"

@@ -16,9 +16,8 @@ from signal_drift.peft.export import he_sigma
 def of_nnx(model: nnx.Module, *, trained: bool = False, sigma_a: SigmaA | None = None) -> Framework:
     """Show a flax model from the outside, on a copy: A = lora_aᵀ, B = lora_bᵀ, and A by flax's own he_uniform.
 
-    `sigma_a` is what is said of σ_A, a number or a function of d_in and r, where A has another initialiser.
-
-    The layers are called one by one, in the mode, train or eval, that the model is in. Raises `InputError` for a model
+    `sigma_a` is what is said of σ_A, a number or a function of d_in and r, where A has another initialiser. The layers
+    are called one by one, in the mode, train or eval, that the model is in. Raises `InputError` for a model
     without nnx.LoRA, and for stacks of layers.
     """
     modules = adapted_modules(nnx.clone(model))

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +31,8 @@ def of_qwix(
     qwix adds the factors only while the whole model runs: so it runs on `inputs`, and every layer is called on the
     side, within it. A layer is under the first rule whose module_path matches its path. A rule's own
     lora_a_initializer is not read: σ_A is said to be he_uniform's, or `sigma_a`, a number or a function of d_in and r.
-    Raises `InputError` for a model without factors of
-    qwix, for factors of more than two axes, and for a layer that no rule is for or that the model does not call.
+    Raises `InputError` for a model without factors of qwix, for factors of more than two axes, and for a layer that no
+    rule is for or that the model does not call.
     """
     copy = nnx.clone(model)
     modules = {path: m for path, m in modules_of(copy).items() if hasattr(m, NAMES[0])}
@@ -88,7 +89,6 @@ def _own_class(module: Any) -> type:
 @contextmanager
 def _watched(classes: set[type], aside: Callable[[Any, Callable], None]) -> Iterator[None]:
     """Let `aside` see every call of a module of these classes, with the method itself."""
-    own = {kind: (kind.__dict__.get("__call__"), kind.__call__) for kind in classes}
 
     def watched(method: Callable) -> Callable:
         def call(module: Any, *args: Any, **options: Any) -> Any:
@@ -97,13 +97,8 @@ def _watched(classes: set[type], aside: Callable[[Any, Callable], None]) -> Iter
 
         return call
 
-    try:
-        for kind, (_, method) in own.items():
-            setattr(kind, "__call__", watched(method))  # noqa: B010  # the type checker knows no slot
+    methods = {kind: kind.__call__ for kind in classes}
+    with ExitStack() as until:
+        for kind, method in methods.items():
+            until.enter_context(patch.object(kind, "__call__", watched(method)))
         yield
-    finally:
-        for kind, (defined, _) in own.items():
-            if defined is None:
-                delattr(kind, "__call__")
-            else:
-                setattr(kind, "__call__", defined)  # noqa: B010

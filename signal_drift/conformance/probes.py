@@ -103,7 +103,7 @@ def _first_finite(framework: Framework, inputs: Inputs, make: Callable[[float], 
 
 
 def _made_visible(drawn: dict[str, Observation], most: float) -> dict[str, Factors]:
-    """As they are, but B that changes nothing: as large as may be."""
+    """Leave factors as they are, but make a B that changes nothing as large as may be."""
     return {
         k: Factors(x.A, x.B if np.any(x.change) else x.B * 2.0 ** _room(min(most, VISIBLE), x.B, x.product))
         for k, x in drawn.items()

@@ -131,7 +131,7 @@ def _initializer(adapter: AdapterFiles, to: Tool, r: int) -> str:
 
 
 def _of_optimizer(gauges: Mapping[str, Gauge]) -> Iterator[str]:
-    """What sees the scale of A and B, or of their gradients, which are 1/p and 1/q times as large."""
+    """Name what sees the scale of A and B, or of their gradients, which are 1/p and 1/q times as large."""
     every = {(g.p, g.q) for g in gauges.values()}
     if every == {(1.0, 1.0)}:
         return

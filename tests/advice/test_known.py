@@ -12,6 +12,7 @@ from problems import rejects
 from safetensors.numpy import save_file
 
 from experiments.claims import CLAIMS as EVERY
+from experiments.ledger.first_screen import LITTLE
 from experiments.ledger.quoted.manifest import digest_of_claims
 from experiments.ledger.table import SCHEMA
 from experiments.ledger.verdict import VERDICTS
@@ -31,6 +32,7 @@ def test_claims_and_verdicts_are_those_of_the_ledger() -> None:
     assert set(CLAIMS) <= {claim.id for claim in EVERY}
     assert set(quoted.VERDICTS) == set(VERDICTS)
     assert quoted.SCHEMA == SCHEMA
+    assert quoted.POWER == LITTLE
 
 
 def test_what_is_quoted_is_what_the_ledger_says() -> None:

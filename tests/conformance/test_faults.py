@@ -186,7 +186,7 @@ def test_what_is_lost_in_rounding_is_said_to_be() -> None:
     ids=["doubled", "dropped", "hardly more", "relu", "a term of A", "a bias of A"],
 )
 def test_a_base_that_is_not_run_as_it_is(rest: Callable, line: str) -> None:
-    """What B adds is s·BAx, which alone is asked where W₀ is not shown."""
+    """Only that B adds s·BAx is asked where W₀ is not shown."""
     draws = np.random.default_rng(7)
     W0 = {k: draws.standard_normal(shape) for k, shape in SHAPES.items()}
 
@@ -199,7 +199,7 @@ def test_a_base_that_is_not_run_as_it_is(rest: Callable, line: str) -> None:
 
 
 def saved(folder: Path, theta: dict[str, Factors], s: float, fold: float = 1.0) -> Path:
-    """As PEFT stores it, with B times `fold`."""
+    """Store it as PEFT does, with B times `fold`."""
     import jax.numpy as jnp
 
     import signal_drift as sd

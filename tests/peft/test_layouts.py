@@ -1,8 +1,6 @@
 """Each layout of an adapter in a folder: read as NumPy reads it, or refused in a line that says what converts it."""
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from problems import rejects
 from safetensors.numpy import save_file
 from stored import SHAPES, adapter, factors
 
-from signal_drift.__main__ import main
 from signal_drift.peft import audit_adapter, open_adapter, rescaled_config
 
 EPS = float(np.finfo(np.float32).eps)
@@ -351,17 +348,3 @@ def test_a_snapshot_of_a_hugging_face_cache_is_read(tmp_path: Path) -> None:
     snapshot.parent.rename(tmp_path / "models--a" / "moved")
     with rejects("folder: 'adapter_config.json' is a link out of it"):
         audit_adapter(tmp_path / "models--a" / "moved" / "0f")
-
-
-def test_a_reader_that_leaves_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pipe is closed before everything is written, as `head` does, and nothing is written about that."""
-    read, write = os.pipe()
-    os.close(read)
-    errors = tmp_path / "errors"
-    with open(write, "w", encoding="utf-8") as stdout, errors.open("w", encoding="utf-8") as stderr:
-        monkeypatch.setattr(sys, "stdout", stdout)
-        monkeypatch.setattr(sys, "stderr", stderr)
-        with pytest.raises(SystemExit) as caught:
-            main(["audit", str(adapter(tmp_path / "a"))])
-    assert caught.value.code == 1
-    assert errors.read_text(encoding="utf-8") == ""

@@ -41,7 +41,7 @@ def test_a_list_is_of_names_or_their_ends(tmp_path: Path, targets: Any, layers: 
     "expression", [r".*\.q_proj", r".*\.(q|o)_proj", r"model\.layers\.0\.q_proj|q_proj", r"model\.layers\.\d+\.o.*"]
 )
 def test_an_expression_is_for_whole_names(tmp_path: Path, expression: str) -> None:
-    """As Python matches it, not by the end of a name as in `rank_pattern`."""
+    """It is matched as Python does, not by the end of a name as in `rank_pattern`."""
     assert selected(tmp_path / "a", expression) == sorted(x for x in SHAPES if re.fullmatch(expression, x))
 
 

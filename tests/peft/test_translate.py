@@ -82,7 +82,7 @@ def trajectory(begins: Any, s: Any, rates: dict[str, Any], over: dict[str, Any],
 
 
 def in_peft(config: Mapping[str, Any]) -> dict[str, Gauge]:
-    """What PEFT itself does, by its own formula."""
+    """Train as PEFT itself does, by its own formula."""
     return {k: Gauge(*scaling_by_peft(config, k), math.nan, 1.0, 1.0) for k in SHAPES}
 
 

@@ -66,7 +66,7 @@ def browser() -> Iterator["Chrome"]:
 
 
 def text(page: Path) -> str:
-    """What a reader sees of a page, without tags."""
+    """Return what a reader sees of a page, without tags."""
     article = read(page).partition("<article")[2].partition("</article>")[0]
     return unescape(re.sub(r"<[^>]+>", "", article))
 

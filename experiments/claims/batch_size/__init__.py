@@ -1,6 +1,6 @@
 """Open this package for *Beware of the Batch Size*, on comparisons at one size of the batch (arXiv 2602.09492)."""
 
-from experiments.ledger.claim import Claim, Evidence, Source, untestable
+from experiments.ledger.claim import Claim, Source, untestable
 from experiments.tuning import protocol_comparison
 
 SOURCE = Source(
@@ -16,14 +16,10 @@ CLAIMS = [
         group="tuning",
         assumptions=("each method at its best size of the batch",),
         source="abstract",
-        evidence=(
-            Evidence(
-                untestable(
-                    "With the size of the batch tuned, LoRA often matches its more complex variants.",
-                    protocol_comparison.EXPERIMENT,
-                    "no sweep here is over the size of the batch",
-                )
-            ),
+        evidence=untestable(
+            "With the size of the batch tuned, LoRA often matches its more complex variants.",
+            protocol_comparison.EXPERIMENT,
+            "no sweep here is over the size of the batch",
         ),
         figure="protocol_comparison",
         measured_on="language models",

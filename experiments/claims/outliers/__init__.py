@@ -1,7 +1,7 @@
 """Open this package for the outliers of a classifier's Hessian, as many as there are classes (arXiv 1901.08244)."""
 
 from experiments.curvature import residual_curvature
-from experiments.ledger.claim import Claim, Evidence, Source, untestable
+from experiments.ledger.claim import Claim, Source, untestable
 
 SOURCE = Source(
     "outliers",
@@ -16,16 +16,12 @@ CLAIMS = [
         group="training",
         assumptions=("a trained classifier", "cross-entropy"),
         source="abstract",
-        evidence=(
-            Evidence(
-                untestable(
-                    "The spectrum of the Hessian has about as many outliers as there are classes, and they come from "
-                    "the means of gradients over classes.",
-                    residual_curvature.EXPERIMENT,
-                    "no spectrum of a classifier that was trained in full is kept, and what counts as an outlier would "
-                    "have to be fixed before one is seen",
-                )
-            ),
+        evidence=untestable(
+            "The spectrum of the Hessian has about as many outliers as there are classes, and they come from "
+            "the means of gradients over classes.",
+            residual_curvature.EXPERIMENT,
+            "no spectrum of a classifier that was trained in full is kept, and what counts as an outlier would "
+            "have to be fixed before one is seen",
         ),
         figure="residual_curvature",
         measured_on="convolutional networks on pictures",

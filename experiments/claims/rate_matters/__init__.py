@@ -89,15 +89,10 @@ CLAIMS = [
         group="tuning",
         assumptions=("each method at the best η of its sweep",),
         source="abstract, the second-order analysis",
-        evidence=(
-            Evidence(
-                untestable(
-                    "The best learning rates of LoRA and its variants differ as 1/λmax of their Hessians at the start.",
-                    PROTOCOL,
-                    "λmax at the start is measured over α of LoRA and not of PiSSA, MiLoRA or DoRA; over α it is "
-                    "X20-best-rate",
-                )
-            ),
+        evidence=untestable(
+            "The best learning rates of LoRA and its variants differ as 1/λmax of their Hessians at the start.",
+            PROTOCOL,
+            "λmax at the start is measured over α of LoRA and not of PiSSA, MiLoRA or DoRA; over α it is X20-best-rate",
         ),
         figure="protocol_comparison",
         formula=r"\eta^*\propto 1/\lambda_{\max}",

@@ -221,15 +221,11 @@ CLAIMS = [
         group="tuning",
         assumptions=TRAINED,
         source="Batch size effects",
-        evidence=(
-            Evidence(
-                untestable(
-                    "LoRA pays a larger penalty in loss than full fine-tuning as the batch grows beyond some point, "
-                    "whatever the rank.",
-                    RANKS,
-                    "no sweep here is over the size of the batch",
-                )
-            ),
+        evidence=untestable(
+            "LoRA pays a larger penalty in loss than full fine-tuning as the batch grows beyond some point, "
+            "whatever the rank.",
+            RANKS,
+            "no sweep here is over the size of the batch",
         ),
         figure="best_rate",
         measured_on=ON_LLAMA,

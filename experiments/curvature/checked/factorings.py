@@ -5,15 +5,11 @@ Without Regret* and its note on ε, LoRA-RITE's invariance, and that LoRA-Muon h
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
-from experiments.curvature.checked.record import CAPTION, OWN, Checked, measure, points, report
-from experiments.lab.experiment import Experiment
-from experiments.lab.problem import Problem
+from experiments.curvature.checked.record import Checked, experiment_of
 from signal_drift.propositions.check import Check
 from signal_drift.propositions.factorings import OF_OTHERS
-from signal_drift.propositions.random_problems import KINDS
 from signal_drift.propositions.subject import Instance
 
 
@@ -30,20 +26,8 @@ class Config(Checked):
         return OF_OTHERS
 
 
-def configure(problem: Problem) -> Config:
-    """Take the paper's model at a small width beside all drawn problems; any other alone."""
-    if problem.paper:
-        return Config(replace(problem.resized(6), samples=20), kinds=(*KINDS, OWN))
-    return Config(problem, seeds=1, alphas=(1.0,))
-
-
-EXPERIMENT = Experiment(
-    name="factorings",
-    title="What a step does to w when the same w is factored otherwise: LoRAM, LoRA Without Regret, LoRA-RITE.",
-    configure=configure,
-    points=points,
-    measure=measure,
-    report=partial(report, figure="factorings"),
-    tiny={"seeds": 1, "alphas": (1.0,), "kinds": ("quadratic", OWN)},
-    captions={"factorings": CAPTION},
+EXPERIMENT = experiment_of(
+    "factorings",
+    "What a step does to w when the same w is factored otherwise: LoRAM, LoRA Without Regret, LoRA-RITE.",
+    Config,
 )

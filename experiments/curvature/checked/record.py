@@ -4,8 +4,9 @@ What is stored is the error, the tolerance and the error of the control, which i
 kinds of problems, seeds, α, and at B = 0 and away from it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ import numpy as np
 import xarray as xr
 
 from experiments.lab.errors import OptionError
-from experiments.lab.experiment import Point, Report, Row
-from experiments.lab.problem import Setting
+from experiments.lab.experiment import Experiment, Point, Report, Row
+from experiments.lab.problem import Problem, Setting
 from signal_drift import plotting
 from signal_drift.propositions.check import Check, over
 from signal_drift.propositions.random_problems import KINDS, instance_of, random_instance
@@ -28,7 +29,7 @@ FLOOR, CEILING = 1e-8, 1e20
 
 
 @dataclass(frozen=True)
-class Checked(Setting):
+class Checked(Setting, ABC):
     """Run every check of some statements over kinds of problems, seeds, α and B."""
 
     alphas: tuple[float, ...] = (1e-3, 1.0, 1e4)
@@ -43,9 +44,30 @@ class Checked(Setting):
                 raise OptionError(f"kinds: unknown {kind!r}; there are {', '.join((OWN, *KINDS))}")
 
     @property
+    @abstractmethod
     def statements(self) -> Sequence[Callable[[Instance], Check]]:
         """Return the checks."""
-        raise NotImplementedError
+
+
+def experiment_of(name: str, title: str, shape: type[Checked]) -> Experiment[Checked]:
+    """Make the experiment that runs the checks of a configuration, and draws them under its name."""
+    return Experiment(
+        name=name,
+        title=title,
+        configure=partial(configure, shape=shape),
+        points=points,
+        measure=measure,
+        report=partial(report, figure=name),
+        tiny={"seeds": 1, "alphas": (1.0,), "kinds": ("quadratic", OWN)},
+        captions={name: CAPTION},
+    )
+
+
+def configure(problem: Problem, shape: type[Checked]) -> Checked:
+    """Take the paper's model at a width where matrices cost nothing, beside all drawn problems; any other alone."""
+    if problem.paper:
+        return shape(replace(problem.resized(6), samples=20), kinds=(*KINDS, OWN))
+    return shape(problem, seeds=1, alphas=(1.0,))
 
 
 def points(config: Checked) -> list[Point]:

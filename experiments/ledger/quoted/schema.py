@@ -76,7 +76,7 @@ def schema() -> dict[str, Any]:
 
 
 def _judged() -> dict[str, Any]:
-    """What is said of a statement on one problem, and as its homes decide it together."""
+    """Describe what is said of a statement on one problem, and as its homes decide it together."""
     return {
         **dict.fromkeys(("sentence", "reason", "evidence_wanted"), TEXT),
         **dict.fromkeys(("command", "predicted", "tolerance", "narrowest"), _or_none(TEXT)),

@@ -22,6 +22,14 @@ from signal_drift.tasks.policy import (
 )
 
 
+def check_rules(group: int, beta: float) -> None:
+    """Raise `OptionError` for a group without another to compare with, and for a weight of the KL that is none."""
+    if group < 2:
+        raise OptionError(f"group: must be at least 2, got {group}")
+    if not 0 <= beta < float("inf"):
+        raise OptionError(f"beta: must be at least 0, got {beta}")
+
+
 def cost(said: Chats, solutions: Chats) -> Array:
     """Reward a right completion by 0 and a wrong one by −1, so that −mean R is the rate of failure.
 

@@ -4,16 +4,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.tree_util import Partial
 
-import signal_drift as sd
-from experiments.lab.errors import OptionError, check_positive
-from experiments.lab.problem import Drawn, Dtype, Problem, Training, Tuning, cast
+from experiments.lab.errors import check_positive
+from experiments.lab.problem import Drawn, Dtype, Training, Tuning, cast
 from experiments.problems.policy.judges import (
     Near,
     asked,
+    check_rules,
     cost,
     differ,
     failed,
@@ -24,13 +24,14 @@ from experiments.problems.policy.judges import (
     variance,
 )
 from experiments.problems.policy.learner import Learner, Reading, learner
-from experiments.problems.smollm import RANDOM, SMOLLM, SmolLM
+from experiments.problems.pretrained import AFFORDED, RANDOM, Pretrained
+from experiments.problems.smollm import SMOLLM, SmolLM
 from signal_drift.tasks.answers.chats import Chats
 from signal_drift.tasks.policy import Asked, Rules, on_policy_loss, reader, surrogate_loss
 
 
 @dataclass(frozen=True)
-class LanguagePolicy(Problem):
+class LanguagePolicy(Pretrained):
     """Adapt seven matrices of every layer by reward; embeddings, norms and the head, the embedding again, are frozen.
 
     A question is a sum or difference of two digits, after two others with their values: all 198 that `chain_sum` asks,
@@ -55,27 +56,19 @@ class LanguagePolicy(Problem):
     """β, the weight of k₃, the estimate of the KL to the start."""
 
     reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison", "where_alpha_pays")
-    costly: ClassVar[bool] = True
-    tuning: ClassVar[Tuning | None] = Tuning(
+    tuning: ClassVar[Tuning | None] = replace(
+        AFFORDED,
         steps=12,
         seeds=2,
         fft_rates=tuple(10.0 ** (k / 2) for k in range(-11, -6)),
         ranks=(8,),
-        grid_ranks=(8,),
         protocol_ranks=(8,),
-        rate_shares=(1.0,),
-        own_rates=(1.0,),
-        alphas=(4.0, 16.0, 64.0, 256.0, 1024.0),
-        grid_alphas=(),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "questions", "judged")
-        if self.group < 2:
-            raise OptionError(f"group: must be at least 2, got {self.group}")
-        if not 0 <= self.beta < float("inf"):
-            raise OptionError(f"beta: must be at least 0, got {self.beta}")
+        check_rules(self.group, self.beta)
 
     @property
     def name(self) -> str:
@@ -86,14 +79,13 @@ class LanguagePolicy(Problem):
         known = {SMOLLM: "SmolLM2-135M (4-bit-rounded) on sums by GRPO", RANDOM: "tiny decoder on sums by GRPO"}
         return known.get(self.model, f"{Path(self.model).name} on sums by GRPO")
 
-    @property
-    def dense(self) -> bool:
-        return self.model == RANDOM
-
     def learner(self, dtype: Dtype) -> tuple[Learner, Reading]:
         """Load it in either precision. Raises `OptionError` if it is not there, `InputError` if it is no decoder."""
         found, reading = learner(self.model, self.judged)
         return cast(found, dtype), reading
+
+    def base(self, dtype: Dtype) -> dict[str, Array]:
+        return self.learner(dtype)[0].base
 
     def _rules(self, reading: Reading) -> Rules:
         return Rules(reading.config, cost, self.group, reading.end, self.beta)
@@ -121,15 +113,6 @@ class LanguagePolicy(Problem):
     def _stream(self, seed: int, steps: int) -> Asked:
         start, reading = self.learner("float32")
         return _after(asked(start.trained, seed, steps, self.questions), reading.prompt)
-
-    def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
-        """Draw A ~ N(0, 1/d_in) in float32, whose random numbers differ from those of float64, and set B = 0."""
-        key = jax.random.fold_in(jax.random.key(seed), 2)
-        return cast(sd.init_adapters(key, self.learner("float32")[0].base, rank or self.rank), dtype)
-
-    def fan_in(self) -> dict[str, int]:
-        """Return d_in of every adapted matrix, without the completions that a draw takes."""
-        return {layer: W0.shape[1] for layer, W0 in self.learner("float32")[0].base.items()}
 
     def typical_sigma(self) -> float:
         """Return that of SmolLM2 without its files."""

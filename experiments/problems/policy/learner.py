@@ -10,7 +10,8 @@ from jax import Array
 
 import signal_drift as sd
 from experiments.problems.policy.speaker import APART, Sizes, speaker
-from experiments.problems.smollm import RANDOM, Encode, decoder
+from experiments.problems.pretrained import RANDOM
+from experiments.problems.smollm import Encode, decoder
 from signal_drift.models import LlamaConfig
 from signal_drift.models.bridge import Forward
 from signal_drift.tasks.answers.chats import Chats

@@ -10,7 +10,17 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
 from experiments.lab.problem import DENSE, Drawn, Dtype, Problem, Training, Tuning, cast
-from experiments.problems.policy.judges import Near, asked, cost, differ, failed, first_experience, key_of, solved
+from experiments.problems.policy.judges import (
+    Near,
+    asked,
+    check_rules,
+    cost,
+    differ,
+    failed,
+    first_experience,
+    key_of,
+    solved,
+)
 from experiments.problems.policy.speaker import Sizes, Speaker, speaker
 from signal_drift.tasks.policy import END, Asked, Rules, on_policy_loss, surrogate_loss
 
@@ -63,10 +73,7 @@ class Policy(Problem):
             raise OptionError(f"heads: twice as many must divide the width {self.width}, got {self.heads}")
         if self.largest > 9:
             raise OptionError(f"largest: must be one digit, got {self.largest}")
-        if self.group < 2:
-            raise OptionError(f"group: must be at least 2, got {self.group}")
-        if not 0 <= self.beta < float("inf"):
-            raise OptionError(f"beta: must be at least 0, got {self.beta}")
+        check_rules(self.group, self.beta)
 
     @property
     def name(self) -> str:

@@ -48,15 +48,30 @@ def tokenise_chats(encode: Callable[[str], list[int]], answers: Sequence[WorkedA
     length = whole("length", length, least=2)
     if not answers:
         raise InputError(f"answers: none to tokenise, got {shown(answers)}")
-    tokens = np.zeros((len(answers), length), np.int32)
-    answered = np.zeros((len(answers), length), bool)
-    for i, x in enumerate(answers):
-        before, after = (_ids(encode, text) for text in (prompt(x.question), x.answer + END))
-        end = len(before) + len(after)
+    turns = [
+        Turns(_ids(encode, prompt(x.question)), _ids(encode, x.answer + END), f"the question {shown(x.question)}")
+        for x in answers
+    ]
+    return filled(turns, length)
+
+
+class Turns(NamedTuple):
+    """Holds the tokens of a question, those of its answer, and what an error calls them."""
+
+    question: list[int]
+    answer: list[int]
+    name: str
+
+
+def filled(turns: Sequence[Turns], length: int) -> Chats:
+    """Lay questions with their answers out as rows of `length` tokens. Raises `InputError` for one that is longer."""
+    tokens, answered = np.zeros((len(turns), length), np.int32), np.zeros((len(turns), length), bool)
+    for i, (question, answer, name) in enumerate(turns):
+        end = len(question) + len(answer)
         if end > length:
-            raise InputError(f"length: must be at least {end} for the question {shown(x.question)}, got {length}")
-        tokens[i, :end] = before + after
-        answered[i, len(before) : end] = True
+            raise InputError(f"length: must be at least {end} for {name}, got {length}")
+        tokens[i, :end] = question + answer
+        answered[i, len(question) : end] = True
     return Chats(jnp.asarray(tokens), jnp.asarray(answered))
 
 

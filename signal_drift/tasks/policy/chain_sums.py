@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-import numpy as np
-
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import whole
 from signal_drift.errors.words import shown
-from signal_drift.tasks.answers.chats import Chats
+from signal_drift.tasks.answers.chats import Chats, Turns, filled
 
 SYMBOLS = "0123456789+-=."
 """What is written; the token of a character is its place."""
@@ -28,15 +25,12 @@ def tokenise_sums(sums: Sequence[str], length: int) -> Chats:
     length = whole("length", length, least=2)
     if not sums:
         raise InputError(f"sums: none to write, got {shown(sums)}")
-    tokens, answered = np.zeros((len(sums), length), np.int32), np.zeros((len(sums), length), bool)
-    for i, terms in enumerate(sums):
-        asked = f"{terms}="
-        written = f"{asked}{_value(terms)}."
-        if len(written) > length:
-            raise InputError(f"length: must be at least {len(written)} for {written}, got {length}")
-        tokens[i, : len(written)] = [SYMBOLS.index(x) for x in written]
-        answered[i, len(asked) : len(written)] = True
-    return Chats(jnp.asarray(tokens), jnp.asarray(answered))
+    written = [(f"{terms}=", f"{_value(terms)}.") for terms in sums]
+    return filled([Turns(_places(asked), _places(answer), asked + answer) for asked, answer in written], length)
+
+
+def _places(text: str) -> list[int]:
+    return [SYMBOLS.index(x) for x in text]
 
 
 def _value(terms: str) -> int:

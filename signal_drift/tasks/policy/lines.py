@@ -15,13 +15,10 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import NamedTuple
 
-import jax.numpy as jnp
-import numpy as np
-
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import function, whole
 from signal_drift.errors.words import shown
-from signal_drift.tasks.answers.chats import Chats
+from signal_drift.tasks.answers.chats import Chats, Turns, filled
 
 LINE_END = "\n"
 """Ends a line, and with it an answer."""
@@ -67,16 +64,9 @@ def tokenise_lines(
     length = whole("length", length, least=2)
     if not lines:
         raise InputError(f"lines: none to write, got {shown(lines)}")
-    tokens, answered = np.zeros((len(lines), length), np.int32), np.zeros((len(lines), length), bool)
     before = encode(opening(examples)) if examples else []
-    for i, line in enumerate(lines):
-        question, answer = [*before, *encode(f"{line.expression} =")], encode(_answer(line))
-        end = len(question) + len(answer)
-        if end > length:
-            raise InputError(f"length: must be at least {end} for {line.expression!r}, got {length}")
-        tokens[i, :end] = question + answer
-        answered[i, len(question) : end] = True
-    return Chats(jnp.asarray(tokens), jnp.asarray(answered))
+    turns = [Turns([*before, *encode(f"{x.expression} =")], encode(_answer(x)), repr(x.expression)) for x in lines]
+    return filled(turns, length)
 
 
 def _answer(line: Line) -> str:

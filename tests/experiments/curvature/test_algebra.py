@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from experiments.curvature import algebra
-from experiments.curvature.checked.record import Margin, margin, margins, ratios
+from experiments.curvature.checked.record import OWN, Margin, margin, margins, points, ratios
 from experiments.problems import PROBLEMS
 from experiments.problems.mlp import MLP
 from signal_drift.propositions import MATRIX_FREE, PROPOSITIONS
@@ -34,13 +34,13 @@ def test_every_claim_is_tried_supported_and_told_from_its_control(data):
 
 def test_default_has_every_kind_and_the_mlp_at_a_small_width():
     config = algebra.EXPERIMENT.at(PROBLEMS["mlp"])
-    assert {point["kind"] for point in algebra.points(config)} == {*KINDS, algebra.OWN}
+    assert {point["kind"] for point in points(config)} == {*KINDS, OWN}
     assert config.problem == MLP(width=6, depth=5, samples=20, rank=3)
 
 
 def test_another_problem_is_asked_alone_and_without_matrices_where_they_do_not_fit():
     dense, large = (algebra.EXPERIMENT.at(PROBLEMS[name]) for name in ("transformer", "minilm"))
-    assert algebra.points(dense) == algebra.points(large) == [{"kind": algebra.OWN}]
+    assert points(dense) == points(large) == [{"kind": OWN}]
     assert dense.statements == PROPOSITIONS
     assert large.statements == MATRIX_FREE
 

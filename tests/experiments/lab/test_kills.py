@@ -1,12 +1,10 @@
 """Nothing is lost: not by kills at any moment of a sweep, not by a full disk."""
 
 import json
-import os
 import re
 import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,17 +107,3 @@ def test_a_file_that_may_not_grow_ends_in_one_line_and_the_sweep_goes_on_after_i
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     sweep(tmp_path / "results")
     assert content(tmp_path / "results") == content(whole)
-
-
-def test_a_reader_that_leaves_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `head` does, before everything is written; nothing is said about that."""
-    read, write = os.pipe()
-    os.close(read)
-    errors = tmp_path / "errors"
-    with open(write, "w", encoding="utf-8") as stdout, errors.open("w", encoding="utf-8") as stderr:
-        monkeypatch.setattr(sys, "stdout", stdout)
-        monkeypatch.setattr(sys, "stderr", stderr)
-        with pytest.raises(SystemExit) as stop:
-            exit_on_bad_input(lambda: print("a table"))
-    assert stop.value.code == 1
-    assert errors.read_text(encoding="utf-8") == ""

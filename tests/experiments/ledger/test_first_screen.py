@@ -149,3 +149,19 @@ def test_what_another_paper_states_is_told_from_what_follows_from_it_and_where_i
 def test_little_power_alone_does_not_make_the_line_green() -> None:
     (line,) = first_screen([of_another_paper("weak", "supported", power=0.1)])
     assert (line.mark, line.words) == ("inconclusive", "0 of 1 statements hold; supported with little power: weak")
+
+
+def test_little_power_counts_as_little_among_the_laws_and_causes_too() -> None:
+    """It is named and linked to, and no line stands on it."""
+    weak = lines(claim="P4-landscape", verdict="supported", power=0.2)
+    (line,) = titled(weak, "At fixed weights")
+    assert (line.mark, line.title) == ("inconclusive", "At fixed weights the scaling laws are not all decided")
+    assert line.words.startswith("2 of 3 laws hold; ")
+    assert line.words.endswith("; supported with little power: P4-landscape")
+    assert line.ids == ("P4-landscape",)
+    causes = [
+        copy.deepcopy(named("P2-premise")) | {"id": c, "verdict": "supported", "power": 0.2} for c in ("C1", "C2")
+    ]
+    (line,) = titled(first_screen(causes), "troubles")
+    assert (line.mark, line.title) == ("inconclusive", "Whether the drift is what troubles a large η is undecided")
+    assert line.words.endswith("0 of 2 statements on it as a cause hold; supported with little power: C1, C2")

@@ -25,7 +25,7 @@ def test_every_value_is_that_of_its_expression(lines, count):
 
 
 def drawn(module: str, count: int, **sizes: int) -> list[dict[str, Any]]:
-    """What a generator of the package draws, run by itself with stand-ins for the rest of the package."""
+    """Draw what a generator of the package draws, run by itself with stand-ins for the rest of the package."""
     found: list[Any] = []
 
     class Dataset:
