@@ -29,4 +29,5 @@ EXPERIMENT = experiment_of(
     "algebra",
     "P1–P4, L1, K1, X1–X7: every algebraic statement on drawn problems, and its control.",
     Config,
+    what="Every algebraic statement",
 )

@@ -15,6 +15,7 @@ from experiments.lab.figure_files import Drawing
 from experiments.lab.problem import Problem
 from experiments.lab.runner import draw_figures, from_store, last_stage
 from experiments.ledger.claim import GROUPS
+from experiments.ledger.first_screen import is_here
 from experiments.ledger.pages import MARKS
 from experiments.ledger.table import Entry
 from signal_drift import plotting
@@ -31,12 +32,15 @@ COLUMNS = 2
 
 
 def draw_hero(entries: Sequence[Entry], problem: Problem, out: Path, quick: bool) -> bool:
-    """Draw `out`/figures/hero from what is stored on a problem, and tell whether all of it was there."""
+    """Draw `out`/figures/hero from what is stored on a problem, and tell whether all of it was there.
+
+    Its verdicts are those on the paper that the report is about, and on our own statements.
+    """
     spectra = _stored(purification.EXPERIMENT, problem, out, quick)
     runs = _stored(trajectories.EXPERIMENT, problem, out, quick)
     if spectra is None or runs is None:
         return False
-    verdicts = [(e["group"], e["id"], e["verdict"]) for e in entries]
+    verdicts = [(e["group"], e["id"], e["verdict"]) for e in entries if is_here(e)]
     drawing: Drawing = partial(_figure, spectra, runs, verdicts)
     seen = xr.Dataset({"verdicts": ("claim", [" ".join(x) for x in verdicts])})
     draw_figures({"hero": drawing}, [spectra[1], runs[1], seen], out)
@@ -57,14 +61,14 @@ def _figure(
     left.set_title(r"(a) exact spectra of $H_{LoRA}$ over α, one seed")
     draw_trajectories(middle, *runs)
     middle.set_title("(b) loss of η-scaled and α-scaled runs, Fig. 2a")
-    _draw_verdicts(right, verdicts)
+    draw_verdicts(right, verdicts)
     return figure
 
 
-def _draw_verdicts(panel: plotting.Axes, verdicts: Sequence[tuple[str, str, str]]) -> None:
+def draw_verdicts(panel: plotting.Axes, verdicts: Sequence[tuple[str, str, str]]) -> None:
     """Write the id of every claim with the mark and the colour of its verdict, group by group."""
     panel.set_axis_off()
-    panel.set_title("(c) every statement")
+    panel.set_title("(c) every statement of the paper, and ours")
     rows = [row for group in GROUPS for row in _rows(group, [x for x in verdicts if x[0] == group])]
     key = [(f"{MARKS[verdict]} {verdict}", color, "normal") for verdict, color in COLORS.items() if MARKS[verdict]]
     rows += [[], *(key[i : i + COLUMNS] for i in range(0, len(key), COLUMNS))]

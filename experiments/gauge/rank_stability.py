@@ -38,6 +38,8 @@ MOMENTS = ("mean", "rms")
 """Over draws of A: the mean, along −G, and the root of the mean square."""
 ADAM = "Adam"
 """The family of runs under Adam with s = 1/r; the others are gradient descent with s = r^(−p), by their p."""
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""How the powers of the rank are drawn, told apart without hue."""
 VECTORS = 64
 """Inputs, and gradients of outputs, at which the moments are taken: Gaussian of variance 1, the same for every rank."""
 
@@ -201,17 +203,33 @@ def _sentence(config: Config, data: xr.Dataset) -> str:
     )
 
 
+def predicted(moment: str, ranks: np.ndarray, p: float, d_in: float) -> np.ndarray:
+    """Return a moment of the first update over r as the theory has it, up to a factor that has no r.
+
+    The mean is ∝ s²r. The root mean square is that of GAᵀA, ∝ s²√(r² + r(d_in + 1)) for Gaussian A. s = r^(−p).
+    """
+    return ranks ** (-2 * p) * (ranks if moment == "mean" else np.sqrt(ranks**2 + ranks * (d_in + 1)))
+
+
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
-    """Draw the moments of the first step over r for every power of the rank in s."""
+    """Draw the moments of the first step over r for every power of the rank in s, beside what the theory has."""
     figure, axes = plotting.panels(2, f"rsLoRA: the first update over the rank, {config.problem.label}", height=4.6)
-    colors = plotting.shades(len(config.powers))
+    colors, d_in = plotting.shades(len(config.powers)), config.problem.typical_sigma() ** -2
+    ranks = np.geomspace(config.ranks[0], config.ranks[-1], 50)
     for panel, moment, letter in zip(axes, MOMENTS, "ab", strict=True):
-        for p, color in zip(config.powers, colors, strict=True):
-            y = data["size"].sel(family=f"{p:g}", step="first", moment=moment, way="forward").median("seed")
-            panel.plot(config.ranks, y / y[0], "o-", color=color, label=f"s = r^(−{p:g})")
-        panel.axhline(1, ls="--", color=plotting.COLOR["prediction"], label="rank-stabilised")
-        plotting.log_axis(panel, "rank r", "over that at the lowest rank")
-        panel.set_title(f"({letter}) {'mean over A' if moment == 'mean' else 'root mean square over A'}")
+        for p, color, mark in zip(config.powers, colors, MARKS, strict=False):
+            y = data["size"].sel(family=f"{p:g}", step="first", moment=moment, way="forward")
+            low, middle, high = (
+                (y / y.sel(rank=config.ranks[0])).quantile([0, 0.5, 1], "seed").transpose("quantile", ...)
+            )
+            panel.errorbar(
+                config.ranks, middle, [middle - low, high - middle], fmt=mark, color=color, label=f"$s = r^{{-{p:g}}}$"
+            )
+            stated = predicted(moment, ranks, p, d_in)
+            panel.plot(ranks, stated / stated[0], "--", color=color, lw=1.2)
+        panel.plot([], [], "--", color=plotting.COLOR["task"], lw=1.2, label="theory")
+        plotting.log_axis(panel, "rank r", f"s·BA x, over that at r = {config.ranks[0]}")
+        panel.set_title(f"({letter}) {'mean over A' if moment == 'mean' else 'root mean square over A: a single draw'}")
         panel.legend(fontsize=9)
     return figure
 
@@ -227,7 +245,8 @@ EXPERIMENT = Experiment(
     captions={
         "rank_stability": (
             "The output of an adapter for given inputs after one step of gradient descent, over the rank, for "
-            "s = r^(−p): its mean over draws of A (a), and its root mean square (b). The dashed line is what is stable."
+            "s = r^(−p): its mean over draws of A (a), and its root mean square (b), the median over seeds and their "
+            "range. Dashed is the theory; rank-stabilised is what is level."
         )
     },
 )

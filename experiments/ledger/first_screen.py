@@ -35,13 +35,13 @@ class Line(NamedTuple):
 
 def first_screen(ledger: Sequence[Entry]) -> list[Line]:
     """Make the lines that the entries give, in the order of the theory; what other papers state is the last."""
-    here, elsewhere = ([e for e in ledger if _is_here(e) == here] for here in (True, False))
+    here, elsewhere = ([e for e in ledger if is_here(e) == here] for here in (True, False))
     lines = [*(make(here) for make in MAKERS), others(elsewhere)]
     return [line for line in lines if line]
 
 
-def _is_here(entry: Entry) -> bool:
-    """Whether it is a statement of the paper that the report is about, or our own."""
+def is_here(entry: Entry) -> bool:
+    """Tell whether it is a statement of the paper that the report is about, or our own."""
     return bool(entry["ours"]) or entry["paper"]["key"] == SUBJECT
 
 

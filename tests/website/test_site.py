@@ -44,7 +44,7 @@ def build(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run Sphinx as `make docs` does."""
     (folder / "pages").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "sphinx", "-c", str(ROOT / "website"), "-d", str(folder / "doctrees"), *options]
-    command += ["-W", "--keep-going", "-q", str(folder / "pages"), str(folder / "html")]
+    command += ["-W", "--keep-going", "-q", "--no-color", str(folder / "pages"), str(folder / "html")]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -30,4 +30,5 @@ EXPERIMENT = experiment_of(
     "factorings",
     "What a step does to w when the same w is factored otherwise: LoRAM, LoRA Without Regret, LoRA-RITE.",
     Config,
+    what="What other papers state of a step",
 )

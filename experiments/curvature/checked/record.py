@@ -49,15 +49,15 @@ class Checked(Setting, ABC):
         """Return the checks."""
 
 
-def experiment_of(name: str, title: str, shape: type[Checked]) -> Experiment[Checked]:
-    """Make the experiment that runs the checks of a configuration, and draws them under its name."""
+def experiment_of(name: str, title: str, shape: type[Checked], what: str) -> Experiment[Checked]:
+    """Make the experiment that runs the checks of a configuration; its figure says `what` they are."""
     return Experiment(
         name=name,
         title=title,
         configure=partial(configure, shape=shape),
         points=points,
         measure=measure,
-        report=partial(report, figure=name),
+        report=partial(report, figure=name, what=what),
         tiny={"seeds": 1, "alphas": (1.0,), "kinds": ("quadratic", OWN)},
         captions={name: CAPTION},
     )
@@ -160,10 +160,10 @@ def ratios(data: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return statement, control
 
 
-def report(config: Checked, data: xr.Dataset, figure: str) -> Report:
-    """Report every check, and draw them under the name of the figure."""
+def report(config: Checked, data: xr.Dataset, figure: str, what: str) -> Report:
+    """Report every check, and draw them under the name of the figure and what they are."""
     rows = [_row(data.isel(check=i)) for i in range(data.sizes["check"])]
-    return Report(rows, _sentences(data), {figure: partial(_figure, config, data)})
+    return Report(rows, _sentences(data), {figure: partial(_figure, config, data, what)})
 
 
 def _row(check: xr.Dataset) -> Row:
@@ -189,12 +189,12 @@ def _sentences(data: xr.Dataset) -> list[str]:
     ]
 
 
-def _figure(config: Checked, data: xr.Dataset) -> plotting.Figure:
+def _figure(config: Checked, data: xr.Dataset, what: str) -> plotting.Figure:
     """One line a check: every instance, the statement below its tolerance and the control above."""
     count, on = data.sizes["check"], "" if config.kinds != (OWN,) else f": {config.problem.label}"
     figure, (panel,) = plotting.panels(
         1,
-        f"Every algebraic statement on {data.applicable.isel(check=0).size} instances, and its control{on}",
+        f"{what} on {data.applicable.isel(check=0).size} instances, and its control{on}",
         height=1.8 + 0.33 * count,
         width=11.0,
     )

@@ -8,7 +8,7 @@ import xarray as xr
 
 from experiments.claims import rslora, without_regret
 from experiments.gauge import rank_stability
-from experiments.gauge.rank_stability import ADAM, Config, exponent
+from experiments.gauge.rank_stability import ADAM, Config, exponent, predicted
 from experiments.ledger.verdict import decide
 from experiments.problems import PROBLEMS
 
@@ -84,3 +84,26 @@ def test_the_claims_on_records_of_known_truth() -> None:
     assert decide(without_regret.first_update(*made(TRUE))).verdict == "supported"
     assert decide(without_regret.first_update(*made(TRUE | {ADAM: 0.2}))).verdict == "refuted"
     assert decide(without_regret.first_update(*made(TRUE | {ADAM: 0.4}))).verdict == "refuted"
+
+
+@pytest.mark.parametrize("moment", ["mean", "rms"])
+def test_what_is_drawn_as_theory_is_what_draws_have(moment: str) -> None:
+    """‖GAᵀA‖ over many Gaussian A at two ranks, d_in = 3; another d_in, or a power of r a little off, is told."""
+    d, draws, found, spread = 3, 20_000, [], []
+    random = np.random.default_rng(0)
+    G = random.standard_normal((2, d))
+    for r in (1, 4):
+        A = random.standard_normal((draws, r, d))
+        moved = G @ A.transpose(0, 2, 1) @ A
+        each = np.sum(moved * G, (1, 2)) if moment == "mean" else np.sum(moved**2, (1, 2))
+        found.append(each.mean())
+        spread.append(each.std() / draws**0.5 / each.mean())
+    power = 1 if moment == "mean" else 2
+    ratio, error = found[1] / found[0], 4 * float(np.hypot(*spread))
+
+    def stated(d_in: float, p: float = 0.0) -> float:
+        low, high = predicted(moment, np.array([1.0, 4.0]), p, d_in) ** power
+        return high / low
+
+    assert abs(ratio / stated(d) - 1) < error
+    assert abs(ratio / (stated(d - 1) if moment == "rms" else stated(d, 0.05)) - 1) > error

@@ -1,6 +1,5 @@
 """Every experiment at its tiny size: results, figures, table; a second run computes nothing; bad input is one line."""
 
-import json
 import re
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from experiments.lab.command_line import exit_on_bad_input
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
 from experiments.lab.runner import results
+from experiments.ledger.table import read
 from experiments.problems import PROBLEMS
 from experiments.tuning import magnitudes
 
@@ -90,8 +90,7 @@ def test_figure_of_other_numbers_or_of_a_broken_file_is_drawn_again(out: Path, t
 
 def test_report_shows_every_figure_that_a_claim_names(out: Path) -> None:
     text = (out / "report.md").read_text(encoding="utf-8")
-    entries = json.loads((out / "ledger.json").read_text(encoding="utf-8"))
-    for name in {entry["figure"]["name"] for entry in entries if entry["figure"]}:
+    for name in {entry["figure"]["name"] for entry in read(out / "ledger.json") if entry["figure"]}:
         assert f"(figures/{name}.png)" in text
         assert (out / "figures" / f"{name}.png").exists()
 
