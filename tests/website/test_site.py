@@ -97,6 +97,13 @@ def test_front_page_has_the_matrix_of_the_ledger(site: Path) -> None:
         assert cells == [marks[x["verdict"]] for x in (entry, *asked)]
 
 
+def test_pages_are_titled_as_the_report_and_the_sources_are(site: Path) -> None:
+    titles = {f"papers/{part.key}.html": part.name for part in parts(LEDGER)}
+    titles["index.html"] = read(DOCS / "report.md").splitlines()[0].removeprefix("# ")
+    for page, title in titles.items():
+        assert [unescape(x) for x in re.findall(r"<h1>(.*?)<a", read(site / page))] == [title]
+
+
 def test_every_statement_is_on_the_page_of_its_source_and_leads_to_the_report(site: Path) -> None:
     report = read(site / "docs" / "report.html")
     pages = {path: read(path) for path in (site / "papers").iterdir()}
