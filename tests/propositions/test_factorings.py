@@ -66,7 +66,7 @@ def test_inverse_root() -> None:
         ("lora_rite", lambda A, B, gA, gB: (lora_rite(A, B, gA, gB)[0], -np.sign(gB)), "RITE-invariance"),
         (
             "lora_muon",
-            lambda A, B, gA, gB: (lora_muon(A, B, gA, gB)[0], 1.000001 * lora_muon(A, B, gA, gB)[1]),
+            lambda *x, **how: (lora_muon(*x, **how)[0], 1.000001 * lora_muon(*x, **how)[1]),
             "LoRAMuon-core",
         ),
         (

@@ -69,8 +69,8 @@ CLAIMS = [
             Evidence(
                 Reading(
                     "as stated",
-                    "Once the learning rate is tuned, variants of LoRA (here rsLoRA, LoRA+, PiSSA, DoRA) and LoRA "
-                    "reach similar peak performance, within 1–2%.",
+                    "Once the learning rate is tuned, variants of LoRA (here those of rsLoRA, LoRA+, PiSSA, DoRA whose "
+                    "best η lies inside the sweep) and LoRA reach similar peak performance, within 1–2%.",
                     PROTOCOL,
                     similar,
                     has_peaks,
