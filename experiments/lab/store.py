@@ -147,7 +147,7 @@ def read(path: Path, wanted: str) -> tuple[xr.Dataset | None, str]:
     reason = _doubt(path)
     if reason:
         return None, reason
-    dataset = xr.load_dataset(path, engine="h5netcdf")
+    dataset = xr.load_dataset(path)
     if dataset.attrs.get(MARK) != wanted:
         return None, OTHER
     return dataset.assign_attrs(timing(path, wanted)), "stored"

@@ -77,7 +77,10 @@ class Contrastive(Pretrained):
     batch: int = 16
     """Pairs of a training step."""
 
-    reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison", "where_alpha_pays")
+    reproduced: ClassVar[tuple[str, ...]] = (
+        *("spectra_at_scale", "is_it_curvature"),
+        *("rates", "protocol_comparison", "where_alpha_pays"),
+    )
     tuning: ClassVar[Tuning | None] = replace(
         AFFORDED,
         steps=25,

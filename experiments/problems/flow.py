@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
 from experiments.lab.problem import DENSE, Drawn, Dtype, Problem, Training, Tuning, cast
+from experiments.problems.transformer import fan_in_of_blocks
 from signal_drift.models import FlowTransformer
 from signal_drift.models.bridge import Forward
 from signal_drift.tasks.digits import CLASSES, SIDE, Classification, accuracy, rotated_digits, upright_digits
@@ -67,7 +68,10 @@ class Flow(Problem):
     lines: int = 64
     """Lines of the loss whose curvature is taken."""
 
-    reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison", "where_alpha_pays")
+    reproduced: ClassVar[tuple[str, ...]] = (
+        *("spectra_at_scale", "is_it_curvature"),
+        *("rates", "protocol_comparison", "where_alpha_pays"),
+    )
     tuning: ClassVar[Tuning | None] = Tuning(
         steps=200, ranks=(1, 4, 16), grid_ranks=(4,), protocol_ranks=(4, 16), rate_shares=(1.0,)
     )
@@ -122,10 +126,7 @@ class Flow(Problem):
         return jax.vmap(lambda t: _lines(few, self.batch, jax.random.fold_in(key, t)))(jnp.arange(steps))
 
     def fan_in(self) -> dict[str, int]:
-        """Return d_in of every adapted layer, without the pre-training that a draw takes."""
-        inputs = {f"attention.{x}": self.width for x in ("key", "out", "query", "value")}
-        inputs |= {"contract": 2 * self.width, "expand": self.width}
-        return {f"blocks.{i}.{name}": d_in for i in range(self.blocks) for name, d_in in inputs.items()}
+        return fan_in_of_blocks(self.blocks, self.width)
 
     def adapters(self, seed: int, rank: int | None = None, dtype: Dtype = "float64") -> dict[str, sd.Adapter]:
         """Draw A ~ N(0, 1/d_in) anew for every rank."""

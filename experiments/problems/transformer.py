@@ -63,11 +63,21 @@ class Transformer(Problem):
         judge = Partial(accuracy, cast(drawn.forward, dtype), cast(drawn.validation, dtype))
         return Training(loss, None, loss, {"held-out accuracy": judge})
 
+    def fan_in(self) -> dict[str, int]:
+        return fan_in_of_blocks(self.blocks, self.width)
+
     def _sizes(self) -> tuple[int, int, int, float, int, int]:
         return self.width, self.heads, self.blocks, self.angle, self.samples, self.pretraining
 
     def tiny(self) -> Self:
         return replace(self, width=4, blocks=1, samples=12, pretraining=20, rank=2)
+
+
+def fan_in_of_blocks(blocks: int, width: int) -> dict[str, int]:
+    """Return d_in of every layer of blocks whose MLP is twice as wide, without the pre-training that a draw takes."""
+    inputs = {f"attention.{x}": width for x in ("key", "out", "query", "value")}
+    inputs |= {"contract": 2 * width, "expand": width}
+    return {f"blocks.{i}.{name}": d_in for i in range(blocks) for name, d_in in inputs.items()}
 
 
 @lru_cache(maxsize=16)

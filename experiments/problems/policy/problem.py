@@ -61,7 +61,10 @@ class Policy(Problem):
     beta: float = 0.0
     """β, the weight of k₃, the estimate of the KL to the start."""
 
-    reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison", "where_alpha_pays")
+    reproduced: ClassVar[tuple[str, ...]] = (
+        *("spectra_at_scale", "is_it_curvature"),
+        *("rates", "protocol_comparison", "where_alpha_pays"),
+    )
     tuning: ClassVar[Tuning | None] = Tuning(
         steps=200, ranks=(1, 2, 8), grid_ranks=(2,), protocol_ranks=(2, 8), rate_shares=(1.0,)
     )
