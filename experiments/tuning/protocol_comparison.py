@@ -210,7 +210,9 @@ def _start(config: Config, data: xr.Dataset) -> list[str]:
         return []
     before = data.start_score.isel(rank=0)
     shown = (mean_of(before.sel(judge=name).values) for name in score_names(data))
-    listed = ", ".join(f"{k} {v} {v.interval()}" for k, v in zip(score_names(data), shown, strict=True))
+    listed = ", ".join(
+        f"{k} {v}{f' {v.interval()}' * (config.seeds > 1)}" for k, v in zip(score_names(data), shown, strict=True)
+    )
     return [f"Before adaptation on {config.problem.label}: {listed}."]
 
 

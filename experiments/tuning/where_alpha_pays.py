@@ -139,7 +139,7 @@ def side_by_side(asked: Sequence[tuple[Config, xr.Dataset]]) -> SideBySide:
         share: [numbers(config, here) for config, data in asked for here in places(data) if here.share == share]
         for share in shares
     }
-    notes = [CROSSOVER, ESTIMATED, *dict.fromkeys(_seeds(config) for config, _ in asked), *_lower_rates(asked)]
+    notes = [CROSSOVER, ESTIMATED, _seeds([config for config, _ in asked]), *_lower_rates(asked)]
     notes += [line for share in shares for line in association(rate_name(share), told[share])]
     return SideBySide(TITLE, COLUMNS, groups, notes, row="problem")
 
@@ -151,8 +151,11 @@ ESTIMATED = (
 )
 
 
-def _seeds(config: Config) -> str:
-    return f"Of every comparison the first {config.seeds} seeds are read; its own table and the ledger may have more."
+def _seeds(configs: Sequence[Config]) -> str:
+    """Say of how many seeds every problem's comparison is read."""
+    read = {n: ", ".join(x.problem.name for x in configs if x.seeds == n) for n in sorted({x.seeds for x in configs})}
+    told = "; ".join(f"on {names} the first {n} seed{'s' * (n > 1)}" for n, names in read.items())
+    return f"Read are {told}; a comparison's own table and the ledger may have more."
 
 
 def _lower_rates(asked: Sequence[tuple[Config, xr.Dataset]]) -> list[str]:
