@@ -26,7 +26,7 @@ from experiments.lab import command_line
 from experiments.ledger.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
 from experiments.problems import PROBLEMS
 from experiments.problems.smollm import SmolLM
-from experiments.tuning.methods import V1, V2, methods
+from experiments.tuning.methods import COMMON, FULL, TENFOLD, V1, V2, methods
 from signal_drift.__main__ import main as audit_door
 from signal_drift.propositions import PROPOSITIONS, random_instance
 
@@ -231,36 +231,51 @@ def test_table_of_where_alpha_pays_is_that_of_the_reference_run() -> None:
     told = [line for line in page.splitlines() if line.startswith("|")]
     assert len(told) > 10
     assert told == [line for line in found if line.startswith("|")]
-    for line in page.splitlines():
-        if line.startswith("> "):
-            assert f"- {line[2:]}" in found
+    quoted = [line[2:] for line in page.splitlines() if line.startswith("> ")]
+    assert sum(line.startswith("Rank correlation") for line in quoted) == 2
+    for line in quoted:
+        of_the_table = line.startswith(("Of ", "Rank correlation"))
+        assert f"- {line}" in (found if of_the_table else report.splitlines())
 
 
 def test_what_is_said_of_the_language_model_is_in_its_record() -> None:
-    """Ln loss of what the sweep over α has of the methods, and what of the gap each closes."""
+    """Ln loss of the methods at η_FFT, what of the gap each closes, and what it answers right."""
     problem, page = SmolLM(), " ".join(read(DOCS / "where-alpha-pays.md").split())
-    with zipfile.ZipFile(DOCS / "records" / "rank_law" / "smollm.zip") as kept:
-        data = xr.load_dataset(io.BytesIO(kept.read("rank=16_seed=0.nc")), engine="h5netcdf")
-    ends = {alpha: float(data.by_alpha.sel(alpha=alpha)) for alpha in (16, 64, 256, 1024)}
-    full = float(data.fft.sel(fft_rate=float(data.eta_fft), method="nearest"))
-    closed = {alpha: f"{(ends[16] - x) / (ends[16] - full):.0%}" for alpha, x in ends.items()}
+    with zipfile.ZipFile(DOCS / "records" / "protocol_comparison" / "smollm.zip") as kept:
+        data = xr.load_dataset(io.BytesIO(kept.read("rank=16_seed=0.nc")), engine="h5netcdf").sel(share=1.0)
+    ends = {str(name): float(data.log_loss.sel({"method": name})) for name in data.method.values}
+    common, root, full = ends[COMMON], ends["rsLoRA, s = √r"], ends[FULL]
+    closed = {name: f"{(common - x) / (common - full):.0%}" for name, x in ends.items()}
+    right = {
+        (name, use): float(data.score.sel({"method": name, "judge": f"answered right, {use}"})) * problem.judged
+        for name in (COMMON, V1, V2, FULL)
+        for use in ("held out", "unseen templates")
+    }
+    assert list(right.values()) == [0, 0, 2, 0, 2, 0, 3, 1]
+    tokens = data.score.sel(judge="tokens right, unseen templates")
+    assert str(tokens.idxmax("method").item()) == COMMON
     steps = json.loads(data.attrs["config"])["steps"]
     for words in (
-        f"in {steps} steps, at r = 16",
-        f"−{-ends[16]:.3f} with α = r",
-        f"−{-ends[64]:.2f} with rsLoRA, which is α = 64",
-        f"−{-ends[256]:.2f} with α = 256",
-        f"−{-ends[1024]:.2f} with V1, which is α = 1024",
-        f"full fine-tuning ends at −{-full:.2f}",
-        f"V1 closes {closed[1024]} of",
-        f"between what closes {closed[64]} and what closes {closed[256]}",
+        f"in {steps} steps, at r = 16, with one seed",
+        f"−{-common:.3f} with α = r",
+        f"−{-root:.2f} with rsLoRA, which is α = 64",
+        f"−{-ends[V2]:.2f} with V2",
+        f"−{-ends[TENFOLD]:.2f} with α = r and ten times the rate",
+        f"−{-ends[V1]:.2f} with V1, which is α = 1024",
+        f"with full fine-tuning at −{-full:.2f}",
+        f"V2 closes {closed[V2]} of what separates α = r from that, ten times the rate {closed[TENFOLD]}, "
+        f"and V1 {closed[V1]}",
+        f"is highest with α = r, {float(tokens.max()):.3f}",
+        f"was {float(data.start_score.sel(judge='tokens right, unseen templates')):.3f} before",
+        f"is {float(tokens.sel({'method': FULL})):.3f} after full fine-tuning",
         f"is asked of {problem.judged} questions",
+        f"answers 3 of {problem.judged} held out and one of {problem.judged} on unseen templates",
     ):
         assert words in page, words
     chosen = methods(16, {"narrow": 576**-0.5, "wide": 1536**-0.5})
     assert chosen["rsLoRA, s = √r"].scaling["narrow"] == 64 / 16
     assert chosen[V1].scaling["narrow"] == 1024 / 16
     assert [round(16 * s) for s in chosen[V2].scaling.values()] == [96, 157]
-    assert float(data.by_alpha.min()) == ends[1024]
+    assert min((x, name) for name, x in ends.items() if name != FULL)[1] == V1
     assert round(1024 / (16**0.5 / problem.typical_sigma())) == 10
     assert 2 * 0.5**6 < 0.05 < 2 * 0.5**5
