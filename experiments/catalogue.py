@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from experiments.benchmark import every_matrix, on_device
+from experiments.benchmark import every_matrix, growth, on_device
 from experiments.benchmark import experiment as benchmark
 from experiments.curvature import (
     adapter_atlas,
@@ -44,7 +44,7 @@ from experiments.tuning.methods import samples
 
 BENCHMARK = benchmark.EXPERIMENT
 """Run by itself, on a machine that does nothing else."""
-ALONE: tuple[Experiment[Any], ...] = (BENCHMARK, on_device.EXPERIMENT, every_matrix.EXPERIMENT)
+ALONE: tuple[Experiment[Any], ...] = (BENCHMARK, growth.EXPERIMENT, on_device.EXPERIMENT, every_matrix.EXPERIMENT)
 """What no reproduction runs, as its times depend on the machine."""
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = tuple(

@@ -30,8 +30,8 @@ class Config(Setting):
     """Products for a trace."""
     repeats: int = 5
     """Timed calls after the first: fewer where they take over ten seconds in all, more where less than one."""
-    seconds: float = 300.0
-    """A way that takes longer, for all its widths, is ended."""
+    seconds: float = 100.0
+    """A way that takes longer at one width, for the first call or for the others, is ended."""
     gigabytes: float = 16.0
     """A process that grows larger is ended."""
 

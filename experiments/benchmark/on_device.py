@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from experiments.benchmark import cases
-from experiments.benchmark.cases import Call, Case
 from experiments.benchmark.config import Config, Single
 from experiments.benchmark.floors import floor_seconds
 from experiments.benchmark.timing import median, no_room, timed
+from experiments.benchmark.ways import cases
+from experiments.benchmark.ways.cases import Call, Case
 from experiments.benchmark.worker import find
 from experiments.lab.errors import check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report, Row

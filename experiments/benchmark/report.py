@@ -75,7 +75,7 @@ AIMS = (
 )
 """What we aim for; the widths are those at which it was set down."""
 FITTED = 3
-"""Largest widths over which a growth exponent is fitted."""
+"""Largest sizes over which a growth exponent is fitted."""
 
 
 def report(config: Config, data: xr.Dataset) -> Report:
@@ -108,16 +108,18 @@ def _quantity(name: str) -> str:
     return {"seconds": "time", "memory": "peak memory beyond the result"}[name]
 
 
-def exponent(data: xr.Dataset, kernel: str, way: str) -> float:
-    """Fit the slope of log time over log d at the largest widths that were reached; NaN with fewer than two."""
-    seconds = data.seconds.sel(kernel=kernel, way=way).dropna("width")[-FITTED:]
-    if len(seconds) < 2:
-        return np.nan
-    return float(np.polyfit(np.log(seconds.width.values), np.log(seconds.values), 1)[0])
+def exponent(taken: xr.DataArray) -> float:
+    """Fit the slope of the logarithm of what was taken over that of the size, at the largest sizes that were reached.
+
+    NaN with fewer than two.
+    """
+    (size,) = taken.dims
+    known = taken.dropna(size)[-FITTED:]
+    return float(np.polyfit(np.log(known[size]), np.log(known), 1)[0]) if len(known) > 1 else np.nan
 
 
 def _growth(data: xr.Dataset) -> Row:
-    extremes, gradient = (exponent(data, kernel, "ours") for kernel in ("extremes", "gradient"))
+    extremes, gradient = (exponent(data.seconds.sel(kernel=k, way="ours")) for k in ("extremes", "gradient"))
     measured = f"{extremes - gradient:+.2f}"
     quantity = "growth exponent in d: extremes of H_LoRA beyond the gradient's own"
     return Row(quantity, "at most +0.2", measured, f"not one: {extremes:.2f} and {gradient:.2f}")
@@ -134,7 +136,7 @@ def _kernel(config: Config, data: xr.Dataset, kernel: str) -> list[Row]:
         at = data.sel(kernel=kernel, way=way, width=width)
         floor = "–" if kernel == "pipeline" else f"floor {floors(config, data, kernel, way)[width]:.2g} s"
         apart = "" if way == "ours" else f", apart {difference(data, kernel, way, width):.0e}"
-        growth = f", ∝ d^{exponent(data, kernel, way):.2f}" if len(seconds) > 1 else ""
+        growth = f", ∝ d^{exponent(seconds):.2f}" if len(seconds) > 1 else ""
         measured = (
             f"{float(at.seconds):.3g} s ({_reached(config, data, kernel, way, width)}first {float(at['first']):.2g} s)"
         )

@@ -1,60 +1,61 @@
-"""Measure one kernel, one way, at every width in turn, in a process of its own."""
+"""Measure one kernel, one way, at every size in turn, in a process of its own."""
 
 import ctypes
 import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import psutil
 
-from experiments.benchmark import cases, trajectories
-from experiments.benchmark.cases import Case
 from experiments.benchmark.config import ANSWERS, Config
 from experiments.benchmark.floors import measured_rates
 from experiments.benchmark.timing import median, no_room, timed
+from experiments.benchmark.ways import cases, trajectories
+from experiments.benchmark.ways.cases import Case
 from experiments.lab.command_line import prepare
 from signal_drift import InputError
 
 
-def work(kernel: str, way: str, config: Config) -> None:
-    """Print a line of JSON for every width, the last one with the reason where the way gets no further."""
+def work(kernel: str, way: str, asked: Mapping[int, Config]) -> None:
+    """Print what is known of every size, a line of JSON as soon as it is; the reason where the way gets no further."""
     prepare("cpu")
-    case, times = _case(kernel, way.removesuffix("-1")), [np.inf]
-    for width in config.widths:
+    case, times, rates = _case(kernel, way.removesuffix("-1")), [np.inf], measured_rates()
+    for size, config in asked.items():
         if isinstance(case, str):
-            reason = case
+            found: Iterable[dict[str, Any]] = [{"reason": case}]
         elif times[-1] ** 2 > config.seconds * times[-2:][0]:
-            reason = f"over {config.seconds:g} s if the time grows by the same factor again"
+            found = [{"reason": f"over {config.seconds:g} s if the time grows by the same factor again"}]
         else:
-            reason = _measured(case, kernel, config.at(width), times)
-        if reason:
-            print(json.dumps({"width": width, "reason": reason}))
-            return
+            found = _measured(case, kernel, config, rates)
+        for line in found:
+            print(json.dumps({"size": size, **line}), flush=True)
+            times += [line["first"]] if "first" in line else []
+            if "reason" in line:
+                return
 
 
-def _measured(case: Case, kernel: str, config: Config, times: list[float]) -> str:
-    """Print what one width gives and note the seconds of its first call; return the reason if there is no room."""
+def _measured(case: Case, kernel: str, config: Config, rates: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """Yield what the first call gives, then what the others do; the reason if there is no room."""
     try:
         call = case(config)
         first, result = timed(call)
+        details = dict(result) if isinstance(result, dict) else {"answer": result}
+        answer = np.ravel(_array(details.pop("answer")))
+        size, picked = answer.nbytes, answer[np.linspace(0, answer.size - 1, ANSWERS).astype(int)].tolist()
+        del result, answer
+        yield (
+            {"first": first, "answer": picked, "result": float(size)} | rates | {k: float(details[k]) for k in details}
+        )
+        if kernel == "pipeline":  # once, as a user would; its memory is that of the whole process
+            yield {"seconds": first, "memory": _high_water()}
+        else:
+            peak, taken = _peak_beyond(call)
+            yield {"memory": peak - size, "seconds": median(call, config.repeats, taken)}
     except (InputError, MemoryError, RuntimeError) as error:
-        return no_room(error)
-    times.append(first)
-    details = dict(result) if isinstance(result, dict) else {"answer": result}
-    answer = np.ravel(_array(details.pop("answer")))
-    size, picked = answer.nbytes, answer[np.linspace(0, answer.size - 1, ANSWERS).astype(int)].tolist()
-    del result, answer
-    found = {"width": config.problem.width, "first": first, "answer": picked}
-    if kernel == "pipeline":  # once, as a user would; its memory is that of the whole process
-        found |= {"seconds": first, "memory": _high_water()}
-    else:
-        found |= {"memory": _peak_beyond(call) - size, "seconds": median(call, config.repeats)}
-    print(json.dumps(found | {name: float(x) for name, x in details.items()} | measured_rates()), flush=True)
-    return ""
+        yield {"reason": no_room(error)}
 
 
 def find(kernel: str, way: str) -> Case:
@@ -66,13 +67,13 @@ def find(kernel: str, way: str) -> Case:
 
 
 def _of_peers() -> dict[tuple[str, str], Case]:
-    from experiments.benchmark.peers import KERNELS
+    from experiments.benchmark.ways.peers import KERNELS
 
     return KERNELS
 
 
 def _of_peft() -> dict[tuple[str, str], Case]:
-    from experiments.benchmark.peft_loop import KERNELS
+    from experiments.benchmark.ways.peft_loop import KERNELS
 
     return KERNELS
 
@@ -89,14 +90,15 @@ def _array(x: Any) -> np.ndarray:
     return x.numpy(force=True) if hasattr(x, "numpy") else np.asarray(x)
 
 
-def _peak_beyond(call: Callable[[], object]) -> int:
-    """Return the bytes by which the resident memory rose at its highest during the call (Linux)."""
+def _peak_beyond(call: Callable[[], object]) -> tuple[int, float]:
+    """Return the bytes by which the resident memory rose at its highest during the call (Linux), and its seconds."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that taking it again is seen
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the high-water mark
     before = psutil.Process().memory_info().rss
-    jax.block_until_ready(call())
-    return _high_water() - before
+    seconds, result = timed(call)
+    del result
+    return _high_water() - before, seconds
 
 
 def _high_water() -> int:

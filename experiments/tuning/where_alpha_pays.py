@@ -154,7 +154,7 @@ ESTIMATED = (
 def _seeds(configs: Sequence[Config]) -> str:
     """Say of how many seeds every problem's comparison is read."""
     read = {n: ", ".join(x.problem.name for x in configs if x.seeds == n) for n in sorted({x.seeds for x in configs})}
-    told = "; ".join(f"on {names} the first {n} seed{'s' * (n > 1)}" for n, names in read.items())
+    told = "; ".join(f"on {names} the first {f'{n} seeds' if n > 1 else 'seed'}" for n, names in read.items())
     return f"Read are {told}; a comparison's own table and the ledger may have more."
 
 

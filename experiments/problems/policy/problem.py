@@ -62,7 +62,7 @@ class Policy(Problem):
     """β, the weight of k₃, the estimate of the KL to the start."""
 
     reproduced: ClassVar[tuple[str, ...]] = (
-        *("spectra_at_scale", "is_it_curvature"),
+        *("purification", "spectra_at_scale", "is_it_curvature"),
         *("rates", "protocol_comparison", "where_alpha_pays"),
     )
     tuning: ClassVar[Tuning | None] = Tuning(

@@ -200,6 +200,19 @@ def test_diverged_method_is_counted() -> None:
     assert closed_by(V2, found.rows).measured[:3] in ("0.8", "0.7")
 
 
+@pytest.mark.parametrize(("seeds", "words"), [(1, "accuracy 0.5."), (2, "accuracy 0.55 [-0.08531, 1.185].")])
+def test_the_score_before_training_has_an_interval_where_there_are_seeds(seeds: int, words: str) -> None:
+    """Of 0.5 and 0.6 the half-width is t₀.₉₇₅(1)·s/√2 = 12.706·0.05."""
+    data = planted({V2: 0.8}).isel(seed=slice(seeds))
+    scores = {
+        name: 0.5 + 0 * data[of].expand_dims(judge=["accuracy"])
+        for name, of in {"score": "log_loss", "score_by_rate": "by_rate", "score_by_alpha": "by_alpha"}.items()
+    }
+    start = xr.DataArray([[[0.5, 0.6][:seeds]]], dims=("rank", "judge", "seed"), coords={"judge": ["accuracy"]})
+    found = report(replace(SHOWN, seeds=seeds), data.assign(scores | {"start_score": start}))
+    assert found.sentences[-1] == f"Before adaptation on {SHOWN.problem.label}: {words}"
+
+
 def test_tiny_comparison_is_stored_and_reported(tmp_path: Path) -> None:
     data = results(EXPERIMENT, TINY, tmp_path)
     assert np.all(np.isfinite(data.log_loss.sel({"method": [FULL, COMMON, V2]})))

@@ -93,3 +93,13 @@ def test_problems_are_laid_out_in_one_table() -> None:
     (rows,) = table.groups.values()
     assert list(rows) == ["teacher256, r = 4", "teacher64, r = 4"]
     assert all(len(row) == len(table.columns) for row in rows.values())
+
+
+def test_what_the_seeds_of_every_problem_are_is_said() -> None:
+    asked = [
+        (replace(CONFIG, problem=PROBLEMS[name], seeds=n), runs(-0.8, -0.9, seeds=5))
+        for name, n in (("teacher256", 5), ("digits", 1), ("teacher64", 5))
+    ]
+    notes = pays.side_by_side(asked).notes
+    told = "Read are on digits the first seed; on teacher256, teacher64 the first 5 seeds;"
+    assert [note.startswith(told) for note in notes].count(True) == 1

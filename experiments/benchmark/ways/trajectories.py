@@ -13,8 +13,8 @@ from jax import Array
 from jax.tree_util import Partial
 
 import signal_drift as sd
-from experiments.benchmark.cases import Call, Case
 from experiments.benchmark.config import Config
+from experiments.benchmark.ways.cases import Call, Case
 from signal_drift.lora.adapters import Adapters
 
 

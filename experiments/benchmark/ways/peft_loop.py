@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
-from experiments.benchmark.cases import Call, Case
 from experiments.benchmark.config import Config
-from experiments.benchmark.peers import tensor
-from experiments.benchmark.trajectories import grid
+from experiments.benchmark.ways.cases import Call, Case
+from experiments.benchmark.ways.peers import tensor
+from experiments.benchmark.ways.trajectories import grid
 
 
 def trajectories_peft(config: Config) -> Call:

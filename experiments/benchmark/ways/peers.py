@@ -13,8 +13,8 @@ import torch
 from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from experiments.benchmark.cases import Call, Case, point
 from experiments.benchmark.config import Config
+from experiments.benchmark.ways.cases import Call, Case, point
 from signal_drift.lora.adapters import effective_weights
 
 CHUNK = 128
