@@ -62,12 +62,12 @@ def eigenvalues(dtype: str) -> Program:
 
 
 def orthogonalisation(dtype: str) -> Program:
-    return basis._swept, (jnp.ones((basis.BLOCK, 6), dtype), jnp.ones(6, dtype))
+    return basis._swept, (jnp.ones((basis.rows_of_block(6), 6), dtype), jnp.ones(6, dtype))
 
 
 def restart(dtype: str) -> Program:
-    blocks = [jnp.ones((basis.BLOCK, 6), dtype)] * 2
-    return basis._recombined, (blocks, jnp.ones((2 * basis.BLOCK, basis.BLOCK), dtype))
+    blocks = [jnp.ones((basis.rows_of_block(6), 6), dtype)] * 2
+    return basis._recombined, (blocks, jnp.ones((2 * basis.rows_of_block(6), basis.rows_of_block(6)), dtype))
 
 
 def training(dtype: str) -> Program:

@@ -9,10 +9,15 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-BLOCK = 8
-"""Rows of a block."""
+FEWEST, MOST, ENTRIES = 8, 64, 2**15
+"""Rows of a block: as few as this where vectors are long, and where they are short so many that a call is worth it."""
 CHUNKS, NARROW = 16, 1024
 """Chunks of columns in which a basis is recombined in place, unless they would be narrower than this."""
+
+
+def rows_of_block(n: int) -> int:
+    """Return the rows of a block of vectors of length n."""
+    return min(MOST, max(FEWEST, ENTRIES // n))
 
 
 class Basis:
@@ -20,13 +25,14 @@ class Basis:
 
     def __init__(self, n: int, dtype: DTypeLike) -> None:
         self.n, self.dtype, self.size = n, jnp.dtype(dtype), 0
-        self.blocks: list[Float[Array, "8 n"]] = []
+        self.height = rows_of_block(n)
+        self.blocks: list[Float[Array, "height n"]] = []
 
     def append(self, x: Float[Array, "n"], norm: float) -> Float[Array, "n"]:
         """Append x/norm, and return it."""
-        block, row = divmod(self.size, BLOCK)
+        block, row = divmod(self.size, self.height)
         if block == len(self.blocks):
-            self.blocks.append(jnp.zeros((BLOCK, self.n), self.dtype))
+            self.blocks.append(jnp.zeros((self.height, self.n), self.dtype))
         self.blocks[block], unit = _placed(self.blocks[block], x, norm, row)
         self.size += 1
         return unit
@@ -34,7 +40,7 @@ class Basis:
     def combined(self, S: Float[np.ndarray, "m k"]) -> Float[np.ndarray, "k n"]:
         """Return Sᵀ times the basis on the host."""
         found = []
-        for weights in self._padded(S, S.shape[1]).T.reshape(-1, len(self.blocks), BLOCK):
+        for weights in self._padded(S, S.shape[1]).T.reshape(-1, len(self.blocks), self.height):
             total = jnp.zeros(self.n, self.dtype)
             for s, block in zip(weights, self.blocks, strict=True):
                 total = _added(total, s, block)
@@ -44,12 +50,12 @@ class Basis:
     def recombine(self, S: Float[np.ndarray, "m k"]) -> None:
         """Put Sᵀ times the basis, k ≤ m, in its place: in chunks of columns, without a second basis."""
         self.size = S.shape[1]
-        kept = -(-self.size // BLOCK)
-        self.blocks = list(_recombined(self.blocks, self._padded(S, kept * BLOCK)))[:kept]
+        kept = -(-self.size // self.height)
+        self.blocks = list(_recombined(self.blocks, self._padded(S, kept * self.height)))[:kept]
 
     def _padded(self, S: np.ndarray, width: int) -> np.ndarray:
         """S in the basis' dtype with zeros for the rows that hold no vector."""
-        padded = np.zeros((BLOCK * len(self.blocks), width), self.dtype)
+        padded = np.zeros((self.height * len(self.blocks), width), self.dtype)
         padded[: S.shape[0], : S.shape[1]] = S
         return padded
 
@@ -106,12 +112,12 @@ def _added(total: Array, s: Array, block: Array) -> Array:
 @jax.jit(donate_argnums=0)
 def _recombined(blocks: list[Array], S: Array) -> list[Array]:
     """Sᵀ times the blocks in the first of them; all are returned, so that each takes the place of its own."""
-    n = blocks[0].shape[1]
+    height, n = blocks[0].shape
     width = max(n // CHUNKS, min(n, NARROW))
 
     def chunk(start: Array | int, blocks: list[Array], width: int) -> list[Array]:
         old = jnp.concatenate([jax.lax.dynamic_slice_in_dim(block, start, width, 1) for block in blocks])
-        new = jnp.matmul(S.T, old, precision="highest").reshape(-1, BLOCK, width)
+        new = jnp.matmul(S.T, old, precision="highest").reshape(-1, height, width)
         moved = [jax.lax.dynamic_update_slice_in_dim(b, x, start, 1) for b, x in zip(blocks, new, strict=False)]
         return moved + blocks[len(moved) :]
 
