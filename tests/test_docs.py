@@ -238,11 +238,17 @@ def test_table_of_where_alpha_pays_is_that_of_the_reference_run() -> None:
         assert f"- {line}" in (found if of_the_table else report.splitlines())
 
 
+def compared(problem: str, *points: str) -> list[xr.Dataset]:
+    """What docs/records has of the methods side by side, at η_FFT."""
+    with zipfile.ZipFile(DOCS / "records" / "protocol_comparison" / f"{problem}.zip") as kept:
+        assert {name for name in kept.namelist() if name.endswith(".nc")} == set(points)
+        return [xr.load_dataset(io.BytesIO(kept.read(x)), engine="h5netcdf").sel(share=1.0) for x in points]
+
+
 def test_what_is_said_of_the_language_model_is_in_its_record() -> None:
     """Ln loss of the methods at η_FFT, what of the gap each closes, and what it answers right."""
     problem, page = SmolLM(), " ".join(read(DOCS / "where-alpha-pays.md").split())
-    with zipfile.ZipFile(DOCS / "records" / "protocol_comparison" / "smollm.zip") as kept:
-        data = xr.load_dataset(io.BytesIO(kept.read("rank=16_seed=0.nc")), engine="h5netcdf").sel(share=1.0)
+    (data,) = compared("smollm", "rank=16_seed=0.nc")
     ends = {str(name): float(data.log_loss.sel({"method": name})) for name in data.method.values}
     common, root, full = ends[COMMON], ends["rsLoRA, s = √r"], ends[FULL]
     closed = {name: f"{(common - x) / (common - full):.0%}" for name, x in ends.items()}
@@ -279,3 +285,42 @@ def test_what_is_said_of_the_language_model_is_in_its_record() -> None:
     assert min((x, name) for name, x in ends.items() if name != FULL)[1] == V1
     assert round(1024 / (16**0.5 / problem.typical_sigma())) == 10
     assert 2 * 0.5**6 < 0.05 < 2 * 0.5**5
+
+
+def test_what_is_said_of_the_language_model_by_reward_is_in_its_record() -> None:
+    """Means over its two seeds: what is right before and after, how far from the start, and which groups differ."""
+    page = " ".join(read(DOCS / "where-alpha-pays.md").split())
+    both = compared("grpo", "rank=8_seed=0.nc", "rank=8_seed=1.nc")
+    setting = json.loads(both[0].attrs["config"])
+    mean = xr.concat(both, "seed").mean("seed")
+
+    def after(judge: str, method: str) -> str:
+        return f"{float(mean.score.sel({'judge': judge, 'method': method})):.0%}"
+
+    def before(judge: str) -> str:
+        return f"{float(mean.start_score.sel(judge=judge)):.0%}"
+
+    own, products, sums, differ = (
+        "right, held-out sums",
+        "right, products",
+        "right, sums of three",
+        "groups that differ",
+    )
+    moved = {name: -float(mean.score.sel({"judge": "less KL to the start", "method": name})) for name in (V1, V2, FULL)}
+    assert (setting["steps"], setting["problem"]["questions"], setting["problem"]["group"]) == (12, 4, 8)
+    for words in (
+        f"is {before(own)} before adaptation, and {after(own, COMMON)} with α = r, {after(own, V2)} with V2",
+        f"{after(own, TENFOLD)} with ten times the rate, {after(own, 'LoRA+, ratio 16')} with LoRA+, "
+        f"{after(own, V1)} with V1",
+        f"and {after(own, FULL)} with full fine-tuning",
+        f"{before(products)} and {before(sums)} before",
+        *(f"{after(products, m)} and {after(sums, m)} with {x}" for m, x in ((V2, "V2"), (V1, "V1"))),
+        f"{after(products, FULL)} and {after(sums, FULL)} with full fine-tuning",
+        f"{moved[V2]:.2f} nats a token with V2, {moved[V1]:.2f} with V1, {moved[FULL]:.2f} with full fine-tuning",
+        f"are {before(differ)} of all before and with V2, and {after(differ, V1)} and {after(differ, FULL)} with the",
+    ):
+        assert words in page, words
+    assert after(differ, V2) == before(differ)
+    chosen = methods(8, {"narrow": 576**-0.5, "wide": 1536**-0.5})
+    assert [round(8 * s) for s in chosen[V2].scaling.values()] == [68, 111]
+    assert round(8 * chosen[V1].scaling["narrow"]) == 724
