@@ -33,6 +33,10 @@ WAYS = {
 """Kernels and the ways of computing each."""
 AXES = {"width": "d", "depth": "L"}
 """What grows, and the symbol of it."""
+DRAWN = ("trace", "trajectories")
+"""Kernels whose answers need not agree: one is estimated by random vectors, one is float32 along a path."""
+AGREE = 1e-6
+"""Difference of two answers over the largest entry below which they are the same; extremes are asked for to 1e-8."""
 SEEN = 1e6
 """Bytes below which a peak of memory says little: the allocator keeps about as much."""
 
@@ -110,7 +114,25 @@ def table(config: Growth, data: xr.Dataset) -> SideBySide:
         f"Exponents are fitted over the last {FITTED} sizes of which the time after the first call is known, memory "
         "that of the peak and the result; the floor's is that of operations and bytes, at rates measured in this run.",
     ]
-    return SideBySide("growth of time and memory", columns, groups, notes, row="way")
+    return SideBySide("growth of time and memory", columns, groups, [*notes, *_apart(data)], row="way")
+
+
+def _apart(data: xr.Dataset) -> list[str]:
+    """Name the ways whose answer is not ours to six digits, and where; estimates are of other draws."""
+    found = []
+    for kernel in (kernel for kernel in WAYS if kernel not in DRAWN):
+        for way in WAYS[kernel][1:]:
+            for axis, symbol in AXES.items():
+                ours, other = (data.answer.sel(axis=axis, kernel=kernel, way=name) for name in ("ours", way))
+                apart = (abs(ours - other).max("entry") / abs(ours).max("entry")).dropna("size")
+                odd = apart[apart.values > AGREE]
+                if len(odd):
+                    where = ", ".join(str(n) for n in odd["size"].values)
+                    found.append(
+                        f"{KERNEL[kernel]} by {LABEL[way]} is not ours to six digits at {symbol} = {where}: "
+                        f"apart by up to {float(odd.max()):.1g} of the largest entry."
+                    )
+    return found or ["Where a size was reached by two ways of a kernel, their answers agree to six digits."]
 
 
 def _cells(config: Growth, data: xr.Dataset, axis: str, kernel: str, way: str) -> list[Cell]:

@@ -5,7 +5,7 @@ Needs the `peers` extra: torch, curvlinops and hessian-eigenthings.
 
 # pyright: reportMissingImports=false
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,11 @@ CHUNK = 128
 
 def tensor(x: Any) -> torch.Tensor:
     return torch.tensor(np.asarray(x))
+
+
+def in_turn(layers: Iterable[str]) -> list[str]:
+    """Return the names of layers in the order in which an input passes them; θ has layers.10 before layers.2."""
+    return sorted(layers, key=lambda name: int(name.rpartition(".")[2]))
 
 
 class SiLU(torch.nn.Module):
@@ -57,6 +62,23 @@ class LoRALinear(torch.nn.Module):
         return x @ (self.W0 + self.B @ self.A).T
 
 
+class Stack(torch.nn.Module):
+    """Compute the layers in turn with SiLU between them; the parameters in the order of θ."""
+
+    def __init__(self, layers: Mapping[str, torch.nn.Module]) -> None:
+        super().__init__()
+        names = sorted(layers)
+        self.layers = torch.nn.ModuleList([layers[name] for name in names])
+        self.places, self.between = [names.index(name) for name in in_turn(names)], SiLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, *others = (self.layers[place] for place in self.places)
+        x = first(x)
+        for layer in others:
+            x = layer(self.between(x))
+        return x
+
+
 class Peer(NamedTuple):
     """Hold a module with its data, and its loss as a function of the flat vector of its parameters."""
 
@@ -71,8 +93,7 @@ def _peer(config: Config, *, whole: bool) -> Peer:
     """Take the adapters of the point as parameters, or the `whole` of its effective weights."""
     at = point(config)
     merged = effective_weights(at.base, at.adapters, at.scaling)
-    layers = [Linear(merged[k]) if whole else LoRALinear(at.base[k], at.adapters[k]) for k in sorted(at.base)]
-    model = torch.nn.Sequential(*[m for layer in layers for m in (layer, SiLU())][:-1])
+    model = Stack({k: Linear(merged[k]) if whole else LoRALinear(at.base[k], at.adapters[k]) for k in at.base})
     X, Y = (tensor(x) for x in config.problem.regression(0)[2])
     parameters = dict(model.named_parameters())
     sizes, shapes = [p.numel() for p in parameters.values()], [p.shape for p in parameters.values()]

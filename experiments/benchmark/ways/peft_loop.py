@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from experiments.benchmark.config import Config
 from experiments.benchmark.ways.cases import Call, Case
-from experiments.benchmark.ways.peers import tensor
+from experiments.benchmark.ways.peers import in_turn, tensor
 from experiments.benchmark.ways.trajectories import grid
 
 
@@ -31,14 +31,14 @@ def trajectories_peft(config: Config) -> Call:
 
 def _peft(base: Any, start: Any, alpha: float) -> torch.nn.Module:
     """Build PEFT's model at the base weights and adapters of this project."""
-    layers = [torch.nn.Linear(*reversed(base[k].shape), bias=False) for k in sorted(base)]
+    layers = [torch.nn.Linear(*reversed(base[k].shape), bias=False) for k in in_turn(base)]
     modules = [m for layer in layers for m in (layer, torch.nn.SiLU())][:-1]
     names, rank = [str(2 * i) for i in range(len(layers))], len(start[min(start)].A)
     lora = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)  # pyright: ignore[reportArgumentType]
     model = get_peft_model(torch.nn.Sequential(*modules), lora)  # pyright: ignore[reportArgumentType]
     values = dict(model.named_parameters())
     with torch.no_grad():
-        for name, k in zip(names, sorted(base), strict=True):
+        for name, k in zip(names, in_turn(base), strict=True):
             values[f"base_model.model.{name}.base_layer.weight"].copy_(tensor(base[k]))
             values[f"base_model.model.{name}.lora_A.default.weight"].copy_(tensor(start[k].A))
     return model

@@ -33,9 +33,9 @@ def _sized(width: int, rank: int) -> Config:
     return replace(PAPER, problem=replace(PAPER.problem, width=width, rank=rank))
 
 
-def answer(kernel: str, way: str) -> np.ndarray:
+def answer(kernel: str, way: str, config: Config = CONFIG) -> np.ndarray:
     try:
-        result = find(kernel, way)(CONFIG)()
+        result = find(kernel, way)(config)()
     except ImportError as missing:
         pytest.skip(f"needs the extra peers: {missing.name}")
     result = result["answer"] if isinstance(result, dict) else result
@@ -51,6 +51,16 @@ def test_every_way_computes_the_same(kernel: str, way: str) -> None:
     bound = {"extremes": 2 * CONFIG.tolerance, "trajectories": 4 * CONFIG.steps * float(np.finfo(np.float32).eps)}
     assert ours.shape == other.shape
     assert np.abs(ours - other).max() <= bound.get(kernel, 10 * ours.size * eps) * np.abs(ours).max()
+
+
+@pytest.mark.filterwarnings("ignore")  # of the other tools
+@pytest.mark.parametrize(("kernel", "way"), sorted(x for x in SAME if x[0] in {"gradient", "product", "trajectories"}))
+def test_layers_are_passed_in_their_order(kernel: str, way: str) -> None:
+    """Of twelve layers, whose names sort otherwise: 1 and 10, and 2 and 11, change places."""
+    deep = replace(CONFIG, problem=replace(CONFIG.problem, depth=12))
+    ours, other = answer(kernel, "ours", deep), answer(kernel, way, deep)
+    eps = np.finfo(np.float32 if kernel == "trajectories" else np.float64).eps
+    assert np.abs(ours - other).max() <= 100 * deep.problem.depth * eps * np.abs(ours).max()
 
 
 @pytest.mark.parametrize(("width", "rank"), [(256, 16), (32, 16)])

@@ -35,14 +35,9 @@ def planted() -> xr.Dataset:
             if n <= far
         }
         known[2 * far] = {"reason": "over 60 s if the time grows by the same factor again"}
-        columns = {
-            x: [known.get(n, {}).get(x, processes.EMPTY[x]) for n in sizes] for x in processes.EMPTY if x != "answer"
-        }
-        rows.append(
-            xr.Dataset({x: ("size", column) for x, column in columns.items()}, {"size": sizes}).expand_dims(
-                {name: [value] for name, value in point.items()}
-            )
-        )
+        columns = {x: [known.get(n, {}).get(x, processes.EMPTY[x]) for n in sizes] for x in processes.EMPTY}
+        laid = {x: (("size", "entry") if x == "answer" else "size", column) for x, column in columns.items()}
+        rows.append(xr.Dataset(laid, {"size": sizes}).expand_dims({name: [value] for name, value in point.items()}))
     combined = xr.combine_by_coords(rows, join="outer")
     assert isinstance(combined, xr.Dataset)
     return combined
@@ -81,6 +76,20 @@ def test_a_way_of_which_nothing_ended_is_none_with_the_reason() -> None:
     data.reason.loc[at] = "torch is not installed (pip install -e '.[peers]')"
     cells = growth.table(PAPER, data).groups[KERNEL["dense"]][LABEL["torch"]]
     assert [cell.text for cell in cells[4:]] == ["–", "1.00", "none", "torch is not installed"]
+
+
+def test_answers_that_are_apart_are_named_with_where() -> None:
+    """One way is off by twice the tolerance at one size, another by half of it; an estimate may be anywhere."""
+    data = planted()
+    assert growth.table(PAPER, data).notes[-1].endswith("their answers agree to six digits.")
+    data.answer.loc[{"axis": "depth", "kernel": "extremes", "way": "eigenthings", "size": 16, "entry": 0}] += 2e-6
+    data.answer.loc[{"axis": "depth", "kernel": "extremes", "way": "curvlinops", "size": 16, "entry": 0}] += 5e-7
+    data.answer.loc[{"kernel": "trace", "way": "curvlinops"}] += 1.0
+    *_, told = growth.table(PAPER, data).notes
+    assert told == (
+        "extremes of H_LoRA by hessian-eigenthings is not ours to six digits at L = 16: "
+        "apart by up to 2e-06 of the largest entry."
+    )
 
 
 def test_sizes_are_those_of_the_problem_along_one_axis() -> None:
