@@ -20,9 +20,9 @@ def filled(rows):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [60, basis.CHUNKS * basis.NARROW + 5])
+@pytest.mark.parametrize("n", [60, 1500, basis.CHUNKS * basis.NARROW + 5])
 def test_combinations_are_numpys(dtype, n):
-    """Combine 13 vectors, kept and returned, in one chunk and in several with a rest, to 13·ε·|S|ᵀ|Q|."""
+    """Combine 13 vectors, kept and returned, in blocks of each height, chunks and a rest, to 13·ε·|S|ᵀ|Q|."""
     rng = np.random.default_rng(0)
     rows, S = rng.standard_normal((13, n)).astype(dtype), rng.standard_normal((13, 9)).astype(dtype)
     here, bound = filled(rows), 13 * float(np.finfo(dtype).eps) * (abs(S).T @ abs(rows))
