@@ -239,7 +239,7 @@ def test_table_of_where_alpha_pays_is_that_of_the_reference_run() -> None:
 
 
 def compared(problem: str, *points: str) -> list[xr.Dataset]:
-    """What docs/records has of the methods side by side, at η_FFT."""
+    """Read the methods side by side from docs/records, at η_FFT."""
     with zipfile.ZipFile(DOCS / "records" / "protocol_comparison" / f"{problem}.zip") as kept:
         assert {name for name in kept.namelist() if name.endswith(".nc")} == set(points)
         return [xr.load_dataset(io.BytesIO(kept.read(x)), engine="h5netcdf").sel(share=1.0) for x in points]

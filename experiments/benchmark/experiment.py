@@ -8,22 +8,10 @@ import xarray as xr
 
 from experiments.benchmark.config import Config
 from experiments.benchmark.process import measured
-from experiments.benchmark.report import report
+from experiments.benchmark.report import WAYS, report
 from experiments.lab.experiment import Experiment, Point
 from experiments.lab.problem import Problem
 from experiments.problems.mlp import MLP
-
-WAYS = {
-    "gradient": ("ours", "merged", "torch"),
-    "product": ("ours", "merged", "once", "merged_once", "torch", "curvlinops", "eigenthings"),
-    "dense": ("ours", "straightforward", "torch", "chunked", "curvlinops"),
-    "spectrum": ("ours", "straightforward"),
-    "extremes": ("ours", "curvlinops", "curvlinops-1", "eigenthings"),
-    "trace": ("ours", "curvlinops", "eigenthings"),
-    "trajectories": ("ours", "bare", "peft"),
-    "pipeline": ("ours", "straightforward"),
-}
-"""Kernels and the ways of computing each; a way that ends in -1 holds the BLAS to one thread."""
 
 
 def refuses(problem: Problem) -> str:

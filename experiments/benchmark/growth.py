@@ -13,7 +13,8 @@ import xarray as xr
 from experiments.benchmark.config import Config
 from experiments.benchmark.floors import floor_seconds
 from experiments.benchmark.process import measured
-from experiments.benchmark.report import COLOR, FITTED, KERNEL, LABEL, STYLE, exponent, rates
+from experiments.benchmark.report import COLOR, FITTED, KERNEL, LABEL, STYLE, apart, exponent, rates
+from experiments.benchmark.report import WAYS as WAYS_AT_A_SIZE
 from experiments.lab.errors import check_ascending, check_positive
 from experiments.lab.experiment import Experiment, Point, Report
 from experiments.lab.problem import Problem, Setting
@@ -21,16 +22,11 @@ from experiments.lab.side_by_side import Cell, SideBySide
 from experiments.problems.mlp import MLP
 from signal_drift import plotting
 
+VARIANTS = {"merged", "once", "merged_once", "bare", "curvlinops-1"}
 WAYS = {
-    "gradient": ("ours", "torch"),
-    "product": ("ours", "torch", "curvlinops", "eigenthings"),
-    "dense": ("ours", "straightforward", "torch", "chunked", "curvlinops"),
-    "spectrum": ("ours", "straightforward"),
-    "extremes": ("ours", "curvlinops", "eigenthings"),
-    "trace": ("ours", "curvlinops", "eigenthings"),
-    "trajectories": ("ours", "peft"),
+    kernel: [way for way in WAYS_AT_A_SIZE[kernel] if way not in VARIANTS] for kernel in KERNEL if kernel != "pipeline"
 }
-"""Kernels and the ways of computing each."""
+"""Kernels and the ways of computing each: one of every tool, of what is asked for at all sizes."""
 AXES = {"width": "d", "depth": "L"}
 """What grows, and the symbol of it."""
 DRAWN = ("trace", "trajectories")
@@ -124,8 +120,8 @@ def _apart(data: xr.Dataset) -> list[str]:
         for way in WAYS[kernel][1:]:
             for axis, symbol in AXES.items():
                 ours, other = (data.answer.sel(axis=axis, kernel=kernel, way=name) for name in ("ours", way))
-                apart = (abs(ours - other).max("entry") / abs(ours).max("entry")).dropna("size")
-                odd = apart[apart.values > AGREE]
+                differ = apart(ours, other)
+                odd = differ[differ.values > AGREE]
                 if len(odd):
                     where = ", ".join(str(n) for n in odd["size"].values)
                     found.append(

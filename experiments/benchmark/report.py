@@ -11,6 +11,17 @@ from experiments.benchmark.floors import floor_seconds, product_flops
 from experiments.lab.experiment import Report, Row
 from signal_drift import plotting
 
+WAYS = {
+    "gradient": ("ours", "merged", "torch"),
+    "product": ("ours", "merged", "once", "merged_once", "torch", "curvlinops", "eigenthings"),
+    "dense": ("ours", "straightforward", "torch", "chunked", "curvlinops"),
+    "spectrum": ("ours", "straightforward"),
+    "extremes": ("ours", "curvlinops", "curvlinops-1", "eigenthings"),
+    "trace": ("ours", "curvlinops", "eigenthings"),
+    "trajectories": ("ours", "bare", "peft"),
+    "pipeline": ("ours", "straightforward"),
+}
+"""Kernels and the ways of computing each; a way that ends in -1 holds the BLAS to one thread."""
 LABEL = {
     "ours": "this project",
     "merged": "JAX, merged weights",
@@ -169,8 +180,12 @@ def floors(config: Config, data: xr.Dataset, kernel: str, way: str) -> dict[int,
 
 def difference(data: xr.Dataset, kernel: str, way: str, width: int) -> float:
     """Return the largest difference from our answer, over the largest number of that."""
-    ours, other = (data.answer.sel(kernel=kernel, way=name, width=width) for name in ("ours", way))
-    return float(abs(ours - other).max() / abs(ours).max())
+    return float(apart(*(data.answer.sel(kernel=kernel, way=name, width=width) for name in ("ours", way))))
+
+
+def apart(ours: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    """Return the largest difference of two answers, over the largest number of the first."""
+    return abs(ours - other).max("entry") / abs(ours).max("entry")
 
 
 def _rates(data: xr.Dataset) -> str:

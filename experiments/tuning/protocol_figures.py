@@ -55,11 +55,19 @@ def _losses(config: Comparison, data: xr.Dataset, rate: str) -> plotting.Figure:
     return figure
 
 
+WIDEST = 3
+"""Panels of a row where there is one rank."""
+
+
 def _scores(config: Comparison, data: xr.Dataset, rate: str) -> plotting.Figure:
-    """A row of panels for each judge, one for each rank."""
+    """A row of panels for each judge, one for each rank; of one rank alone, judges stand beside one another."""
     panels = [(name, rank) for name in score_names(data) for rank in config.ranks]
-    columns, rows = len(config.ranks), len(score_names(data))
+    columns = len(config.ranks) if len(config.ranks) > 1 else min(len(panels), WIDEST)
+    rows = -(-len(panels) // columns)
     figure, axes = plotting.panels(columns, _title(config, rate), height=4.8 if rows == 1 else 3.4, rows=rows)
+    for panel in axes[len(panels) :]:
+        panel.set_axis_off()
+    axes = axes[: len(panels)]
     for panel, (name, rank) in zip(axes, panels, strict=True):
         draw_methods(panel, data.score.sel(rank=rank, judge=name))
         panel.set(xlabel=f"{name}, higher is better", title=f"r = {rank}")
@@ -69,7 +77,8 @@ def _scores(config: Comparison, data: xr.Dataset, rate: str) -> plotting.Figure:
 
 
 def _title(config: Comparison, rate: str) -> str:
-    runs = f"{config.steps} steps of Adam, {config.over_seeds}, mean and 95% interval"
+    shown = ", mean and 95% interval" if config.seeds > 1 else ""
+    runs = f"{config.steps} steps of Adam, {config.over_seeds}{shown}"
     return f"V  {config.problem.label} at {rate}: {runs}"
 
 
@@ -84,23 +93,26 @@ def _labelled(axes: Sequence[plotting.Axes], *, legend: bool = True) -> None:
 def draw_methods(panel: plotting.Axes, values: xr.DataArray) -> None:
     """Draw a mark with its interval for every method, and a band for LoRA with α = r and for full fine-tuning.
 
-    A method that diverged at some seed is a cross at the edge.
+    A method that diverged at some seed is a cross at the edge; of one seed there is no interval.
     """
     names = [str(name) for name in values.method.values if name not in (COMMON, FULL)]
     for name, color, label in ((COMMON, "band", "LoRA, α = r"), (FULL, "task", "full fine-tuning")):
         value, low, high = mean_of(values.sel({"method": name}).values).at()
         if np.isfinite(value):
-            panel.axvspan(low, high, color=plotting.COLOR[color], alpha=0.2, lw=0)
+            if np.isfinite([low, high]).all():
+                panel.axvspan(low, high, color=plotting.COLOR[color], alpha=0.2, lw=0)
             panel.axvline(value, color=plotting.COLOR[color], ls="--" if name == FULL else "-", label=label)
     for y, (name, mark) in enumerate(zip(names, MARKS, strict=False)):
         value, low, high = mean_of(values.sel({"method": name}).values).at()
         if np.isfinite(value):
-            panel.plot([low, high], [y, y], color=plotting.COLOR["signal"])
+            if np.isfinite([low, high]).all():
+                panel.plot([low, high], [y, y], color=plotting.COLOR["signal"])
             panel.plot(value, y, mark, color=plotting.COLOR["signal"])
         else:
             panel.plot(0.98, y, "x", color=plotting.COLOR["drift"], transform=panel.get_yaxis_transform())
     panel.plot([], [], "x", color=plotting.COLOR["drift"], label="diverged at a seed")
     panel.set_yticks(range(len(names)), names)
+    panel.locator_params(axis="x", nbins=5)
     panel.set_ylim(len(names) - 0.5, -0.5)
 
 

@@ -77,24 +77,32 @@ def _optimum(config: Config, losses: xr.DataArray) -> Row:
     return Row("F1   η_FFT", "–", best.flag or f"{best.x:.3g}", interval)
 
 
+WIDEST = 4
+"""Panels beside one another."""
+
+
 def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     title = f"F1  {config.problem.label}\nfull fine-tuning: {config.steps} steps of Adam, {config.over_seeds}"
     judges = score_names(data)
-    figure, axes = plotting.panels(2 if judges else 1, title, height=4.6, width=6.0)
+    columns = min(1 + len(judges), WIDEST)
+    figure, axes = plotting.panels(columns, title, height=4.6, width=5.2, rows=-(-(1 + len(judges)) // columns))
+    for panel in axes[1 + len(judges) :]:
+        panel.set_axis_off()
+    axes = axes[: 1 + len(judges)]
     losses = np.where(np.isfinite(data.log_loss), data.log_loss, np.nan)
     seeds = data.log_loss.copy(data=losses).transpose("rate", "seed")
     axes[0].plot(config.fft_rates, seeds, "o", color=plotting.COLOR["other"], alpha=0.7)
     axes[0].plot(config.fft_rates, seeds.mean("seed"), color=plotting.COLOR["signal"], label="mean over seeds")
     axes[0].set_ylabel("ln loss after the last step")
-    for name, color in zip(judges, plotting.shades(len(judges) + 1)[1:], strict=True):
+    for panel, name in zip(axes[1:], judges, strict=True):
         score = data.score.sel(judge=name).transpose("rate", "seed")
-        axes[1].plot(config.fft_rates, score, "o", color=color, alpha=0.4)
-        axes[1].plot(config.fft_rates, score.mean("seed"), color=color, label=name)
-        axes[1].set_ylabel("score")
+        panel.plot(config.fft_rates, score, "o", color=plotting.COLOR["other"], alpha=0.7)
+        panel.plot(config.fft_rates, score.mean("seed"), color=plotting.COLOR["signal"], label="mean over seeds")
+        panel.set_ylabel(f"{name}, higher is better")
     for panel in axes:
         panel.axvline(fft_rate(data.log_loss), color=plotting.COLOR["prediction"], ls="--", label=r"$\eta_{FFT}$")
         panel.set(xscale="log", xlabel=r"learning rate $\eta$")
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

@@ -56,7 +56,7 @@ def test_every_way_computes_the_same(kernel: str, way: str) -> None:
 @pytest.mark.filterwarnings("ignore")  # of the other tools
 @pytest.mark.parametrize(("kernel", "way"), sorted(x for x in SAME if x[0] in {"gradient", "product", "trajectories"}))
 def test_layers_are_passed_in_their_order(kernel: str, way: str) -> None:
-    """Of twelve layers, whose names sort otherwise: 1 and 10, and 2 and 11, change places."""
+    """Twelve layers sort otherwise by name: layers.10 and layers.11 would come before layers.2."""
     deep = replace(CONFIG, problem=replace(CONFIG.problem, depth=12))
     ours, other = answer(kernel, "ours", deep), answer(kernel, way, deep)
     eps = np.finfo(np.float32 if kernel == "trajectories" else np.float64).eps

@@ -22,14 +22,14 @@ RATES = {"float64": 1e11, "float32": 2e11, "bytes": 1e10}
 
 
 def planted() -> xr.Dataset:
-    """Every way takes n^TIME seconds and n^MEMORY megabytes; ours gets as far as FAR, the others half as far."""
+    """Every way takes n^TIME seconds and returns n^MEMORY megabytes; ours gets to FAR, the others half as far."""
     sizes = sorted({*PAPER.widths, *PAPER.depths})
     rows = []
     for point in growth.points(PAPER):
         axis = point["axis"]
         asked, far = PAPER.along(axis), FAR[axis] // (1 if point["way"] == "ours" else 2)
         known = {
-            n: {"first": 2.0, "seconds": 1e-6 * n ** TIME[axis], "memory": 1e6 * n ** MEMORY[axis], "result": 0.0}
+            n: {"first": 2.0, "seconds": 1e-6 * n ** TIME[axis], "memory": 1.0, "result": 1e6 * n ** MEMORY[axis]}
             | {"answer": [1.0] * ANSWERS, "reason": "", **RATES}
             for n in asked
             if n <= far

@@ -202,7 +202,7 @@ def test_diverged_method_is_counted() -> None:
 
 @pytest.mark.parametrize(("seeds", "words"), [(1, "accuracy 0.5."), (2, "accuracy 0.55 [-0.08531, 1.185].")])
 def test_the_score_before_training_has_an_interval_where_there_are_seeds(seeds: int, words: str) -> None:
-    """Of 0.5 and 0.6 the half-width is t₀.₉₇₅(1)·s/√2 = 12.706·0.05."""
+    """The half-width over 0.5 and 0.6 is t₀.₉₇₅(1)·s/√2 = 12.706·0.05."""
     data = planted({V2: 0.8}).isel(seed=slice(seeds))
     scores = {
         name: 0.5 + 0 * data[of].expand_dims(judge=["accuracy"])
