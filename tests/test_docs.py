@@ -18,11 +18,15 @@ import xarray as xr
 from pages_of_docs import GUIDES, PAGES, ROOT, blocks, commands, links, read, rows, spoken
 
 from experiments import __main__ as door
+from experiments.benchmark import growth
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS
 from experiments.doors import reproduce, rerun, verify
 from experiments.doors.gpu_check import check as gpu_check
 from experiments.lab import command_line
+from experiments.lab.reference import take
+from experiments.lab.runner import from_store
+from experiments.lab.side_by_side import as_markdown
 from experiments.ledger.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
 from experiments.problems import PROBLEMS
 from experiments.problems.smollm import SmolLM
@@ -324,3 +328,56 @@ def test_what_is_said_of_the_language_model_by_reward_is_in_its_record() -> None
     chosen = methods(8, {"narrow": 576**-0.5, "wide": 1536**-0.5})
     assert [round(8 * s) for s in chosen[V2].scaling.values()] == [68, 111]
     assert round(8 * chosen[V1].scaling["narrow"]) == 724
+
+
+@pytest.fixture
+def grown(tmp_path: Path) -> xr.Dataset:
+    config = growth.EXPERIMENT.at(PROBLEMS["mlp"])
+    take(growth.EXPERIMENT, config, tmp_path)
+    found = from_store(growth.EXPERIMENT, config, tmp_path)
+    assert found.data is not None, found.reason
+    return found.data
+
+
+def test_table_of_growth_is_that_of_its_record(grown: xr.Dataset) -> None:
+    table = as_markdown(growth.table(growth.EXPERIMENT.at(PROBLEMS["mlp"]), grown))
+    told = [line for line in read(DOCS / "growth.md").splitlines() if line.startswith("|")]
+    assert told == [line for line in table.splitlines() if line.startswith("|")]
+
+
+def test_what_is_said_of_growth_is_in_its_record(grown: xr.Dataset) -> None:
+    def at(what: str, kernel: str, size: int, axis: str = "width") -> xr.DataArray:
+        return grown[what].sel(kernel=kernel, size=size, axis=axis).dropna("way")
+
+    def of_others(what: str, kernel: str, size: int) -> str:
+        taken = at(what, kernel, size).drop_sel(way="ours") / (1 if what == "seconds" else 1e6)
+        return f"{_three_digits(taken.min())} to {_three_digits(taken.max())}"
+
+    def ours(what: str, kernel: str, size: int, axis: str = "width") -> str:
+        return _three_digits(at(what, kernel, size, axis).sel(way="ours") / (1e6 if what == "memory" else 1))
+
+    def times(kernel: str, size: int, other: str, axis: str = "width") -> str:
+        seconds = at("seconds", kernel, size, axis)
+        return f"{float(seconds.sel(way=other) / seconds.sel(way='ours')):.1f}"
+
+    grid = [at("seconds", "trajectories", d) for d in (512, 1024)]
+    assert [bool(x.sel(way="ours") < x.sel(way="peft")) for x in grid] == [True, False]
+    page = " ".join(read(DOCS / "growth.md").split())
+    for words in (
+        f"in {ours('seconds', 'dense', 64)} s and {ours('memory', 'dense', 64)} MB beyond the matrix",
+        f"{of_others('memory', 'dense', 32)} MB beyond it",
+        f"{times('dense', 16, 'chunked', 'depth')} times the time at 16 layers",
+        f"{ours('seconds', 'product', 4096)} s and {ours('memory', 'product', 4096)} MB here, "
+        f"{of_others('seconds', 'product', 4096)} s and {of_others('memory', 'product', 4096)} MB elsewhere",
+        f"d = 2048 takes {ours('seconds', 'extremes', 2048)} s",
+        f"at 1024, where it takes {times('extremes', 1024, 'eigenthings')} times as long",
+        f"takes {ours('first', 'product', 256, 'depth')} s, "
+        f"each further one {ours('seconds', 'product', 256, 'depth')} s",
+        f"{_three_digits(grid[1].sel(way='ours'))} s for {_three_digits(grid[1].sel(way='peft'))} s",
+    ):
+        assert words in page, words
+
+
+def _three_digits(x: xr.DataArray) -> str:
+    """As the page writes a number."""
+    return f"{float(f'{float(x):.3g}'):,.0f}" if x >= 1000 else f"{float(x):#.3g}".rstrip(".")
