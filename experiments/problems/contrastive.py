@@ -23,7 +23,7 @@ import signal_drift as sd
 from experiments.lab.errors import OptionError, check_positive
 from experiments.lab.problem import Drawn, Dtype, Training, Tuning, cast
 from experiments.problems.fetch import cache
-from experiments.problems.minilm import ARCHIVE, MINILM, TYPICAL_SIGMA, folder_of
+from experiments.problems.minilm import ARCHIVE, FAN_IN, MINILM, folder_of
 from experiments.problems.pretrained import AFFORDED, RANDOM, Pretrained
 from signal_drift.models.bert import Bert, BertConfig, load_bert
 from signal_drift.models.bridge import Forward
@@ -77,6 +77,7 @@ class Contrastive(Pretrained):
     batch: int = 16
     """Pairs of a training step."""
 
+    known: ClassVar[dict[str, dict[str, int]]] = {MINILM: FAN_IN}
     reproduced: ClassVar[tuple[str, ...]] = (
         *("spectra_at_scale", "is_it_curvature"),
         *("rates", "protocol_comparison", "where_alpha_pays"),
@@ -134,10 +135,6 @@ class Contrastive(Pretrained):
 
     def _temperature(self, dtype: Dtype) -> Array:
         return jnp.asarray(self.temperature, dtype)
-
-    def typical_sigma(self) -> float:
-        """Return that of MiniLM without its files."""
-        return TYPICAL_SIGMA if self.model == MINILM else super().typical_sigma()
 
     def tiny(self) -> Self:
         return replace(self, model=RANDOM, length=6, judged=16, rank=2, batch=8)

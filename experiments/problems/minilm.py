@@ -25,8 +25,10 @@ from signal_drift.tasks.rating_head import Examples, Head, batch_error, embeddin
 
 MINILM = "all-MiniLM-L6-v2"
 ARCHIVE = "vaderSentiment.tar.gz"
-TYPICAL_SIGMA = (384**5 * 1536) ** (-1 / 12)
-"""The geometric mean of 1/√d_in in MiniLM: of six layers in a block five read 384 numbers and one 1536."""
+FAN_IN = {f"layers.{i}.attention.{name}": 384 for i in range(6) for name in ("query", "key", "value", "out")} | {
+    f"layers.{i}.{name}": d_in for i in range(6) for name, d_in in (("expand", 384), ("contract", 1536))
+}
+"""How many numbers every matrix of MiniLM reads."""
 TRAINING, HELD_OUT = "movies, training", "movies, held out"
 SETS = (TRAINING, HELD_OUT, *(name for name in DOMAINS if name != "movies"))
 """Where a model is judged: texts it was trained on, others of their kind, and three other kinds."""
@@ -65,6 +67,7 @@ class MiniLM(Pretrained):
     batch: int = 32
     """Texts of a training step."""
 
+    known: ClassVar[dict[str, dict[str, int]]] = {MINILM: FAN_IN}
     reproduced: ClassVar[tuple[str, ...]] = (
         *("layers", "spectra_at_scale", "is_it_curvature", "drift_knockout"),
         *("rates", "rank_law", "protocol_comparison"),
@@ -111,10 +114,6 @@ class MiniLM(Pretrained):
             for name, texts in encoder.judged.items()
         }
         return Training(batch_error(encoder.forward, encoder.head), batches, own, scores)
-
-    def typical_sigma(self) -> float:
-        """Return that of MiniLM without its files."""
-        return TYPICAL_SIGMA if self.model == MINILM else super().typical_sigma()
 
     def tiny(self) -> Self:
         return replace(self, model=RANDOM, length=6, head_texts=40, judged=20, rank=2, batch=8)

@@ -34,6 +34,12 @@ from signal_drift.tasks.answers.worked_answers import Template, WorkedAnswer, dr
 
 SMOLLM = "SmolLM2-135M-Instruct"
 FILE, WHEEL = "SmolLM2-135M-Instruct.Q4_1.gguf", "reasoning_gym-0.1.25-py3-none-any.whl"
+FAN_IN = {f"layers.{i}.attention.{name}": 576 for i in range(30) for name in ("q", "k", "v", "o")} | {
+    f"layers.{i}.feed_forward.{name}": d_in
+    for i in range(30)
+    for name, d_in in (("gate", 576), ("up", 576), ("down", 1536))
+}
+"""How many numbers every matrix of SmolLM2-135M reads."""
 Encode = Callable[[str], list[int]]
 DRAWS = 8
 """Chats that are drawn for each that is wanted: what is longer than the problem's length is left out."""
@@ -89,6 +95,7 @@ class SmolLM(Pretrained):
     batch: int = 4
     """Chats of a training step."""
 
+    known: ClassVar[dict[str, dict[str, int]]] = {SMOLLM: FAN_IN}
     reproduced: ClassVar[tuple[str, ...]] = ("is_it_curvature", "rates", "rank_law", "protocol_comparison")
     tuning: ClassVar[Tuning | None] = replace(
         AFFORDED,
@@ -137,10 +144,6 @@ class SmolLM(Pretrained):
             for name, x in tutor.judged.items()
         }
         return Training(batch_next_token_loss(tutor.forward), batches, own, scores)
-
-    def typical_sigma(self) -> float:
-        """Return that of SmolLM2 without its files: of seven matrices in a layer six read 576 numbers and one 1536."""
-        return (576**6 * 1536) ** (-1 / 14) if self.model == SMOLLM else super().typical_sigma()
 
     def tiny(self) -> Self:
         return replace(self, model=RANDOM, length=100, pool=256, judged=8, rank=2, texts=4, batch=4)

@@ -25,7 +25,7 @@ from experiments.problems.policy.judges import (
 )
 from experiments.problems.policy.learner import Learner, Reading, learner
 from experiments.problems.pretrained import AFFORDED, RANDOM, Pretrained
-from experiments.problems.smollm import SMOLLM, SmolLM
+from experiments.problems.smollm import FAN_IN, SMOLLM
 from signal_drift.tasks.answers.chats import Chats
 from signal_drift.tasks.policy import Asked, Rules, on_policy_loss, reader, surrogate_loss
 
@@ -55,6 +55,7 @@ class LanguagePolicy(Pretrained):
     beta: float = 0.0
     """β, the weight of k₃, the estimate of the KL to the start."""
 
+    known: ClassVar[dict[str, dict[str, int]]] = {SMOLLM: FAN_IN}
     reproduced: ClassVar[tuple[str, ...]] = ("rates", "protocol_comparison", "where_alpha_pays")
     tuning: ClassVar[Tuning | None] = replace(
         AFFORDED,
@@ -113,10 +114,6 @@ class LanguagePolicy(Pretrained):
     def _stream(self, seed: int, steps: int) -> Asked:
         start, reading = self.learner("float32")
         return _after(asked(start.trained, seed, steps, self.questions), reading.prompt)
-
-    def typical_sigma(self) -> float:
-        """Return that of SmolLM2 without its files."""
-        return SmolLM().typical_sigma() if self.model == SMOLLM else super().typical_sigma()
 
     def tiny(self) -> Self:
         return replace(self, model=RANDOM, questions=8, group=4, judged=8, rank=2)

@@ -7,9 +7,15 @@ from typing import Any
 import pytest
 import xarray as xr
 
+from experiments.catalogue import reproduced
+from experiments.claims import CLAIMS
 from experiments.doors import keep
 from experiments.lab import store
 from experiments.lab.experiment import Experiment, Report
+from experiments.lab.problem import Problem
+from experiments.lab.reference import archive, take
+from experiments.lab.runner import from_store, last_stage
+from experiments.ledger import ledger
 from experiments.problems import PROBLEMS
 
 
@@ -44,3 +50,26 @@ def test_what_builds_on_a_long_experiment_is_kept_with_it(tmp_path: Path, monkey
     monkeypatch.setattr(keep, "reproduced", lambda problems: asked)
     monkeypatch.setattr(keep, "keep", lambda experiment, config, out: True)
     assert keep.keep_long(tmp_path) == ["long on mlp", "of long on mlp"]
+
+
+COSTLY = [
+    pytest.param(experiment, problem, id=f"{experiment.name} on {problem.name}")
+    for experiment, problem in reproduced(PROBLEMS.values())
+    if problem.costly and archive(experiment, experiment.at(problem)).exists()
+]
+
+
+@pytest.mark.parametrize(("experiment", "problem"), COSTLY)
+def test_what_is_kept_of_a_model_is_reported_where_its_files_were_not_fetched(
+    experiment: Experiment[Any], problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGNAL_DRIFT_CACHE", str(tmp_path / "nothing"))
+    for stage in experiment.staged(experiment.at(problem)):
+        take(experiment, stage, tmp_path)
+    config = last_stage(experiment, experiment.at(problem), tmp_path)
+    found = from_store(experiment, config, tmp_path)
+    assert found.data is not None, found.reason
+    assert experiment.report(config, found.data).rows
+    read = ledger.store(tmp_path, quick=False)
+    readings = [x.plain for claim in CLAIMS for x in claim.evidence if x.plain.experiment is experiment]
+    assert all(ledger.judge(reading, problem, read).verdict != "not run" for reading in readings)

@@ -116,7 +116,8 @@ def test_what_is_not_there_is_said(monkeypatch, tmp_path):
         LanguagePolicy(judged=23).draw(0)
 
 
-def test_typical_sigma_is_known_without_the_files():
+def test_typical_sigma_is_known_without_the_files(monkeypatch, tmp_path):
+    monkeypatch.setenv("SIGNAL_DRIFT_CACHE", str(tmp_path))
     assert PROBLEMS["grpo"].typical_sigma() == pytest.approx((576**6 * 1536) ** (-1 / 14))
 
 

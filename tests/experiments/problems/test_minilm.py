@@ -8,7 +8,7 @@ import pytest
 
 import signal_drift as sd
 from experiments.lab.errors import OptionError
-from experiments.problems import PROBLEMS
+from experiments.problems import PROBLEMS, fetch
 from experiments.problems.adam_run import adam_run
 from experiments.problems.minilm import HELD_OUT, SETS, TRAINING, MiniLM
 from experiments.problems.pool import batches_of
@@ -128,3 +128,13 @@ def test_a_trained_model_is_judged_as_it_says():
     for name, texts in encoder.judged.items():
         correlation = np.corrcoef(rated(texts), texts.ratings)[0, 1]
         assert float(training.scores[f"correlation, {name}"](weights)) == pytest.approx(correlation, rel=1e-3)
+
+
+def test_what_every_matrix_reads_is_known_without_the_files():
+    """It is what the matrices of the fetched files say, where they are: one of six reads four times as many."""
+    problem = MiniLM()
+    assert problem.fan_in() == PROBLEMS["contrastive"].fan_in()
+    assert problem.typical_sigma() == pytest.approx((384**5 * 1536) ** (-1 / 12))
+    if fetch.missing(fetch.needed("minilm"), fetch.cache()):
+        pytest.skip("MiniLM is not fetched")
+    assert {layer: W0.shape[1] for layer, W0 in problem.base("float32").items()} == problem.fan_in()

@@ -131,7 +131,8 @@ def test_chats_that_are_all_too_long_are_said():
         dataclasses.replace(TINY, length=4, pool=1).draw(0)
 
 
-def test_typical_sigma_is_known_without_the_files():
+def test_typical_sigma_is_known_without_the_files(monkeypatch, tmp_path):
+    monkeypatch.setenv("SIGNAL_DRIFT_CACHE", str(tmp_path))
     tiny = TINY.sigma_a()
     assert TINY.typical_sigma() == pytest.approx(float(np.exp(np.mean(np.log(list(tiny.values()))))))
     assert PROBLEMS["smollm"].typical_sigma() == pytest.approx((576**6 * 1536) ** (-1 / 14))
@@ -143,5 +144,6 @@ def test_the_real_model_answers_as_its_first_tokens_say():
         pytest.skip("SmolLM2 is not fetched")
     problem = dataclasses.replace(PROBLEMS["smollm"], pool=64, judged=1)
     drawn = problem.draw(0, "float32")
+    assert {layer: W0.shape[1] for layer, W0 in drawn.base.items()} == problem.fan_in()
     assert len(drawn.base) == 210
     assert 0.5 < float(jax.jit(drawn.loss)(drawn.base)) < 2.0
