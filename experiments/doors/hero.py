@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -13,7 +12,7 @@ from experiments.dynamics.trajectory_figures import draw_trajectories
 from experiments.lab.experiment import Experiment
 from experiments.lab.figure_files import Drawing
 from experiments.lab.problem import Problem
-from experiments.lab.runner import draw_figures, from_store, last_stage
+from experiments.lab.runner import Reader, draw_figures, last_stage
 from experiments.ledger.claim import GROUPS
 from experiments.ledger.first_screen import is_here
 from experiments.ledger.pages import MARKS
@@ -31,25 +30,25 @@ COLORS = {
 COLUMNS = 2
 
 
-def draw_hero(entries: Sequence[Entry], problem: Problem, out: Path, quick: bool) -> bool:
-    """Draw `out`/figures/hero from what is stored on a problem, and tell whether all of it was there.
+def draw_hero(entries: Sequence[Entry], problem: Problem, read: Reader, quick: bool) -> bool:
+    """Draw the figure "hero" from what is stored on a problem, and tell whether all of it was there.
 
     Its verdicts are those on the paper that the report is about, and on our own statements.
     """
-    spectra = _stored(purification.EXPERIMENT, problem, out, quick)
-    runs = _stored(trajectories.EXPERIMENT, problem, out, quick)
+    spectra = _stored(purification.EXPERIMENT, problem, read, quick)
+    runs = _stored(trajectories.EXPERIMENT, problem, read, quick)
     if spectra is None or runs is None:
         return False
     verdicts = [(e["group"], e["id"], e["verdict"]) for e in entries if is_here(e)]
     drawing: Drawing = partial(_figure, spectra, runs, verdicts)
     seen = xr.Dataset({"verdicts": ("claim", [" ".join(x) for x in verdicts])})
-    draw_figures({"hero": drawing}, [spectra[1], runs[1], seen], out)
+    draw_figures({"hero": drawing}, [spectra[1], runs[1], seen], read.out)
     return True
 
 
-def _stored(experiment: Experiment[Any], problem: Problem, out: Path, quick: bool) -> tuple[Any, xr.Dataset] | None:
-    config = last_stage(experiment, experiment.at(problem, quick), out)
-    data = from_store(experiment, config, out).data
+def _stored(experiment: Experiment[Any], problem: Problem, read: Reader, quick: bool) -> tuple[Any, xr.Dataset] | None:
+    config = last_stage(experiment, experiment.at(problem, quick), read.out)
+    data = read(experiment, config).data
     return None if data is None else (config, data)
 
 

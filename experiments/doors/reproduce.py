@@ -24,7 +24,7 @@ from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Report, table
 from experiments.lab.files import replacing
 from experiments.lab.reference import take
-from experiments.lab.runner import from_store, last_stage, run, seconds_spent
+from experiments.lab.runner import Reader, last_stage, reported, results, seconds_spent
 from experiments.lab.side_by_side import SideBySide, as_markdown
 from experiments.ledger import ledger
 from experiments.ledger.pages import Page, counts, write_pages
@@ -58,27 +58,28 @@ def reproduce(options: Options) -> None:
     if not (options.seeds_budget >= 0 and math.isfinite(options.seeds_budget)):
         raise OptionError(f"seeds_budget: must be a number of minutes, got {options.seeds_budget:g}")
     out, start = options.out or default_out(options.quick), time.perf_counter()
-    asked = questions(options, out)
+    read = Reader(out)
+    asked = questions(options, read)
     reports: dict[str, Report] = {}
     with tqdm(asked, desc="experiments", unit="experiment", dynamic_ncols=True) as progress:
         for question in progress:
-            reports[question.name] = _answer(question, options, out)
+            reports[question.name] = _answer(question, _taken(question, options, out), read)
             jax.clear_caches()  # programs of one experiment are of little use to the next, and fill gigabytes
-    entries = ledger.ledger(CLAIMS, PROBLEMS, out, options.quick)
+    entries = ledger.ledger(CLAIMS, PROBLEMS, read, options.quick)
 
     def answer(question: Question, config: Any) -> Entries:
-        reports[question.name] = run(question.experiment, config, out)
-        return ledger.ledger(CLAIMS, PROBLEMS, out)
+        reports[question.name] = _answer(question, config, read)
+        return ledger.ledger(CLAIMS, PROBLEMS, read)
 
     if not options.quick:
         entries = add_seeds(CLAIMS, entries, asked, out, 60 * options.seeds_budget, answer)
-    tables = [*_overview(asked, options, out), *(x for report in reports.values() for x in report.tables)]
+    tables = [*_overview(asked, options, read), *(x for report in reports.values() for x in report.tables)]
     print(table([row for report in reports.values() for row in report.rows]), *map(as_markdown, tables), sep="\n\n")
     ledger.write(entries, out)
     with replacing(out / "costs.json") as temporary:
         temporary.write_text(json.dumps(costs(out, options.quick), indent=1) + "\n", encoding="utf-8")
-    draw_hero(entries, PROBLEMS["mlp"], out, options.quick)
-    page = Page(out / "figures", _sentences(reports), _speed(out, options.quick), tables=tables)
+    draw_hero(entries, PROBLEMS["mlp"], read, options.quick)
+    page = Page(out / "figures", _sentences(reports), _speed(read, options.quick), tables=tables)
     write_pages(entries, page, out)
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
     written = ", ".join(str(out / name) for name in ("report.html", "report.md", "ledger.json", "figures"))
@@ -86,9 +87,11 @@ def reproduce(options: Options) -> None:
     ledger.check_controls(entries, options.quick)
 
 
-def _answer(question: Question, options: Options, out: Path) -> Report:
-    """Run one experiment at the last stage of seeds that there is."""
-    return run(question.experiment, _taken(question, options, out), out)
+def _answer(question: Question, config: Any, read: Reader) -> Report:
+    """Run one experiment, or report it where all of it is stored."""
+    data = read(question.experiment, config).data
+    found = results(question.experiment, config, read.out) if data is None else data
+    return reported(question.experiment, config, found, read.out)
 
 
 def _taken(question: Question, options: Options, out: Path) -> Any:
@@ -100,27 +103,27 @@ def _taken(question: Question, options: Options, out: Path) -> Any:
     return last_stage(experiment, config, out)
 
 
-def _overview(asked: list[Question], options: Options, out: Path) -> list[SideBySide]:
+def _overview(asked: list[Question], options: Options, read: Reader) -> list[SideBySide]:
     """Lay out beside each other what every problem says of where V2 pays."""
     experiment = where_alpha_pays.EXPERIMENT
     configs = [experiment.at(q.problem, options.quick) for q in asked if q.experiment is experiment]
-    found = [(config, from_store(experiment, config, out).data) for config in configs]
+    found = [(config, read(experiment, config).data) for config in configs]
     known = [(config, data) for config, data in found if data is not None]
     return [where_alpha_pays.side_by_side(known)] if known else []
 
 
-def questions(options: Options, out: Path) -> list[Question]:
+def questions(options: Options, read: Reader) -> list[Question]:
     """List what is to be run: what is not costly, or named, or there already, if only in the reference."""
     chosen = PROBLEMS if options.problem is None else {options.problem: find(options.problem)}
     every = [Question(*pair) for pair in reproduced(chosen.values())]
     if options.problem:
         return every
-    return [q for q in every if not q.problem.costly or _is_known(q, options, out)]
+    return [q for q in every if not q.problem.costly or _is_known(q, options, read)]
 
 
-def _is_known(question: Question, options: Options, out: Path) -> bool:
+def _is_known(question: Question, options: Options, read: Reader) -> bool:
     """Tell whether all of it is stored, or in the reference."""
-    return from_store(question.experiment, _taken(question, options, out), out).data is not None
+    return read(question.experiment, _taken(question, options, read.out)).data is not None
 
 
 def costs(out: Path, quick: bool) -> dict[str, dict[str, float]]:
@@ -140,8 +143,8 @@ def _sentences(reports: Mapping[str, Report]) -> dict[str, list[str]]:
     return {name: report.sentences for name, report in reports.items() if report.sentences}
 
 
-def _speed(out: Path, quick: bool) -> Report | None:
+def _speed(read: Reader, quick: bool) -> Report | None:
     """The report of the benchmark, which is run by itself, on a machine that does nothing else."""
     config = BENCHMARK.at(PROBLEMS[BENCHMARK.homes[0]], quick)
-    found = from_store(BENCHMARK, config, out)
+    found = read(BENCHMARK, config)
     return None if found.data is None else BENCHMARK.report(config, found.data)

@@ -14,12 +14,13 @@ from experiments.lab.command_line import Device, default_out, prepare
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
-from experiments.lab.runner import last_stage, results
+from experiments.lab.runner import Reader, last_stage, results
 from experiments.ledger.claim import Claim
-from experiments.ledger.ledger import Problems, evidence_on, ledger, readings_on
+from experiments.ledger.ledger import Judged, Problems, evidence_on, judged_at_home, ledger, readings_on, store
 from experiments.ledger.stages import Question, add_seeds
 from experiments.ledger.table import Entries, Entry
 from experiments.problems import PROBLEMS
+from signal_drift.errors.words import printable
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,15 @@ def show(options: Options) -> None:
     claim = find(options.claim) if options.claim else None
     prepare(options.device)
     if claim is None:
-        entries = ledger(CLAIMS, PROBLEMS, out, options.quick)
-        print("\n".join(f"{e['id']:20} {e['verdict']:13} {e['statement']}{_missing(e)}" for e in entries))
+        read = store(Reader(out), options.quick)
+        print(*(_listed(claim, judged_at_home(claim, PROBLEMS, read)) for claim in CLAIMS), sep="\n")
     else:
         print(as_text(rerun(claim, PROBLEMS, out, options.quick)))
 
 
-def _missing(e: Mapping[str, Any]) -> str:
-    return f" ({e['reason']})" if e["verdict"] == "not run" else ""
+def _listed(claim: Claim, judged: Judged) -> str:
+    missing = f" ({judged.reason})" if judged.verdict == "not run" else ""
+    return printable(f"{claim.id:20} {judged.verdict:13} {claim.statement}{missing}")
 
 
 def find(name: str) -> Claim:
@@ -77,9 +79,9 @@ def rerun(claim: Claim, problems: Problems, out: Path, quick: bool) -> Entry:
 
     def answer(question: Question, config: Any) -> Entries:
         results(question.experiment, config, folder)
-        return ledger([claim], homes, folder)
+        return ledger([claim], homes, Reader(folder))
 
-    entries = ledger([claim], homes, folder, quick)
+    entries = ledger([claim], homes, Reader(folder), quick)
     if not quick:
         entries = add_seeds([claim], entries, asked, folder, math.inf, answer)
     shutil.rmtree(folder)

@@ -21,7 +21,7 @@ from experiments.lab.command_line import Device, prepare
 from experiments.lab.errors import OptionError
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
-from experiments.lab.runner import measured, run, stored
+from experiments.lab.runner import Reader, measured, run, stored
 from experiments.ledger import ledger
 from experiments.ledger.claim import Claim
 from experiments.ledger.pages import Page, counts, unsound, write_pages
@@ -72,7 +72,7 @@ def verify(options: Options) -> None:
     out, seconds = options.out or Path("results/verify") / problem.name, 60 * options.budget
     plan = _planned(_needed(claims, problem), problem, out, start, seconds)
     reports = [run(rest.experiment, rest.experiment.at(problem), out) for rest in plan.fitting]
-    judged = ledger.ledger(claims, {problem.name: problem}, out)
+    judged = ledger.ledger(claims, {problem.name: problem}, Reader(out))
     entries = Entries(_told(entry, options.source, plan, problem) for entry in judged)
     ledger.write(entries, out)
     alphas = which_alpha(problem)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import xarray as xr
@@ -34,7 +33,6 @@ class Report(NamedTuple):
     rows: list[Row]
     sentences: list[str]
     figures: dict[str, Drawing]
-    provenance: Mapping[str, Any] = MappingProxyType({})
     tables: Sequence[SideBySide] = ()
 
 

@@ -69,6 +69,21 @@ def from_store(experiment: Experiment[C], config: C, out: Path) -> Stored:
     return Stored(data, None if None in seconds else sum(seconds), "", content.hexdigest()[:16])
 
 
+class Reader:
+    """Reads what is stored in a folder, every experiment under every configuration once."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._known: dict[tuple[str, Any], Stored] = {}
+
+    def __call__(self, experiment: Experiment[C], config: C) -> Stored:
+        """Return the experiment as far as it is stored; what is not all there is looked for again the next time."""
+        found = self._known.get((experiment.name, config)) or from_store(experiment, config, self.out)
+        if found.data is not None:
+            self._known[experiment.name, config] = found
+        return found
+
+
 def last_stage(experiment: Experiment[C], config: C, out: Path) -> C:
     """Return the configuration at the last stage of which every point is there, the first one if none is."""
     stages = experiment.staged(config)
@@ -121,8 +136,12 @@ def _first(experiment: Experiment[Any], config: Any, out: Path) -> xr.Dataset:
 
 def run(experiment: Experiment[C], config: C, out: Path) -> Report:
     """Measure what is missing, then draw and report from the store; figures go to `out`/figures."""
-    data = results(experiment, config, out)
-    report = experiment.report(config, data)._replace(provenance=data.attrs)
+    return reported(experiment, config, results(experiment, config, out), out)
+
+
+def reported(experiment: Experiment[C], config: C, data: xr.Dataset, out: Path) -> Report:
+    """Report what was stored, and draw it into `out`/figures."""
+    report = experiment.report(config, data)
     problem = getattr(config, "problem", None)
     drawings = {store.figure_name(name, problem): draw for name, draw in report.figures.items()}
     draw_figures(drawings, [data], out, store.digest(experiment.name, config, {}))

@@ -11,7 +11,7 @@ from experiments.lab.errors import ControlError
 from experiments.lab.experiment import Experiment
 from experiments.lab.files import replacing
 from experiments.lab.problem import Problem
-from experiments.lab.runner import Stored, from_store, last_stage
+from experiments.lab.runner import Reader, Stored, last_stage
 from experiments.lab.store import MARK, figure_name
 from experiments.ledger import sentences
 from experiments.ledger.claim import Claim, Evidence, Reading
@@ -38,19 +38,19 @@ TINY_SIZE = {"size": "tiny (--quick): shows that everything runs, and is evidenc
 NOTHING = "nothing was measured there that could decide it"
 
 
-def ledger(claims: Sequence[Claim], problems: Problems, out: Path, quick: bool = False) -> Entries:
-    """Judge every claim on every problem, from what is stored in `out`."""
-    read = store(out, quick)
+def ledger(claims: Sequence[Claim], problems: Problems, reader: Reader, quick: bool = False) -> Entries:
+    """Judge every claim on every problem, from what is stored."""
+    read = store(reader, quick)
     return Entries(visible(entry(claim, problems, read, quick)) for claim in claims)
 
 
-def store(out: Path, quick: bool) -> Store:
-    """Read what is stored in `out`, each experiment on each problem once, at the last stage that is there."""
+def store(reader: Reader, quick: bool) -> Store:
+    """Read what is stored, each experiment on each problem once, at the last stage that is there."""
 
     @cache
     def read(experiment: Experiment[Any], problem: Problem) -> Found:
-        config = last_stage(experiment, experiment.at(problem, quick), out)
-        return Found(config, from_store(experiment, config, out))
+        config = last_stage(experiment, experiment.at(problem, quick), reader.out)
+        return Found(config, reader(experiment, config))
 
     return read
 
@@ -90,13 +90,7 @@ def judge(reading: Reading, problem: Problem, read: Store) -> Judged:
 def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) -> Entry:
     """Make one object of ledger.json: the claim as its homes decide it, and a cell for every problem."""
     cells = {name: cell(claim, problem, read, quick) for name, problem in problems.items()}
-    homes = [name for name in claim.homes if name in problems] or list(problems)
-    judged = [
-        (name, judge(evidence.plain, problems[name], read)) for name, evidence in _at_home(claim, problems, homes)
-    ]
-    together = (
-        _together(dict(judged)) if judged else Judged("not testable here", reason=_refusal(claim, problems[homes[0]]))
-    )
+    homes, together = _homes(claim, problems), judged_at_home(claim, problems, read)
     readings = [reading | {"problem": name} for name in homes for reading in cells[name]["readings"]]
     narrower = _supported_everywhere(readings)
     asked = [cells[name] for name in homes if cells[name]["verdict"] != "not testable here"] or [cells[homes[0]]]
@@ -127,10 +121,17 @@ def entry(claim: Claim, problems: Problems, read: Store, quick: bool = False) ->
     }
 
 
-def _at_home(claim: Claim, problems: Problems, homes: Sequence[str]) -> list[tuple[str, Evidence]]:
-    """The evidence on every home that can be asked."""
-    found = [(name, evidence_on(claim, problems[name])) for name in homes]
-    return [(name, evidence) for name, evidence in found if evidence]
+def judged_at_home(claim: Claim, problems: Problems, read: Store) -> Judged:
+    """Give the verdict of a claim as those of its homes decide it that can be asked."""
+    homes = _homes(claim, problems)
+    asked = [(name, evidence_on(claim, problems[name])) for name in homes]
+    judged = {name: judge(evidence.plain, problems[name], read) for name, evidence in asked if evidence}
+    return _together(judged) if judged else Judged("not testable here", reason=_refusal(claim, problems[homes[0]]))
+
+
+def _homes(claim: Claim, problems: Problems) -> list[str]:
+    """The problems on which the claim is decided, all of them where none of those is among them."""
+    return [name for name in claim.homes if name in problems] or list(problems)
 
 
 def cell(claim: Claim, problem: Problem, read: Store, quick: bool) -> Entry:

@@ -9,6 +9,8 @@ import numpy as np
 
 def printable(text: str) -> str:
     """Escape what would not show itself, or would command a terminal, as in a Python string."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

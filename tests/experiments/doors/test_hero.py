@@ -7,6 +7,7 @@ from PIL import Image
 
 from experiments.claims import CLAIMS
 from experiments.doors.hero import draw_hero, draw_verdicts
+from experiments.lab.runner import Reader
 from experiments.ledger import table
 from experiments.ledger.first_screen import is_here
 from experiments.problems import PROBLEMS
@@ -21,15 +22,15 @@ def drawn(out: Path) -> str:
 def test_hero_is_drawn_by_a_reproduction_and_follows_the_verdicts(out: Path, stored: Path) -> None:
     entries = table.read(out / "ledger.json")
     assert [e["id"] for e in entries] == [claim.id for claim in CLAIMS]
-    assert draw_hero(entries, PROBLEMS["mlp"], stored, quick=True)
+    assert draw_hero(entries, PROBLEMS["mlp"], Reader(stored), quick=True)
     assert drawn(stored) == drawn(out)
     turned = table.Entries(e | {"verdict": "refuted"} for e in entries)
-    assert draw_hero(turned, PROBLEMS["mlp"], stored, quick=True)
+    assert draw_hero(turned, PROBLEMS["mlp"], Reader(stored), quick=True)
     assert drawn(stored) != drawn(out)
 
 
 def test_hero_is_not_drawn_without_its_records(out: Path, tmp_path: Path) -> None:
-    assert not draw_hero(table.read(out / "ledger.json"), PROBLEMS["mlp"], tmp_path, quick=True)
+    assert not draw_hero(table.read(out / "ledger.json"), PROBLEMS["mlp"], Reader(tmp_path), quick=True)
     assert not (tmp_path / "figures").exists()
 
 

@@ -14,7 +14,7 @@ from experiments.lab import store
 from experiments.lab.experiment import Experiment, Report
 from experiments.lab.problem import Problem
 from experiments.lab.reference import archive, take
-from experiments.lab.runner import from_store, last_stage
+from experiments.lab.runner import Reader, from_store, last_stage
 from experiments.ledger import ledger
 from experiments.problems import PROBLEMS
 
@@ -70,6 +70,6 @@ def test_what_is_kept_of_a_model_is_reported_where_its_files_were_not_fetched(
     found = from_store(experiment, config, tmp_path)
     assert found.data is not None, found.reason
     assert experiment.report(config, found.data).rows
-    read = ledger.store(tmp_path, quick=False)
+    read = ledger.store(Reader(tmp_path), quick=False)
     readings = [x.plain for claim in CLAIMS for x in claim.evidence if x.plain.experiment is experiment]
     assert all(ledger.judge(reading, problem, read).verdict != "not run" for reading in readings)

@@ -18,7 +18,7 @@ from experiments.doors.rerun import as_text, find
 from experiments.lab import reference, store
 from experiments.lab.errors import RecordError
 from experiments.lab.experiment import Row, table
-from experiments.lab.runner import from_store, results, seconds_spent
+from experiments.lab.runner import Reader, from_store, results, seconds_spent
 from experiments.ledger.ledger import entry
 from experiments.ledger.ledger import store as judged_from
 from experiments.problems import PROBLEMS
@@ -51,7 +51,7 @@ def out(sound: Path, tmp_path: Path) -> Path:
 
 
 def judged(out: Path) -> dict:
-    found = entry(find("T6-magnitudes"), {"mlp": PROBLEMS["mlp"]}, judged_from(out, quick=True), quick=True)
+    found = entry(find("T6-magnitudes"), {"mlp": PROBLEMS["mlp"]}, judged_from(Reader(out), quick=True), quick=True)
     return {name: x for name, x in found.items() if name not in ("provenance", "seconds", "problems")}
 
 

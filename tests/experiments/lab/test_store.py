@@ -13,7 +13,7 @@ import xarray as xr
 from experiments.lab import store
 from experiments.lab.errors import RecordError
 from experiments.lab.experiment import Experiment, Report
-from experiments.lab.runner import from_store, results
+from experiments.lab.runner import Reader, from_store, results
 
 
 @dataclass(frozen=True)
@@ -174,3 +174,32 @@ def test_damaged_point_is_computed_again_and_said_so(tmp_path: Path, capsys: pyt
     results(experiment, Config(), tmp_path)
     assert "truncated or damaged, computed again" in capsys.readouterr().err
     assert xr.load_dataset(path, engine="h5netcdf").x.values.tolist() == [1.0, 2.0, 3.0]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    seeds: int
+
+
+def test_a_reader_reads_what_is_whole_once_and_looks_again_for_what_was_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Experiment(
+        name="trial",
+        title="A trial.",
+        configure=lambda problem: Sampled(3),
+        points=lambda config: [{"seed": seed} for seed in range(config.seeds)],
+        measure=lambda config, seed: DATA * seed,
+        report=lambda config, data: Report([], [], {}),
+    )
+    known, reader = from_store, Reader(tmp_path)
+    asked: list[Sampled] = []
+    monkeypatch.setattr("experiments.lab.runner.from_store", lambda e, c, out: [asked.append(c), known(e, c, out)][1])
+    for config in (Sampled(3), Sampled(2)):
+        assert reader(trial, config).reason == "trial/seed=0.nc is absent"
+    results(trial, Sampled(3), tmp_path)
+    for config in (Sampled(3), Sampled(2), Sampled(3), Sampled(2)):
+        data = reader(trial, config).data
+        assert data is not None
+        np.testing.assert_array_equal(data.x, np.arange(config.seeds)[:, None] * DATA.x.values)
+    assert asked == [Sampled(3), Sampled(2)] * 2

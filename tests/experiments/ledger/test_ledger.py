@@ -21,7 +21,7 @@ from experiments.lab.command_line import exit_on_bad_input
 from experiments.lab.errors import ControlError
 from experiments.lab.experiment import Experiment, Report
 from experiments.lab.problem import Problem
-from experiments.lab.runner import Stored
+from experiments.lab.runner import Reader, Stored
 from experiments.ledger import ledger
 from experiments.ledger.claim import GROUPS, Claim, Evidence, Reading
 from experiments.ledger.ledger import check_controls, entry, store
@@ -37,7 +37,7 @@ DECIDED = {"supported", "refuted", "inconclusive"}
 
 
 def judged(out: Path) -> ledger.Entries:
-    return ledger.ledger(CLAIMS, PROBLEMS, out, quick=True)
+    return ledger.ledger(CLAIMS, PROBLEMS, Reader(out), quick=True)
 
 
 def test_registry_has_every_claim_that_a_module_defines_once() -> None:
@@ -76,7 +76,7 @@ def test_claim_is_complete(claim: Claim, out: Path) -> None:
     assert {reading.experiment.name for reading in every} <= known
     assert claim.group in GROUPS
     assert claim.measurement
-    written = entry(claim, PROBLEMS, store(out, quick=True), quick=True)
+    written = entry(claim, PROBLEMS, store(Reader(out), quick=True), quick=True)
     assert set(written) >= FIELDS
     assert set(written["problems"]) == set(PROBLEMS)
     assert written["verdict"] in VERDICTS
@@ -112,7 +112,7 @@ def test_ledger_is_valid_json_and_the_same_twice(out: Path, tmp_path: Path) -> N
 
 def test_claim_says_when_the_last_of_its_records_was_made(out: Path) -> None:
     times = [json.loads(p.read_text())["created"] for p in (out / "purification" / "mlp.timing").glob("*.json")]
-    written = entry(find("P2-premise"), PROBLEMS, store(out, quick=True), quick=True)
+    written = entry(find("P2-premise"), PROBLEMS, store(Reader(out), quick=True), quick=True)
     assert written["provenance"]["created"] == max(times)
 
 
@@ -137,7 +137,7 @@ def test_deleted_record_turns_its_claims_to_not_run_and_nothing_else(out: Path, 
 def test_record_of_another_configuration_is_named_and_ignored(out: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
-    written = entry(find("T6-magnitudes"), PROBLEMS, store(copy, quick=False))
+    written = entry(find("T6-magnitudes"), PROBLEMS, store(Reader(copy), quick=False))
     assert written["verdict"] == "not run"
     assert written["reason"] == "magnitudes/all.nc is from another configuration or an older schema"
     assert written["findings"] == []

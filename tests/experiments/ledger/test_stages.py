@@ -11,7 +11,7 @@ from experiments.analysis.intervals import mean_of
 from experiments.doors.rerun import rerun
 from experiments.lab.experiment import Experiment, Report
 from experiments.lab.problem import Problem
-from experiments.lab.runner import last_stage, results
+from experiments.lab.runner import Reader, last_stage, results
 from experiments.ledger import ledger
 from experiments.ledger.claim import Claim, Evidence, Reading
 from experiments.ledger.stages import Question, add_seeds, added_seconds
@@ -65,9 +65,9 @@ def stages_run(mean: float, seconds: float, out: Path) -> tuple[list[int], str]:
     def answer(asked: Question, config: Any) -> Entries:
         ran.append(config.seeds)
         results(asked.experiment, config, out)
-        return ledger.ledger(claims, MLP, out)
+        return ledger.ledger(claims, MLP, Reader(out))
 
-    entries = add_seeds(claims, ledger.ledger(claims, MLP, out), [question], out, seconds, answer)
+    entries = add_seeds(claims, ledger.ledger(claims, MLP, Reader(out)), [question], out, seconds, answer)
     return ran, entries[0]["verdict"]
 
 
@@ -126,5 +126,5 @@ def test_levels_are_shared_over_the_looks(tmp_path: Path) -> None:
     """The interval of a claim with three looks is that of 1 − 0.05/3."""
     question, claims = trial(0.8)
     results(question.experiment, question.experiment.at(question.problem), tmp_path)
-    (written,) = ledger.ledger(claims, MLP, tmp_path)
+    (written,) = ledger.ledger(claims, MLP, Reader(tmp_path))
     assert written["findings"][0]["confidence"] == round(1 - 0.05 / 3, 4)

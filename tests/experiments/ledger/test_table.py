@@ -6,12 +6,13 @@ import pytest
 
 from experiments.claims import CLAIMS
 from experiments.lab.errors import RecordError
+from experiments.lab.runner import Reader
 from experiments.ledger import ledger, table
 from experiments.problems import PROBLEMS
 
 
 def test_entries_read_back_are_those_written(tmp_path: Path) -> None:
-    written = ledger.ledger(CLAIMS, PROBLEMS, tmp_path)
+    written = ledger.ledger(CLAIMS, PROBLEMS, Reader(tmp_path))
     ledger.write(written, tmp_path)
     assert table.read(tmp_path / "ledger.json") == written
     assert repr(written).splitlines()[0] == f"{len(CLAIMS)} claims: {len(CLAIMS)} not run"
@@ -19,7 +20,7 @@ def test_entries_read_back_are_those_written(tmp_path: Path) -> None:
 
 
 def test_entries_of_some_claims(tmp_path: Path) -> None:
-    some = ledger.ledger(CLAIMS, PROBLEMS, tmp_path).of({"X3", "V1"})
+    some = ledger.ledger(CLAIMS, PROBLEMS, Reader(tmp_path)).of({"X3", "V1"})
     assert [entry["id"] for entry in some] == ["V1", "X3"]
     assert repr(some).startswith("2 claims: 2 not run")
 
