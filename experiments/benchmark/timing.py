@@ -1,4 +1,4 @@
-"""Time a call until its result is there, and tell a lack of memory from other errors."""
+"""Time a call until its result is there."""
 
 import time
 from collections.abc import Callable
@@ -6,8 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-
-from signal_drift import InputError
 
 ENOUGH = 10.0
 """Seconds after which a call is not repeated."""
@@ -29,11 +27,3 @@ def median(call: Callable[[], Any], repeats: int, *known: float) -> float:
     while (len(times) < repeats and sum(times) < ENOUGH) or (len(times) < MORE * repeats and sum(times) < BRIEF):
         times.append(timed(call)[0])
     return float(np.median(times))
-
-
-def no_room(error: Exception) -> str:
-    """Say that there was no room, in a line; raise the error again where that is not what it says."""
-    lacking = isinstance(error, InputError | MemoryError) or "allocat" in str(error)
-    if not lacking and "RESOURCE_EXHAUSTED" not in str(error):  # a RuntimeError, as JAX and PyTorch have it
-        raise error
-    return f"no room: {str(error).splitlines()[0]}"

@@ -12,11 +12,12 @@ import psutil
 
 from experiments.benchmark.config import ANSWERS, Config
 from experiments.benchmark.floors import measured_rates
-from experiments.benchmark.timing import median, no_room, timed
+from experiments.benchmark.timing import median, timed
 from experiments.benchmark.ways import cases, trajectories
 from experiments.benchmark.ways.cases import Case
 from experiments.lab.command_line import prepare
-from signal_drift import InputError
+from experiments.lab.errors import no_room
+from signal_drift.errors import RoomError
 
 
 def work(kernel: str, way: str, asked: Mapping[int, Config]) -> None:
@@ -54,7 +55,7 @@ def _measured(case: Case, kernel: str, config: Config, rates: dict[str, float]) 
         else:
             peak, taken = _peak_beyond(call)
             yield {"memory": peak - size, "seconds": median(call, config.repeats, taken)}
-    except (InputError, MemoryError, RuntimeError) as error:
+    except (RoomError, MemoryError, RuntimeError) as error:
         yield {"reason": no_room(error)}
 
 

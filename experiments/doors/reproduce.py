@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import psutil
 import tyro
 from tqdm import tqdm
 
@@ -20,7 +21,7 @@ from experiments.catalogue import BENCHMARK, EXPERIMENTS, is_reproduced, reprodu
 from experiments.claims import CLAIMS
 from experiments.doors.hero import draw_hero
 from experiments.lab.command_line import Device, default_out, prepare
-from experiments.lab.errors import OptionError
+from experiments.lab.errors import OptionError, UnfitError
 from experiments.lab.experiment import Report, table
 from experiments.lab.files import replacing
 from experiments.lab.reference import take
@@ -32,6 +33,9 @@ from experiments.ledger.stages import Question, add_seeds
 from experiments.ledger.table import Entries
 from experiments.problems import PROBLEMS, find
 from experiments.tuning import where_alpha_pays
+
+KEPT = 4 * 2**30
+"""Bytes of this process beyond which compiled programs are let go: hundreds of them take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,15 @@ def reproduce(options: Options) -> None:
     read = Reader(out)
     asked = questions(options, read)
     reports: dict[str, Report] = {}
+    unfit: list[str] = []
     with tqdm(asked, desc="experiments", unit="experiment", dynamic_ncols=True) as progress:
         for question in progress:
-            reports[question.name] = _answer(question, _taken(question, options, out), read)
-            jax.clear_caches()  # programs of one experiment are of little use to the next, and fill gigabytes
+            try:
+                reports[question.name] = _answer(question, _taken(question, options, out), read)
+            except UnfitError as error:
+                unfit.append(str(error))
+            if psutil.Process().memory_info().rss > KEPT:
+                jax.clear_caches()
     entries = ledger.ledger(CLAIMS, PROBLEMS, read, options.quick)
 
     def answer(question: Question, config: Any) -> Entries:
@@ -84,6 +93,8 @@ def reproduce(options: Options) -> None:
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
     written = ", ".join(str(out / name) for name in ("report.html", "report.md", "ledger.json", "figures"))
     print(f"{written} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    if unfit:
+        raise UnfitError("\n".join(unfit))
     ledger.check_controls(entries, options.quick)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal
 import jax
 import tyro
 
-from experiments.lab.errors import ControlError, OptionError, RecordError
+from experiments.lab.errors import ControlError, OptionError, RecordError, UnfitError
 from experiments.lab.experiment import C, Experiment, table
 from experiments.lab.problem import Problem
 from experiments.lab.runner import measure_shard, run, run_shard, stored
@@ -149,6 +149,6 @@ def exit_on_bad_input(command: Callable[[], object]) -> None:
     try:
         with while_it_is_read():
             command()
-    except (InputError, OptionError, RecordError, ControlError) as error:
+    except (InputError, OptionError, RecordError, UnfitError, ControlError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, ControlError) else 2) from None

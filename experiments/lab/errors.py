@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from signal_drift.errors import RoomError
+
 
 class OptionError(Exception):
     """Say that an option has a value that makes no sense; not a `ValueError`, which the parser would dress up."""
@@ -11,8 +13,20 @@ class RecordError(Exception):
     """Say that a file or folder stands in the way; the message is one line that names it."""
 
 
+class UnfitError(Exception):
+    """Say which points of a sweep do not fit into memory, of which all others are stored."""
+
+
 class ControlError(Exception):
     """Say that a control, which is wrong on purpose, was not refuted: no verdict of this run may be believed."""
+
+
+def no_room(error: Exception) -> str:
+    """Say that there was no room, in a line; raise the error again where that is not what it says."""
+    lacking = isinstance(error, RoomError | MemoryError) or "allocat" in str(error)
+    if not lacking and "RESOURCE_EXHAUSTED" not in str(error):  # a RuntimeError, as JAX and PyTorch have it
+        raise error
+    return f"no room: {str(error).splitlines()[0]}" if str(error) else "no room"
 
 
 def check_positive(config: Any, *names: str) -> None:

@@ -11,7 +11,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from experiments.lab import store
-from experiments.lab.errors import RecordError
+from experiments.lab.errors import RecordError, UnfitError, no_room
 from experiments.lab.experiment import C, Experiment, Point, Report
 from experiments.lab.figure_files import Drawing, fingerprint, is_drawn, save_figure
 from experiments.lab.seal import body_of
@@ -21,9 +21,21 @@ from signal_drift.errors.words import printable
 
 def results(experiment: Experiment[C], config: C, out: Path) -> xr.Dataset:
     """Return every point of the experiment, measured where the store does not have it already."""
-    with tqdm(experiment.points(config), desc=label(experiment, config), unit="point", dynamic_ncols=True) as progress:
-        found = [labelled(measured(experiment, config, point, out, progress), point) for point in progress]
-    return combined(found)
+    return combined(_each(experiment, config, experiment.points(config), out, label(experiment, config)))
+
+
+def _each(experiment: Experiment[C], config: C, points: Sequence[Point], out: Path, name: str) -> list[xr.Dataset]:
+    """Measure one point after the other. Raises `UnfitError` for those without room, when all others are stored."""
+    found, lacking = [], []
+    with tqdm(points, desc=name, unit="point", dynamic_ncols=True) as progress:
+        for point in progress:
+            try:
+                found.append(labelled(measured(experiment, config, point, out, progress), point))
+            except Exception as error:
+                lacking.append(f"{store.path_of(out, experiment.name, config, point).stem} ({no_room(error)})")
+    if lacking:
+        raise UnfitError(f"{name}: {len(lacking)} of {len(points)} points do not fit: {'; '.join(lacking)}")
+    return found
 
 
 def label(experiment: Experiment[C], config: C) -> str:
@@ -160,9 +172,7 @@ def draw_figures(drawings: Mapping[str, Drawing], data: Sequence[xr.Dataset], ou
 def measure_shard(experiment: Experiment[C], config: C, out: Path, shard: Shard) -> None:
     """Measure what is missing of one shard."""
     points = shard.of(experiment.points(config))
-    with tqdm(points, desc=f"{label(experiment, config)} {shard}", unit="point", dynamic_ncols=True) as progress:
-        for point in progress:
-            measured(experiment, config, point, out, progress)
+    _each(experiment, config, points, out, f"{label(experiment, config)} {shard}")
 
 
 def run_shard(experiment: Experiment[C], config: C, out: Path, shard: Shard) -> Report | None:

@@ -9,6 +9,6 @@ Traceback (most recent call last):
 signal_drift.errors.input_error.InputError: rank: must be a whole number of at least 1 and below 2³¹, got 0
 """
 
-from signal_drift.errors.input_error import InputError
+from signal_drift.errors.input_error import InputError, RoomError
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "RoomError"]

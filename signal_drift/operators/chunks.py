@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import psutil
 from jaxtyping import Array
 
-from signal_drift.errors import InputError
+from signal_drift.errors import RoomError
 
 GIB = 2**30
 CHUNK = 128
 """Columns built at a time at most: enough to fill the matrix units, small beside the result."""
 CACHE = 2**26
 """On a CPU, bytes that the columns built at a time may write: about four times what lives at once, so 16 MB."""
+SHARE = 0.5
+"""On an accelerator, the share of the memory left beside the result that they may write."""
 
 
 def available_bytes() -> int:
@@ -25,22 +27,24 @@ def available_bytes() -> int:
 
 
 def check_room(shape: tuple[int, int], size: int) -> None:
-    """Raise `InputError` unless a dense matrix of this shape, taking `size` bytes in all, fits."""
+    """Raise `RoomError` unless a dense matrix of this shape, taking `size` bytes in all, fits."""
     left = available_bytes()
     if size > left:
-        raise InputError(
+        raise RoomError(
             f"op: as a dense matrix {shape} it needs {size / GIB:.3g} GiB, but {left / GIB:.3g} GiB are available; "
             "extreme_eigenvalues, estimate_trace and spectral_density need no matrix"
         )
 
 
-def chunk(apply: Callable, v: jax.ShapeDtypeStruct) -> int:
-    """Return how many vectors like v to map at a time: they join the sample axis, but must not leave the cache."""
-    if jax.default_backend() != "cpu":
-        return CHUNK
+def chunk(apply: Callable, v: jax.ShapeDtypeStruct, result: int) -> int:
+    """Return how many vectors like v to map at a time for a result of so many bytes.
+
+    They join the sample axis, but must not leave the cache of a CPU, nor the memory of an accelerator.
+    """
+    room = CACHE if jax.default_backend() == "cpu" else int(SHARE * max(available_bytes() - result, 0))
     equations = jax.make_jaxpr(apply)(v).jaxpr.eqns
     written = sum(x.aval.size * v.dtype.itemsize for e in equations for x in e.outvars)
-    return max(1, min(CHUNK, CACHE // max(written, 1)))
+    return max(1, min(CHUNK, room // max(written, 1)))
 
 
 def map_chunks(f: Callable[[Array], Array], rows: Array, size: int) -> Array:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import jax
@@ -221,8 +221,10 @@ def _mapped(op: LinearOperator, image: Callable[[LinearMap, Array], Array], rows
 
     def share(point: Any, rows: Array) -> Array:
         apply = op.linearise(point)
-        size = chunk(apply, jax.ShapeDtypeStruct(op.shape[1:], op.dtype))
-        return map_chunks(lambda row: image(apply, row), rows, size)
+        one = jax.eval_shape(partial(image, apply), rows[0])
+        result = len(rows) * one.size * one.dtype.itemsize
+        size = chunk(apply, jax.ShapeDtypeStruct(op.shape[1:], op.dtype), result)
+        return map_chunks(partial(image, apply), rows, size)
 
     return map_rows(op.place, share, op.point, rows)
 

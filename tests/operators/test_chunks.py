@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import signal_drift as sd
-from signal_drift.operators.chunks import map_chunks
+from signal_drift.operators.chunks import CHUNK, chunk, map_chunks
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 7, 100])
@@ -14,6 +14,20 @@ def test_chunks_give_every_row_once(size: int) -> None:
     rows = jnp.arange(7.0)
     image = map_chunks(lambda x: jnp.stack([x, x**2]), rows, size)
     np.testing.assert_array_equal(image, np.stack([np.arange(7.0), np.arange(7.0) ** 2], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("left", "columns"), [(0, 1), (1000, 1), (1000 + 2 * 7 * 800, 7), (1000 + 2 * 7 * 800 - 2, 6), (10**9, CHUNK)]
+)
+def test_an_accelerator_takes_as_many_as_half_of_what_is_left_beside_the_result_holds(
+    left: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 100 numbers in float64 writes 800 bytes; a CPU takes as many whatever memory there is."""
+    v = jax.ShapeDtypeStruct((100,), jnp.float64)
+    monkeypatch.setattr("signal_drift.operators.chunks.available_bytes", lambda: left)
+    assert chunk(lambda x: 2 * x, v, result=1000) == CHUNK
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert chunk(lambda x: 2 * x, v, result=1000) == columns
 
 
 def test_chunks_are_differentiable() -> None:

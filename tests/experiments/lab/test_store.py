@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 import xarray as xr
 
 from experiments.lab import store
-from experiments.lab.errors import RecordError
+from experiments.lab.errors import RecordError, UnfitError
 from experiments.lab.experiment import Experiment, Report
-from experiments.lab.runner import Reader, from_store, results
+from experiments.lab.runner import Reader, from_store, measure_shard, results
+from experiments.lab.shards import Shard
+from signal_drift.errors import RoomError
 
 
 @dataclass(frozen=True)
@@ -203,3 +206,60 @@ def test_a_reader_reads_what_is_whole_once_and_looks_again_for_what_was_missing(
         assert data is not None
         np.testing.assert_array_equal(data.x, np.arange(config.seeds)[:, None] * DATA.x.values)
     assert asked == [Sampled(3), Sampled(2)] * 2
+
+
+FULL = {
+    "no room for a matrix": RoomError("op: as a dense matrix (9, 9) it needs 8 GiB, but 4 GiB are available"),
+    "no memory": MemoryError("Unable to allocate 8 GiB"),
+    "no memory, of no words": MemoryError(),
+    "no memory on a device": RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes."),
+}
+
+
+@pytest.mark.parametrize("error", FULL.values(), ids=FULL)
+def test_a_point_that_does_not_fit_is_named_when_all_others_are_stored(tmp_path: Path, error: Exception) -> None:
+    full, measured = [1], []
+
+    def measure(config: Sampled, seed: int) -> xr.Dataset:
+        measured.append(seed)
+        if seed in full:
+            raise error
+        return DATA * seed
+
+    trial = Experiment(
+        name="trial",
+        title="A trial.",
+        configure=lambda problem: Sampled(3),
+        points=lambda config: [{"seed": seed} for seed in range(config.seeds)],
+        measure=measure,
+        report=lambda config, data: Report([], [], {}),
+    )
+    words = re.escape(f"1 of 3 points do not fit: seed=1 (no room{': ' * bool(str(error))}{error})")
+    for call in (
+        lambda: results(trial, Sampled(3), tmp_path),
+        lambda: measure_shard(trial, Sampled(3), tmp_path, Shard(0, 1)),
+    ):
+        with pytest.raises(UnfitError, match=words):
+            call()
+    assert measured == [0, 1, 2, 1]
+    full.clear()
+    np.testing.assert_array_equal(results(trial, Sampled(3), tmp_path).x, np.arange(3)[:, None] * DATA.x.values)
+
+
+def test_another_error_ends_a_sweep_at_once(tmp_path: Path) -> None:
+    def measure(config: Sampled, seed: int) -> xr.Dataset:
+        if seed == 1:
+            raise ValueError("seed 1 is odd")
+        return DATA
+
+    trial = Experiment(
+        name="trial",
+        title="A trial.",
+        configure=lambda problem: Sampled(3),
+        points=lambda config: [{"seed": seed} for seed in range(config.seeds)],
+        measure=measure,
+        report=lambda config, data: Report([], [], {}),
+    )
+    with pytest.raises(ValueError, match="seed 1 is odd"):
+        results(trial, Sampled(3), tmp_path)
+    assert not store.path_of(tmp_path, "trial", Sampled(3), {"seed": 2}).exists()
