@@ -16,8 +16,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 EXTRA ?=
 comma := ,
 BIN := .venv/bin
-# What JAX compiles for a test is kept for the others, and for the next run: also what took it a hundredth of a second, as
-# every step does that is taken by itself. It is compiled for a few products only, where XLA knows how to do that sooner.
+# What JAX compiles for a test is kept for the others, and for the next run, however little time that took it. It is
+# compiled for a few products only, and with one thread for each of two workers, where XLA knows how to do that sooner.
 SOONER := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
 	--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 COMPILED = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.venv/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \

@@ -7,7 +7,6 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
-import psutil
 import pytest
 
 jax.config.update("jax_enable_x64", True)
@@ -21,10 +20,9 @@ def pytest_configure(config):
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_code_is_let_go():
-    """Hundreds of programs take gigabytes; the disk keeps them."""
+    """Programs of one file are of little use to the next, and hundreds of them take gigabytes; the disk keeps them."""
     yield
-    if psutil.Process().memory_info().rss > 4 * 2**30:
-        jax.clear_caches()
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -72,6 +72,10 @@ class Growth(Setting):
         return {size: Config(problem, self.seeds, **limits) for size, problem in problems.items()}
 
 
+OTHER = "another answer"
+"""What ends a way whose answer is not ours."""
+
+
 def refuses(problem: Problem) -> str:
     return "" if problem.name in EXPERIMENT.homes else "it times the MLP, which has every width and depth"
 
@@ -106,7 +110,8 @@ def table(config: Growth, data: xr.Dataset) -> SideBySide:
     notes = [
         f"Width d at {own.depth} layers, and layers L at d = {own.width}; r = {own.rank}, at most d/2; "
         f"n = {own.samples}. Sizes double. A size is reached where the first call, compilation included, ends within "
-        f"{config.seconds:g} s and the process stays below {config.gigabytes:g} GB.",
+        f"{config.seconds:g} s and the process stays below {config.gigabytes:g} GB; the next one is not tried where it "
+        "would not, should the time grow by the same factor again.",
         f"Exponents are fitted over the last {FITTED} sizes of which the time after the first call is known, memory "
         "that of the peak and the result; the floor's is that of operations and bytes, at rates measured in this run.",
     ]
@@ -119,9 +124,7 @@ def _apart(data: xr.Dataset) -> list[str]:
     for kernel in (kernel for kernel in WAYS if kernel not in DRAWN):
         for way in WAYS[kernel][1:]:
             for axis, symbol in AXES.items():
-                ours, other = (data.answer.sel(axis=axis, kernel=kernel, way=name) for name in ("ours", way))
-                differ = apart(ours, other)
-                odd = differ[differ.values > AGREE]
+                odd = _odd(data, axis, kernel, way)
                 if len(odd):
                     where = ", ".join(str(n) for n in odd["size"].values)
                     found.append(
@@ -131,10 +134,27 @@ def _apart(data: xr.Dataset) -> list[str]:
     return found or ["Where a size was reached by two ways of a kernel, their answers agree to six digits."]
 
 
-def _cells(config: Growth, data: xr.Dataset, axis: str, kernel: str, way: str) -> list[Cell]:
+def _odd(data: xr.Dataset, axis: str, kernel: str, way: str) -> xr.DataArray:
+    """By how much the answers differ from ours where they are not the same."""
+    ours, other = (data.answer.sel(axis=axis, kernel=kernel, way=name) for name in ("ours", way))
+    differ = apart(ours, other)
+    return differ[differ.values > AGREE]
+
+
+def answered(data: xr.Dataset, axis: str, kernel: str, way: str) -> xr.Dataset:
+    """Return what a way gave along an axis, as far as its answers are not known to be others than ours."""
     at = data.sel(axis=axis, kernel=kernel, way=way)
+    odd = at["size"][:0] if kernel in DRAWN else _odd(data, axis, kernel, way)["size"]
+    if not len(odd):
+        return at
+    wrong = at["size"] >= int(odd.min())
+    return at.drop_vars("reason").where(~wrong).assign(reason=at.reason.where(~wrong, OTHER))
+
+
+def _cells(config: Growth, data: xr.Dataset, axis: str, kernel: str, way: str) -> list[Cell]:
+    at = answered(data, axis, kernel, way)
     far = largest(at)
-    best = max(largest(data.sel(axis=axis, kernel=kernel, way=other)) for other in WAYS[kernel])
+    best = max(largest(answered(data, axis, kernel, other)) for other in WAYS[kernel])
     memory = exponent((at.memory + at.result).where(at.memory + at.result > SEEN))
     tops = {"width": config.widths, "depth": config.depths}[axis]
     return [
@@ -154,7 +174,8 @@ def largest(at: xr.Dataset) -> int:
 def _beyond(at: xr.Dataset, far: int) -> str:
     """Say why the next size was not reached."""
     reasons = [str(x) for x in at.reason.sel(size=at["size"] > far).values if isinstance(x, str) and x]
-    return re.split(r" \(pip| if the time|: ", reasons[0])[0] if reasons else ""
+    would = "would be " if reasons and "if the time" in reasons[0] else ""
+    return would + re.split(r" \(pip| if the time|: ", reasons[0])[0] if reasons else ""
 
 
 def _shown(value: float) -> str:
@@ -180,7 +201,7 @@ def _figure(config: Growth, data: xr.Dataset) -> plotting.Figure:
             bar = {"color": plotting.COLOR["prediction"], "lw": 6, "alpha": 0.5}
             panel.plot([floor, floor], [place - 0.35, place + 0.35], **bar, label="floor" if not place else None)
             for way in ways:
-                found = exponent(data.seconds.sel(axis=axis, kernel=kernel, way=way))
+                found = exponent(answered(data, axis, kernel, way).seconds)
                 panel.plot(found, place, STYLE[way][-1], color=COLOR[way], markersize=9, label=LABEL[way])
         panel.set_yticks(range(len(WAYS)), [KERNEL[kernel] for kernel in WAYS])
         panel.invert_yaxis()

@@ -19,11 +19,10 @@ from experiments.benchmark.timing import median, timed
 from experiments.benchmark.ways import cases
 from experiments.benchmark.ways.cases import Call, Case
 from experiments.benchmark.worker import find
-from experiments.lab.errors import check_ascending, check_positive, no_room
+from experiments.lab.errors import LACKING, check_ascending, check_positive, no_room
 from experiments.lab.experiment import Experiment, Point, Report, Row
 from experiments.lab.problem import Dtype, Problem, Setting
 from experiments.problems.mlp import MLP
-from signal_drift.errors import RoomError
 
 ENTRIES = 4096
 """Numbers of a result that are kept: what two devices are compared by."""
@@ -113,7 +112,7 @@ def measure(config: OnDevice, kernel: str, way: str, dtype: Dtype, width: int) -
         found["seconds"] = median(call, config.repeats)
     except ImportError as missing:
         reason = f"{missing.name} is not installed"
-    except (RoomError, MemoryError, RuntimeError) as error:
+    except LACKING as error:
         reason = no_room(error)
     stats = jax.local_devices()[0].memory_stats() or {}
     found["peak"] = stats.get("peak_bytes_in_use", np.nan)

@@ -16,8 +16,7 @@ from experiments.benchmark.timing import median, timed
 from experiments.benchmark.ways import cases, trajectories
 from experiments.benchmark.ways.cases import Case
 from experiments.lab.command_line import prepare
-from experiments.lab.errors import no_room
-from signal_drift.errors import RoomError
+from experiments.lab.errors import LACKING, no_room
 
 
 def work(kernel: str, way: str, asked: Mapping[int, Config]) -> None:
@@ -55,7 +54,7 @@ def _measured(case: Case, kernel: str, config: Config, rates: dict[str, float]) 
         else:
             peak, taken = _peak_beyond(call)
             yield {"memory": peak - size, "seconds": median(call, config.repeats, taken)}
-    except (RoomError, MemoryError, RuntimeError) as error:
+    except LACKING as error:
         yield {"reason": no_room(error)}
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import psutil
 import tyro
 from tqdm import tqdm
 
@@ -33,9 +32,6 @@ from experiments.ledger.stages import Question, add_seeds
 from experiments.ledger.table import Entries
 from experiments.problems import PROBLEMS, find
 from experiments.tuning import where_alpha_pays
-
-KEPT = 4 * 2**30
-"""Bytes of this process beyond which compiled programs are let go: hundreds of them take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +61,22 @@ def reproduce(options: Options) -> None:
     read = Reader(out)
     asked = questions(options, read)
     reports: dict[str, Report] = {}
-    unfit: list[str] = []
+    unfit: dict[str, str] = {}
     with tqdm(asked, desc="experiments", unit="experiment", dynamic_ncols=True) as progress:
         for question in progress:
             try:
                 reports[question.name] = _answer(question, _taken(question, options, out), read)
             except UnfitError as error:
-                unfit.append(str(error))
-            if psutil.Process().memory_info().rss > KEPT:
-                jax.clear_caches()
+                unfit[question.name] = str(error)
+            jax.clear_caches()  # programs of one experiment are of little use to the next, and fill gigabytes
     entries = ledger.ledger(CLAIMS, PROBLEMS, read, options.quick)
 
-    def answer(question: Question, config: Any) -> Entries:
-        reports[question.name] = _answer(question, config, read)
+    def answer(question: Question, config: Any) -> Entries | None:
+        try:
+            reports[question.name] = _answer(question, config, read)
+        except UnfitError as error:
+            unfit[question.name] = str(error)
+            return None
         return ledger.ledger(CLAIMS, PROBLEMS, read)
 
     if not options.quick:
@@ -88,14 +87,19 @@ def reproduce(options: Options) -> None:
     with replacing(out / "costs.json") as temporary:
         temporary.write_text(json.dumps(costs(out, options.quick), indent=1) + "\n", encoding="utf-8")
     draw_hero(entries, PROBLEMS["mlp"], read, options.quick)
-    page = Page(out / "figures", _sentences(reports), _speed(read, options.quick), tables=tables)
+    page = Page(
+        out / "figures",
+        _sentences(reports) | {k: [x] for k, x in unfit.items()},
+        _speed(read, options.quick),
+        tables=tables,
+    )
     write_pages(entries, page, out)
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
     written = ", ".join(str(out / name) for name in ("report.html", "report.md", "ledger.json", "figures"))
     print(f"{written} in {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    if unfit:
-        raise UnfitError("\n".join(unfit))
     ledger.check_controls(entries, options.quick)
+    if unfit:
+        raise UnfitError("; ".join(dict.fromkeys(unfit.values())))
 
 
 def _answer(question: Question, config: Any, read: Reader) -> Report:

@@ -18,7 +18,7 @@ import signal_drift as sd
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS
 from experiments.lab.command_line import Device, prepare
-from experiments.lab.errors import OptionError
+from experiments.lab.errors import LACKING, OptionError, UnfitError, no_room
 from experiments.lab.experiment import Experiment
 from experiments.lab.problem import Problem
 from experiments.lab.runner import Reader, measured, run, stored
@@ -71,7 +71,12 @@ def verify(options: Options) -> None:
     problem, start = load(options.source), time.perf_counter()
     out, seconds = options.out or Path("results/verify") / problem.name, 60 * options.budget
     plan = _planned(_needed(claims, problem), problem, out, start, seconds)
-    reports = [run(rest.experiment, rest.experiment.at(problem), out) for rest in plan.fitting]
+    reports = []
+    for rest in plan.fitting:
+        try:
+            reports.append(run(rest.experiment, rest.experiment.at(problem), out))
+        except UnfitError as error:
+            plan.left_out[rest.experiment.name] = str(error)
     judged = ledger.ledger(claims, {problem.name: problem}, Reader(out))
     entries = Entries(_told(entry, options.source, plan, problem) for entry in judged)
     ledger.write(entries, out)
@@ -160,7 +165,10 @@ def _planned(experiments: Sequence[Experiment[Any]], problem: Problem, out: Path
             if time.perf_counter() - start > seconds / 2:
                 plan.left_out[experiment.name] = "not tried, half of the budget went into first points"
                 continue
-            found.append(_paced(experiment, problem, out, progress))
+            try:
+                found.append(_paced(experiment, problem, out, progress))
+            except LACKING as error:
+                plan.left_out[experiment.name] = no_room(error)
     left = seconds - (time.perf_counter() - start)
     for rest in sorted(found, key=lambda x: x.seconds):
         count = "1 point" if rest.points == 1 else f"{rest.points} points"

@@ -142,9 +142,9 @@ def prepare(device: Device, distributed: bool = False) -> None:
 
 
 def exit_on_bad_input(command: Callable[[], object]) -> None:
-    """Run the command; a wrong argument or a file in the way ends in one line and exit status 2, a control in 1.
+    """Run the command; a wrong argument, a file in the way or a lack of memory ends it in one line, with exit status 2.
 
-    A reader of its output that leaves ends it, with 1.
+    So does a control that is not refuted, and a reader of its output that leaves, with 1.
     """
     try:
         with while_it_is_read():

@@ -21,10 +21,14 @@ class ControlError(Exception):
     """Say that a control, which is wrong on purpose, was not refuted: no verdict of this run may be believed."""
 
 
+LACKING = (RoomError, MemoryError, RuntimeError)
+"""What is raised where memory is lacking, and elsewhere: JAX and PyTorch have the last."""
+
+
 def no_room(error: Exception) -> str:
     """Say that there was no room, in a line; raise the error again where that is not what it says."""
     lacking = isinstance(error, RoomError | MemoryError) or "allocat" in str(error)
-    if not lacking and "RESOURCE_EXHAUSTED" not in str(error):  # a RuntimeError, as JAX and PyTorch have it
+    if not lacking and "RESOURCE_EXHAUSTED" not in str(error):
         raise error
     return f"no room: {str(error).splitlines()[0]}" if str(error) else "no room"
 

@@ -11,7 +11,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from experiments.lab import store
-from experiments.lab.errors import RecordError, UnfitError, no_room
+from experiments.lab.errors import LACKING, RecordError, UnfitError, no_room
 from experiments.lab.experiment import C, Experiment, Point, Report
 from experiments.lab.figure_files import Drawing, fingerprint, is_drawn, save_figure
 from experiments.lab.seal import body_of
@@ -31,7 +31,7 @@ def _each(experiment: Experiment[C], config: C, points: Sequence[Point], out: Pa
         for point in progress:
             try:
                 found.append(labelled(measured(experiment, config, point, out, progress), point))
-            except Exception as error:
+            except LACKING as error:
                 lacking.append(f"{store.path_of(out, experiment.name, config, point).stem} ({no_room(error)})")
     if lacking:
         raise UnfitError(f"{name}: {len(lacking)} of {len(points)} points do not fit: {'; '.join(lacking)}")

@@ -24,8 +24,8 @@ class Question(NamedTuple):
         return f"{self.experiment.name} on {self.problem.name}"
 
 
-Answer = Callable[[Question, Any], Entries]
-"""Runs a question under a configuration and judges all claims anew."""
+Answer = Callable[[Question, Any], Entries | None]
+"""Runs a question under a configuration and judges all claims anew; None where that does not fit into memory."""
 
 
 def add_seeds(
@@ -41,8 +41,10 @@ def add_seeds(
         cost = added_seconds(question, config, out)
         if cost <= left:
             left -= cost
-            entries = answer(question, config)
-            waiting.append(question)
+            found = answer(question, config)
+            if found is not None:
+                entries = found
+                waiting.append(question)
     return entries
 
 

@@ -136,7 +136,7 @@ class LinearOperator:
         """Raise `TypeError` where products have fewer digits than `precision`; these come from W₀, A, B and s alone."""
 
     def dense(self) -> Float[Array, "m n"]:
-        """Build the matrix, in float64. Raises `TypeError` for lower precision, `InputError` if it does not fit."""
+        """Build the matrix, in float64. Raises `TypeError` for lower precision, `RoomError` if it does not fit."""
         check_room(self.shape, 8 * (3 if self.place else 2) * self.shape[0] * self.shape[1])
         return _columns(self._exact()).T
 
@@ -184,7 +184,7 @@ class SymmetricOperator(LinearOperator):
     def dense(self) -> Float[Array, "n n"]:
         """Build the matrix, in float64, in the memory of one copy; of two from the shares of several devices.
 
-        Raises `TypeError` for lower precision, `InputError` if it does not fit into memory.
+        Raises `TypeError` for lower precision, `RoomError` if it does not fit into memory.
         """
         check_room(self.shape, 8 * (2 if self.place else 1) * self.shape[0] * self.shape[1])
         return _columns(self._exact())

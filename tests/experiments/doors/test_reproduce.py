@@ -44,6 +44,7 @@ def test_all_but_what_does_not_fit_is_reported(
         UnfitError, match=r"^large: 1 of 2 points do not fit: seed=1 \(no room: Unable to allocate 8 GiB\)$"
     ):
         reproduce.reproduce(reproduce.Options(quick=True, out=tmp_path))
+    assert "large: 1 of 2 points do not fit" in (tmp_path / "report.md").read_text(encoding="utf-8")
     said = capsys.readouterr().out
     assert "x of small" in said
     assert "x of large" not in said

@@ -246,10 +246,19 @@ def test_a_point_that_does_not_fit_is_named_when_all_others_are_stored(tmp_path:
     np.testing.assert_array_equal(results(trial, Sampled(3), tmp_path).x, np.arange(3)[:, None] * DATA.x.values)
 
 
-def test_another_error_ends_a_sweep_at_once(tmp_path: Path) -> None:
+OTHERS = {
+    "of any kind": ValueError("seed 1 is odd"),
+    "of a file whose name says allocated": RecordError("out: '/scratch/allocated/x.nc' is not a file; move it away"),
+    "of a device": RuntimeError("INTERNAL: no kernel image"),
+    "of what it builds on": UnfitError("first: 1 of 1 points do not fit: all (no room: Unable to allocate)"),
+}
+
+
+@pytest.mark.parametrize("error", OTHERS.values(), ids=OTHERS)
+def test_another_error_ends_a_sweep_at_once(tmp_path: Path, error: Exception) -> None:
     def measure(config: Sampled, seed: int) -> xr.Dataset:
         if seed == 1:
-            raise ValueError("seed 1 is odd")
+            raise error
         return DATA
 
     trial = Experiment(
@@ -260,6 +269,6 @@ def test_another_error_ends_a_sweep_at_once(tmp_path: Path) -> None:
         measure=measure,
         report=lambda config, data: Report([], [], {}),
     )
-    with pytest.raises(ValueError, match="seed 1 is odd"):
+    with pytest.raises(type(error), match=re.escape(str(error))):
         results(trial, Sampled(3), tmp_path)
     assert not store.path_of(tmp_path, "trial", Sampled(3), {"seed": 2}).exists()

@@ -89,6 +89,15 @@ def test_a_stage_that_the_budget_does_not_leave_is_not_run(tmp_path: Path) -> No
     assert stages_run(0.0, 0.0, tmp_path) == ([], "inconclusive")
 
 
+def test_a_stage_that_does_not_fit_into_memory_is_not_tried_again(tmp_path: Path) -> None:
+    question, claims = trial(0.0)
+    results(question.experiment, question.experiment.at(question.problem), tmp_path)
+    before, tried = ledger.ledger(claims, MLP, Reader(tmp_path)), []
+    after = add_seeds(claims, before, [question], tmp_path, 1e9, lambda _, config: tried.append(config.seeds))
+    assert after is before
+    assert tried == [10]
+
+
 def test_a_claim_measured_again_gets_the_same_seeds(tmp_path: Path) -> None:
     for mean in (9.0, 0.8, 0.0):
         ran, verdict = stages_run(mean, 1e9, tmp_path / f"{mean}")

@@ -130,8 +130,9 @@ def test_a_trained_model_is_judged_as_it_says():
         assert float(training.scores[f"correlation, {name}"](weights)) == pytest.approx(correlation, rel=1e-3)
 
 
-def test_what_every_matrix_reads_is_known_without_the_files():
+def test_what_every_matrix_reads_is_known_without_the_files(monkeypatch, tmp_path):
     """One of six matrices reads four times as many numbers as the others."""
+    monkeypatch.setenv("SIGNAL_DRIFT_CACHE", str(tmp_path))
     assert MiniLM().fan_in() == PROBLEMS["contrastive"].fan_in()
     assert MiniLM().typical_sigma() == pytest.approx((384**5 * 1536) ** (-1 / 12))
 

@@ -17,7 +17,7 @@ from experiments.doors.gpu_check.figure import draw
 from experiments.lab.errors import OptionError
 from experiments.lab.runner import results
 from experiments.problems import PROBLEMS
-from signal_drift import InputError
+from signal_drift.errors import RoomError
 
 TINY = on_device.EXPERIMENT.at(PROBLEMS["mlp"], quick=True)
 PUBLISHED = json.loads((ROOT / "docs" / "gpu_check.json").read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def test_training_may_come_as_far_apart_in_float32_as_it_does_in_float64(measure
 
 def test_what_does_not_fit_is_recorded_and_the_sweep_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
-        raise InputError("op: as a dense matrix (5120, 5120) it needs 0.2 GiB, but 0.1 GiB are available")
+        raise RoomError("op: as a dense matrix (5120, 5120) it needs 0.2 GiB, but 0.1 GiB are available")
 
     monkeypatch.setattr(on_device, "_call", full)
     data = on_device.measure(TINY, "dense", "ours", "float64", 6)
