@@ -25,7 +25,7 @@ from experiments.doors import reproduce, rerun, verify
 from experiments.doors.gpu_check import check as gpu_check
 from experiments.lab import command_line
 from experiments.lab.reference import take
-from experiments.lab.runner import from_store
+from experiments.lab.runner import Stored, from_store
 from experiments.lab.side_by_side import as_markdown
 from experiments.ledger.verdict import EXPONENT, FRACTION, MAGNITUDE, VERDICTS
 from experiments.problems import PROBLEMS
@@ -331,12 +331,16 @@ def test_what_is_said_of_the_language_model_by_reward_is_in_its_record() -> None
 
 
 @pytest.fixture
-def grown(tmp_path: Path) -> xr.Dataset:
+def growth_record(tmp_path: Path) -> Stored:
     config = growth.EXPERIMENT.at(PROBLEMS["mlp"])
     take(growth.EXPERIMENT, config, tmp_path)
-    found = from_store(growth.EXPERIMENT, config, tmp_path)
-    assert found.data is not None, found.reason
-    return found.data
+    return from_store(growth.EXPERIMENT, config, tmp_path)
+
+
+@pytest.fixture
+def grown(growth_record: Stored) -> xr.Dataset:
+    assert growth_record.data is not None, growth_record.reason
+    return growth_record.data
 
 
 def test_table_of_growth_is_that_of_its_record(grown: xr.Dataset) -> None:
@@ -345,7 +349,7 @@ def test_table_of_growth_is_that_of_its_record(grown: xr.Dataset) -> None:
     assert [line for line in told if line] == [line for line in lines if line]
 
 
-def test_what_is_said_of_growth_is_in_its_record(grown: xr.Dataset) -> None:
+def test_what_is_said_of_growth_is_in_its_record(growth_record: Stored, grown: xr.Dataset) -> None:
     def at(what: str, kernel: str, size: int, axis: str = "width") -> xr.DataArray:
         return grown[what].sel(kernel=kernel, size=size, axis=axis).dropna("way")
 
@@ -366,8 +370,11 @@ def test_what_is_said_of_growth_is_in_its_record(grown: xr.Dataset) -> None:
     assert not faster["first"].any()
     wide = grid.sel(size=1024)
     called = {x: [_three_digits(wide[x].sel(way=way)) for way in ("ours", "peft")] for x in ("seconds", "first")}
-    page = " ".join(read(DOCS / "growth.md").split())
+    page, seconds = " ".join(read(DOCS / "growth.md").split()), growth_record.seconds
+    assert seconds is not None
     for words in (
+        f"takes about {round(seconds / 600)}0 minutes",
+        f"with JAX {grown.attrs['jax']} and torch ",
         f"in {ours('seconds', 'dense', 64)} s and {ours('memory', 'dense', 64)} MB beyond the matrix",
         f"{of_others('memory', 'dense', 32)} MB beyond it",
         f"{times('dense', 16, 'chunked', 'depth')} times the time at 16 layers",
@@ -385,5 +392,5 @@ def test_what_is_said_of_growth_is_in_its_record(grown: xr.Dataset) -> None:
 
 
 def _three_digits(x: xr.DataArray) -> str:
-    """As the page writes a number."""
+    """Write a number as the page does."""
     return f"{float(f'{float(x):.3g}'):,.0f}" if x >= 1000 else f"{float(x):#.3g}".rstrip(".")

@@ -87,12 +87,9 @@ def reproduce(options: Options) -> None:
     with replacing(out / "costs.json") as temporary:
         temporary.write_text(json.dumps(costs(out, options.quick), indent=1) + "\n", encoding="utf-8")
     draw_hero(entries, PROBLEMS["mlp"], read, options.quick)
-    page = Page(
-        out / "figures",
-        _sentences(reports) | {k: [x] for k, x in unfit.items()},
-        _speed(read, options.quick),
-        tables=tables,
-    )
+    said = _sentences(reports)
+    said |= {name: [*said.get(name, []), reason] for name, reason in unfit.items()}
+    page = Page(out / "figures", said, _speed(read, options.quick), tables=tables)
     write_pages(entries, page, out)
     print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts(entries).items()))
     written = ", ".join(str(out / name) for name in ("report.html", "report.md", "ledger.json", "figures"))

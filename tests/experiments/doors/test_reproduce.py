@@ -9,7 +9,7 @@ import xarray as xr
 from experiments.doors import reproduce
 from experiments.lab.errors import UnfitError
 from experiments.lab.experiment import Experiment, Report, Row
-from experiments.ledger.stages import Question
+from experiments.ledger.stages import Answer, Question
 from experiments.problems import PROBLEMS
 
 
@@ -31,7 +31,9 @@ def toy(name: str, seeds: int) -> Experiment[Config]:
         configure=lambda problem: Config(seeds),
         points=lambda config: [{"seed": seed} for seed in range(config.seeds)],
         measure=measure,
-        report=lambda config, data: Report([Row(f"x of {name}", "1", f"{float(data.x.mean()):g}", "–")], [], {}),
+        report=lambda config, data: Report(
+            [Row(f"x of {name}", "1", f"{float(data.x.mean()):g}", "–")], [f"What is said of {name}."], {}
+        ),
     )
 
 
@@ -50,3 +52,24 @@ def test_all_but_what_does_not_fit_is_reported(
     assert "x of large" not in said
     assert (tmp_path / "report.html").exists()
     assert sorted(path.name for path in tmp_path.glob("large/*.nc")) == ["seed=0.nc"]
+
+
+def test_a_stage_of_seeds_that_does_not_fit_leaves_what_was_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence of the first stage stays, and what lacked room stands beside it."""
+    question = Question(toy("grown", 1), PROBLEMS["mlp"])
+    answers: list[object] = []
+
+    def add_seeds(claims: object, entries: object, asked: object, out: Path, seconds: float, answer: Answer) -> object:
+        answers.append(answer(question, Config(2)))
+        return entries
+
+    monkeypatch.setattr(reproduce, "questions", lambda options, read: [question])
+    monkeypatch.setattr(reproduce, "add_seeds", add_seeds)
+    with pytest.raises(UnfitError, match=r"^grown: 1 of 2 points do not fit"):
+        reproduce.reproduce(reproduce.Options(out=tmp_path))
+    assert answers == [None]
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "What is said of grown." in page
+    assert "grown: 1 of 2 points do not fit" in page

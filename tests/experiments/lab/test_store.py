@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,17 +185,22 @@ class Sampled:
     seeds: int
 
 
-def test_a_reader_reads_what_is_whole_once_and_looks_again_for_what_was_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trial = Experiment(
+def sampled(measure: Callable[[Sampled, int], xr.Dataset]) -> Experiment[Sampled]:
+    """Measure three seeds so."""
+    return Experiment(
         name="trial",
         title="A trial.",
         configure=lambda problem: Sampled(3),
         points=lambda config: [{"seed": seed} for seed in range(config.seeds)],
-        measure=lambda config, seed: DATA * seed,
+        measure=measure,
         report=lambda config, data: Report([], [], {}),
     )
+
+
+def test_a_reader_reads_what_is_whole_once_and_looks_again_for_what_was_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = sampled(lambda config, seed: DATA * seed)
     known, reader = from_store, Reader(tmp_path)
     asked: list[Sampled] = []
     monkeypatch.setattr("experiments.lab.runner.from_store", lambda e, c, out: [asked.append(c), known(e, c, out)][1])
@@ -226,14 +232,7 @@ def test_a_point_that_does_not_fit_is_named_when_all_others_are_stored(tmp_path:
             raise error
         return DATA * seed
 
-    trial = Experiment(
-        name="trial",
-        title="A trial.",
-        configure=lambda problem: Sampled(3),
-        points=lambda config: [{"seed": seed} for seed in range(config.seeds)],
-        measure=measure,
-        report=lambda config, data: Report([], [], {}),
-    )
+    trial = sampled(measure)
     words = re.escape(f"1 of 3 points do not fit: seed=1 (no room{': ' * bool(str(error))}{error})")
     for call in (
         lambda: results(trial, Sampled(3), tmp_path),
@@ -261,14 +260,7 @@ def test_another_error_ends_a_sweep_at_once(tmp_path: Path, error: Exception) ->
             raise error
         return DATA
 
-    trial = Experiment(
-        name="trial",
-        title="A trial.",
-        configure=lambda problem: Sampled(3),
-        points=lambda config: [{"seed": seed} for seed in range(config.seeds)],
-        measure=measure,
-        report=lambda config, data: Report([], [], {}),
-    )
+    trial = sampled(measure)
     with pytest.raises(type(error), match=re.escape(str(error))):
         results(trial, Sampled(3), tmp_path)
     assert not store.path_of(tmp_path, "trial", Sampled(3), {"seed": 2}).exists()
