@@ -52,6 +52,10 @@ def columns(dtype: str) -> Program:
     return operator._columns, (parts(dtype).task,)
 
 
+def lower_columns(dtype: str) -> Program:
+    return operator._lower_columns, (parts(dtype).task,)
+
+
 def share_of_columns(dtype: str) -> Program:
     mesh = Mesh(np.array(jax.devices()[:1]), ("all",))
     return operator._columns, (sd.shard_columns(parts(dtype).task, mesh),)
@@ -116,6 +120,7 @@ def decoder(dtype: str) -> Program:
 KERNELS: dict[str, Callable[[str], Program]] = {
     **{f"product with {x}": lambda dtype, x=x: product(x, dtype) for x in sd.Decomposition._fields},
     "dense": columns,
+    "dense by symmetry": lower_columns,
     "share of a dense matrix": share_of_columns,
     "eigenvalues": eigenvalues,
     "orthogonalisation": orthogonalisation,

@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from signal_drift.display import displayed_as
 from signal_drift.hessians.factored import composed_loss
-from signal_drift.hessians.tangents import tangent_map
+from signal_drift.hessians.second_derivative import Function, SecondDerivative
 from signal_drift.lora.adapters import (
     Adapter,
     Adapters,
@@ -90,10 +89,12 @@ def adjoint_map(point: Point) -> LinearMap:
     return lambda u: point.flat(adjoint_product(point.adapters, unravel(u), point.scaling))[0]
 
 
-def task_hessian(point: AnyPoint) -> LinearMap:
-    """Return u ↦ H_ℓ u, H_ℓ = ∇²_w ℓ at w(θ) with its cross-layer blocks (Eq. 12)."""
-    w, unravel = point.flat(point.weights())
-    return tangent_map(jax.grad(lambda w: point.loss(unravel(w))), w)
+def _loss_of_weights(point: AnyPoint) -> tuple[Function, Weights]:
+    return point.loss, point.weights()
+
+
+task_hessian = SecondDerivative(_loss_of_weights)
+"""Gives u ↦ H_ℓ u, H_ℓ = ∇²_w ℓ at w(θ) with its cross-layer blocks (Eq. 12)."""
 
 
 def signal_hessian(point: Point) -> LinearMap:
@@ -118,14 +119,12 @@ def drift_hessian(point: Point) -> LinearMap:
     return apply
 
 
-def lora_hessian(point: Point) -> LinearMap:
-    """Return v ↦ H_LoRA v by differentiating θ ↦ ℓ(w(θ)) twice (Eq. 12–17, left-hand side)."""
-    theta, unravel = point.flat(point.adapters)
+def _loss_of_factors(point: Point) -> tuple[Function, Adapters]:
+    return lambda theta: composed_loss(point.loss, point.base, theta, point.scaling), point.adapters
 
-    def loss(theta: Vector) -> Array:
-        return composed_loss(point.loss, point.base, unravel(theta), point.scaling)
 
-    return tangent_map(jax.grad(loss), theta)
+lora_hessian = SecondDerivative(_loss_of_factors)
+"""Gives v ↦ H_LoRA v by differentiating θ ↦ ℓ(w(θ)) twice (Eq. 12–17, left-hand side)."""
 
 
 displayed_as(operators)(Decomposition)

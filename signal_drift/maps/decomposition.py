@@ -4,6 +4,7 @@ What LoRA adds to it, the sign structure of H_Drift, belongs to its bilinear map
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array
 
 from signal_drift.hessians.decomposition import Decomposition, task_hessian
 from signal_drift.hessians.factored import Factored, evaluate
+from signal_drift.hessians.second_derivative import Function, SecondDerivative
 from signal_drift.hessians.tangents import tangent_map
 from signal_drift.lora.adapters import Weights
 from signal_drift.losses.arguments import Loss
@@ -80,10 +82,12 @@ def drift_hessian(point: MapPoint) -> LinearMap:
     return tangent_map(jax.grad(pairing), theta, "adapter_map")
 
 
-def lora_hessian(point: MapPoint) -> LinearMap:
-    """Return v ↦ H_LoRA v by differentiating θ ↦ ℓ(w(θ)) twice (Eq. 12–17, left-hand side)."""
-    theta, unravel = point.flat(point.theta)
-    return tangent_map(jax.grad(lambda theta: evaluate(point.loss, point.factored_at(unravel(theta)))), theta)
+def _loss_of_map(point: MapPoint) -> tuple[Function, Any]:
+    return lambda theta: evaluate(point.loss, point.factored_at(theta)), point.theta
+
+
+lora_hessian = SecondDerivative(_loss_of_map)
+"""Gives v ↦ H_LoRA v by differentiating θ ↦ ℓ(w(θ)) twice (Eq. 12–17, left-hand side)."""
 
 
 def _inner(G: Array, W: Factored | Array) -> Array:

@@ -47,25 +47,27 @@ def chunk(apply: Callable, v: jax.ShapeDtypeStruct, result: int) -> int:
     return max(1, min(CHUNK, room // max(written, 1)))
 
 
+def images(f: Callable[[Array], Array], rows: Array) -> Array:
+    """Return the images f(row), in one block, or row by row where JAX cannot map the function so."""
+    try:
+        return jax.vmap(f)(rows)
+    except NotImplementedError:
+        return jax.lax.map(f, rows)
+
+
 def map_chunks(f: Callable[[Array], Array], rows: Array, size: int) -> Array:
     """Return the images f(row), `size` rows at a time, in the memory of the result and of one chunk.
 
     The last chunk ends with the last row, so it may repeat rows of the one before: `lax.map` would append a shorter
-    one, which copies the whole. A function that JAX cannot map in blocks is mapped row by row.
+    one, which copies the whole.
     """
     n = len(rows)
     size = min(size, n)
     image = jax.eval_shape(f, rows[0])
 
-    def images(part: Array) -> Array:
-        try:
-            return jax.vmap(f)(part)
-        except NotImplementedError:
-            return jax.lax.map(f, part)
-
     def fill(i: Array, filled: Array) -> Array:
         start = jnp.minimum(i * size, n - size)
-        part = images(jax.lax.dynamic_slice_in_dim(rows, start, size))
+        part = images(f, jax.lax.dynamic_slice_in_dim(rows, start, size))
         return jax.lax.dynamic_update_slice_in_dim(filled, part, start, 0)
 
     return jax.lax.fori_loop(0, -(-n // size), fill, jnp.zeros((n, *image.shape), image.dtype))

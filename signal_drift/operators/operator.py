@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial, register_dataclass
 from jaxtyping import Array, Float, Inexact
@@ -20,6 +21,7 @@ from signal_drift.operators.chunks import check_room, chunk, map_chunks
 from signal_drift.operators.linearised import apply
 from signal_drift.operators.mesh import MeshAxis, map_rows
 from signal_drift.operators.precision import coarser_step
+from signal_drift.operators.triangle import Triangular, asymmetry_of_rounding, blocks, from_lower_columns
 
 Vector = Float[Array, "_n"]
 LinearMap = Callable[[Vector], Vector]
@@ -184,10 +186,18 @@ class SymmetricOperator(LinearOperator):
     def dense(self) -> Float[Array, "n n"]:
         """Build the matrix, in float64, in the memory of one copy; of two from the shares of several devices.
 
+        A large second derivative is built by its symmetry from half of the work. That it has one is checked along a
+        random direction, and where it has none the matrix is that of all columns.
         Raises `TypeError` for lower precision, `RoomError` if it does not fit into memory.
         """
         check_room(self.shape, 8 * (2 if self.place else 1) * self.shape[0] * self.shape[1])
-        return _columns(self._exact())
+        op = self._exact()
+        if len(_blocks(op)) > 1:
+            H = _lower_columns(op)
+            if _agree(op, H):
+                return H
+            del H
+        return _columns(op)
 
     def diagonal(self) -> Float[Array, "n"]:
         """Return the diagonal, from n products and without the matrix. Raises `TypeError` below float64."""
@@ -209,6 +219,29 @@ def _block(op: LinearOperator, V: Array) -> Array:
 def _columns(op: LinearOperator) -> Array:
     """Row i of the result is column i of the operator."""
     return _mapped(op, lambda apply, i: apply(_basis(op, i)), jnp.arange(op.shape[1]))
+
+
+def _blocks(op: LinearOperator) -> list[tuple[int, int]]:
+    """The blocks of columns from which the matrix is made by its symmetry; none where it is not, or not here."""
+    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(op.point))
+    if op.place or traced or not isinstance(op.linearise, Triangular):
+        return []
+    return blocks(op.linearise.sizes(op.point))
+
+
+@jax.jit
+def _lower_columns(op: LinearOperator) -> Array:
+    assert isinstance(op.linearise, Triangular)
+    return from_lower_columns(op.linearise, op.point, op.dtype)
+
+
+def _agree(op: LinearOperator, H: Array) -> bool:
+    """Whether H v is the product with the operator along a random v, to as much as rounding is let to differ."""
+    n = len(H)
+    v = jax.random.normal(jax.random.key(0), (n,), H.dtype)
+    image = op @ v
+    apart = jnp.linalg.norm(H @ v - image)
+    return bool(apart <= n**0.5 * asymmetry_of_rounding(n, H.dtype) * jnp.linalg.norm(image))
 
 
 @jax.jit

@@ -12,7 +12,7 @@ from signal_drift.errors import InputError
 from signal_drift.errors.words import shown
 from signal_drift.operators.operator import SymmetricOperator
 from signal_drift.operators.scale import exponent_of, in_range, restored
-from signal_drift.spectra.matvec import asymmetry_of_rounding
+from signal_drift.operators.triangle import asymmetry_of_rounding
 
 SymmetricMatrix = Float[np.ndarray, "n n"]
 

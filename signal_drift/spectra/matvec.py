@@ -5,21 +5,13 @@ from typing import NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from signal_drift.errors import InputError
 from signal_drift.errors.arguments import random_key
 from signal_drift.operators.operator import LinearOperator, SymmetricOperator
 from signal_drift.operators.scale import exponent_of, in_range, times_power
-
-
-def asymmetry_of_rounding(n: int, dtype: DTypeLike) -> float:
-    """Return 100·√n·ε, by how much ⟨u, Hv⟩ and ⟨v, Hu⟩ of random unit vectors may differ by rounding, in units of ‖Hu‖.
-
-    E⟨u, (H − Hᵀ)v⟩² = ‖H − Hᵀ‖_F²/n² and E‖Hu‖² = ‖H‖_F²/n: it is the same as √n times this for ‖H − Hᵀ‖_F/‖H‖_F.
-    """
-    return 100 * n**0.5 * float(jnp.finfo(dtype).eps)
+from signal_drift.operators.triangle import asymmetry_of_rounding
 
 
 def generator(key: Key[Array, ""] | None) -> np.random.Generator:
