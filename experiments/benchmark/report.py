@@ -13,9 +13,9 @@ from signal_drift import plotting
 
 WAYS = {
     "gradient": ("ours", "merged", "torch"),
-    "product": ("ours", "merged", "once", "merged_once", "torch", "curvlinops", "eigenthings"),
-    "dense": ("ours", "straightforward", "torch", "chunked", "curvlinops"),
-    "spectrum": ("ours", "straightforward"),
+    "product": ("ours", "merged", "once", "merged_once", "hand", "torch", "curvlinops", "eigenthings"),
+    "dense": ("ours", "straightforward", "hand", "torch", "chunked", "curvlinops"),
+    "spectrum": ("ours", "straightforward", "torch"),
     "extremes": ("ours", "curvlinops", "curvlinops-1", "eigenthings"),
     "trace": ("ours", "curvlinops", "eigenthings"),
     "trajectories": ("ours", "bare", "peft"),
@@ -28,6 +28,7 @@ LABEL = {
     "once": "this project, once",
     "merged_once": "JAX, merged weights, once",
     "straightforward": "jax.hessian",
+    "hand": "by hand",
     "bare": "bare optax scan",
     "torch": "torch.func",
     "chunked": "torch.func in chunks",
@@ -46,8 +47,10 @@ KERNEL = {
     "trajectories": "grid of F2",
     "pipeline": "all spectra, every α",
 }
-STYLE = dict(zip(LABEL, ("-o", ":s", "-.o", "-.s", "--D", ":P", "--^", ":v", "--s", ":X", "-.d", "--P"), strict=True))
-HUES = ("signal", "drift", "signal", "drift", "other", "band", "lora", "drift", "task", "band", "lora", "other")
+STYLE = dict(
+    zip(LABEL, ("-o", ":s", "-.o", "-.s", "--D", "-*", ":P", "--^", ":v", "--s", ":X", "-.d", "--P"), strict=True)
+)
+HUES = ("signal", "drift", "signal", "drift", "other", "task", "band", "lora", "drift", "task", "band", "lora", "other")
 COLOR = {way: plotting.COLOR[hue] for way, hue in zip(LABEL, HUES, strict=True)}
 PAGE = 4.096e-3
 """Megabytes, the least change of a process's memory that can be seen."""
@@ -70,19 +73,22 @@ class Aim(NamedTuple):
 AIMS = (
     Aim("product", "seconds", ("merged",), 1 / 2.5, 256),
     Aim("product", "seconds", ("merged_once",), 1 / 2.5, 256, way="once"),
+    Aim("product", "seconds", ("hand",), 1, 256),
     Aim("product", "seconds", ("torch", "curvlinops"), 1 / 2.5, 256),
     Aim("product", "seconds", ("ours",), 2.5, 256, "gradient", "once"),
     Aim("product", "memory", ("ours",), 3, 256, "gradient"),
     Aim("extremes", "memory", ("ours",), 3, 256, "gradient"),
     Aim("dense", "seconds", ("torch", "curvlinops"), 0.25, 32),
+    Aim("dense", "seconds", ("hand",), 1, 32),
     Aim("dense", "seconds", ("chunked",), 1, 32),
     Aim("dense", "memory", ("chunked",), 1, 32),
     Aim("dense", "seconds", ("straightforward",), 1, 32),
     Aim("dense", "memory", ("straightforward",), 0.25, 32),
+    Aim("spectrum", "seconds", ("torch",), 1, 32),
     Aim("pipeline", "seconds", ("straightforward",), 0.2, 32),
-    Aim("extremes", "seconds", ("curvlinops", "curvlinops-1"), 0.4, 256),
-    Aim("trajectories", "seconds", ("peft",), 0.59, 256),
-    Aim("trajectories", "seconds", ("bare",), 1.2, 256),
+    Aim("extremes", "seconds", ("curvlinops", "curvlinops-1"), 0.15, 256),
+    Aim("trajectories", "seconds", ("peft",), 0.4, 256),
+    Aim("trajectories", "seconds", ("bare",), 1.15, 256),
 )
 """What we aim for; the widths are those at which it was set down."""
 FITTED = 3

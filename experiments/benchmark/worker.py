@@ -13,7 +13,7 @@ import psutil
 from experiments.benchmark.config import ANSWERS, Config
 from experiments.benchmark.floors import measured_rates
 from experiments.benchmark.timing import median, timed
-from experiments.benchmark.ways import cases, trajectories
+from experiments.benchmark.ways import by_hand, cases, trajectories
 from experiments.benchmark.ways.cases import Case
 from experiments.lab.command_line import prepare
 from experiments.lab.errors import LACKING, no_room
@@ -60,7 +60,7 @@ def _measured(case: Case, kernel: str, config: Config, rates: dict[str, float]) 
 
 def find(kernel: str, way: str) -> Case:
     """Return the function that sets up the call. Raises `ImportError` for a tool that is not installed."""
-    known = cases.KERNELS | trajectories.KERNELS
+    known = cases.KERNELS | trajectories.KERNELS | by_hand.KERNELS
     if (kernel, way) not in known:
         known = _of_peft() if way == "peft" else _of_peers()
     return known[kernel, way]

@@ -4,7 +4,7 @@ The gradient, the products, the extremes and the trace are those of the loss in 
 training; H_ℓ and its spectrum are taken at the weights of the same θ; the pipeline and the trajectories start at B = 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -34,6 +34,11 @@ class Point(NamedTuple):
     adapters: dict[str, sd.Adapter]
     scaling: dict[str, jax.Array]
     direction: jax.Array
+
+
+def in_turn(layers: Iterable[str]) -> list[str]:
+    """Return the names of layers in the order in which an input passes them; θ has layers.10 before layers.2."""
+    return sorted(layers, key=lambda name: int(name.rpartition(".")[2]))
 
 
 def point(config: Config) -> Point:

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from experiments.benchmark.config import Config
-from experiments.benchmark.ways.cases import Call, Case, point
+from experiments.benchmark.ways.cases import Call, Case, in_turn, point
 from signal_drift.lora.adapters import effective_weights
 
 CHUNK = 128
@@ -23,11 +23,6 @@ CHUNK = 128
 
 def tensor(x: Any) -> torch.Tensor:
     return torch.tensor(np.asarray(x))
-
-
-def in_turn(layers: Iterable[str]) -> list[str]:
-    """Return the names of layers in the order in which an input passes them; θ has layers.10 before layers.2."""
-    return sorted(layers, key=lambda name: int(name.rpartition(".")[2]))
 
 
 class SiLU(torch.nn.Module):
@@ -155,6 +150,12 @@ def dense_chunked(config: Config) -> Call:
     return dense
 
 
+def spectrum_torch(config: Config) -> Call:
+    """Compute `torch.linalg.eigvalsh` of the same."""
+    hessian = dense_chunked(config)
+    return lambda: torch.linalg.eigvalsh(hessian())
+
+
 def dense_curvlinops(config: Config) -> Call:
     """Compute `HessianLinearOperator @ eye`."""
     peer = _peer(config, whole=True)
@@ -249,6 +250,7 @@ KERNELS: dict[tuple[str, str], Case] = {
     ("dense", "torch"): dense_torch,
     ("dense", "chunked"): dense_chunked,
     ("dense", "curvlinops"): dense_curvlinops,
+    ("spectrum", "torch"): spectrum_torch,
     ("extremes", "curvlinops"): extremes_curvlinops,
     ("extremes", "eigenthings"): extremes_eigenthings,
     ("trace", "curvlinops"): trace_curvlinops,

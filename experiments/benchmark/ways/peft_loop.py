@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from experiments.benchmark.config import Config
-from experiments.benchmark.ways.cases import Call, Case
-from experiments.benchmark.ways.peers import in_turn, tensor
+from experiments.benchmark.ways.cases import Call, Case, in_turn
+from experiments.benchmark.ways.peers import tensor
 from experiments.benchmark.ways.trajectories import grid
 
 

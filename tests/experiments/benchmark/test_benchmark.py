@@ -54,7 +54,10 @@ def test_every_way_computes_the_same(kernel: str, way: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the other tools
-@pytest.mark.parametrize(("kernel", "way"), sorted(x for x in SAME if x[0] in {"gradient", "product", "trajectories"}))
+@pytest.mark.parametrize(
+    ("kernel", "way"),
+    sorted(x for x in SAME if x[0] in {"gradient", "product", "trajectories"} or x == ("dense", "hand")),
+)
 def test_layers_are_passed_in_their_order(kernel: str, way: str) -> None:
     """Twelve layers sort otherwise by name: layers.10 and layers.11 would come before layers.2."""
     deep = replace(CONFIG, problem=replace(CONFIG.problem, depth=12))
