@@ -22,7 +22,7 @@ from experiments.lab.side_by_side import Cell, SideBySide
 from experiments.problems.mlp import MLP
 from signal_drift import plotting
 
-VARIANTS = {"merged", "once", "merged_once", "hand", "bare", "curvlinops-1"}
+VARIANTS = {"merged", "once", "merged_once", "hand", "bare", "linalg", "curvlinops-1"}
 WAYS = {
     kernel: [way for way in WAYS_AT_A_SIZE[kernel] if way not in VARIANTS] for kernel in KERNEL if kernel != "pipeline"
 }

@@ -15,7 +15,7 @@ WAYS = {
     "gradient": ("ours", "merged", "torch"),
     "product": ("ours", "merged", "once", "merged_once", "hand", "torch", "curvlinops", "eigenthings"),
     "dense": ("ours", "straightforward", "hand", "torch", "chunked", "curvlinops"),
-    "spectrum": ("ours", "straightforward", "torch"),
+    "spectrum": ("ours", "straightforward", "linalg"),
     "extremes": ("ours", "curvlinops", "curvlinops-1", "eigenthings"),
     "trace": ("ours", "curvlinops", "eigenthings"),
     "trajectories": ("ours", "bare", "peft"),
@@ -32,6 +32,7 @@ LABEL = {
     "bare": "bare optax scan",
     "torch": "torch.func",
     "chunked": "torch.func in chunks",
+    "linalg": "torch.linalg",
     "curvlinops": "curvlinops",
     "curvlinops-1": "curvlinops, one BLAS thread",
     "eigenthings": "hessian-eigenthings",
@@ -48,9 +49,14 @@ KERNEL = {
     "pipeline": "all spectra, every α",
 }
 STYLE = dict(
-    zip(LABEL, ("-o", ":s", "-.o", "-.s", "--D", "-*", ":P", "--^", ":v", "--s", ":X", "-.d", "--P"), strict=True)
+    zip(
+        LABEL, ("-o", ":s", "-.o", "-.s", "--D", "-*", ":P", "--^", ":v", "--h", "--s", ":X", "-.d", "--P"), strict=True
+    )
 )
-HUES = ("signal", "drift", "signal", "drift", "other", "task", "band", "lora", "drift", "task", "band", "lora", "other")
+HUES = (
+    *("signal", "drift", "signal", "drift", "other", "task", "band"),
+    *("lora", "drift", "other", "task", "band", "lora", "other"),
+)
 COLOR = {way: plotting.COLOR[hue] for way, hue in zip(LABEL, HUES, strict=True)}
 PAGE = 4.096e-3
 """Megabytes, the least change of a process's memory that can be seen."""
@@ -84,7 +90,7 @@ AIMS = (
     Aim("dense", "memory", ("chunked",), 1, 32),
     Aim("dense", "seconds", ("straightforward",), 1, 32),
     Aim("dense", "memory", ("straightforward",), 0.25, 32),
-    Aim("spectrum", "seconds", ("torch",), 1, 32),
+    Aim("spectrum", "seconds", ("linalg",), 1, 32),
     Aim("pipeline", "seconds", ("straightforward",), 0.2, 32),
     Aim("extremes", "seconds", ("curvlinops", "curvlinops-1"), 0.15, 256),
     Aim("trajectories", "seconds", ("peft",), 0.4, 256),

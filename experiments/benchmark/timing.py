@@ -21,9 +21,9 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def median(call: Callable[[], Any], repeats: int, *known: float) -> float:
-    """Time calls until there are enough of them, those included of which the seconds are known, and take the middle."""
-    times = list(known)
+def median(call: Callable[[], Any], repeats: int) -> float:
+    """Time calls until there are enough of them, and take the middle."""
+    times = []
     while (len(times) < repeats and sum(times) < ENOUGH) or (len(times) < MORE * repeats and sum(times) < BRIEF):
         times.append(timed(call)[0])
     return float(np.median(times))

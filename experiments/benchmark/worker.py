@@ -4,9 +4,11 @@ import ctypes
 import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import psutil
 
@@ -18,18 +20,21 @@ from experiments.benchmark.ways.cases import Case
 from experiments.lab.command_line import prepare
 from experiments.lab.errors import LACKING, no_room
 
+Measure = Callable[[Callable[[], Any], str, Config], Iterator[dict[str, Any]]]
+"""What is measured of a call: lines of what is known of it, each as soon as it is."""
 
-def work(kernel: str, way: str, asked: Mapping[int, Config]) -> None:
+
+def work(kernel: str, way: str, asked: Mapping[int, Config], measure: Measure) -> None:
     """Print what is known of every size, a line of JSON as soon as it is; the reason where the way gets no further."""
     prepare("cpu")
-    case, times, rates = _case(kernel, way.removesuffix("-1")), [np.inf], measured_rates()
+    case, times = _case(kernel, way.removesuffix("-1")), [np.inf]
     for size, config in asked.items():
         if isinstance(case, str):
             found: Iterable[dict[str, Any]] = [{"reason": case}]
         elif times[-1] ** 2 > config.seconds * times[-2:][0]:
             found = [{"reason": f"over {config.seconds:g} s if the time grows by the same factor again"}]
         else:
-            found = _measured(case, kernel, config, rates)
+            found = _measured(case, kernel, config, measure)
         for line in found:
             print(json.dumps({"size": size, **line}), flush=True)
             times += [line["first"]] if "first" in line else []
@@ -37,25 +42,35 @@ def work(kernel: str, way: str, asked: Mapping[int, Config]) -> None:
                 return
 
 
-def _measured(case: Case, kernel: str, config: Config, rates: dict[str, float]) -> Iterator[dict[str, Any]]:
-    """Yield what the first call gives, then what the others do; the reason if there is no room."""
+def _measured(case: Case, kernel: str, config: Config, measure: Measure) -> Iterator[dict[str, Any]]:
+    """Yield what is measured; the reason if there is no room."""
     try:
-        call = case(config)
-        first, result = timed(call)
-        details = dict(result) if isinstance(result, dict) else {"answer": result}
-        answer = np.ravel(_array(details.pop("answer")))
-        size, picked = answer.nbytes, answer[np.linspace(0, answer.size - 1, ANSWERS).astype(int)].tolist()
-        del result, answer
-        yield (
-            {"first": first, "answer": picked, "result": float(size)} | rates | {k: float(details[k]) for k in details}
-        )
-        if kernel == "pipeline":  # once, as a user would; its memory is that of the whole process
-            yield {"seconds": first, "memory": _high_water()}
-        else:
-            peak, taken = _peak_beyond(call)
-            yield {"memory": peak - size, "seconds": median(call, config.repeats, taken)}
+        yield from measure(case(config), kernel, config)
     except LACKING as error:
         yield {"reason": no_room(error)}
+
+
+def timings(call: Callable[[], Any], kernel: str, config: Config) -> Iterator[dict[str, Any]]:
+    """Yield what the first call gives, then the time of the others; the pipeline is called once, as a user would."""
+    first, result = timed(call)
+    details = dict(result) if isinstance(result, dict) else {"answer": result}
+    answer = np.ravel(_array(details.pop("answer")))
+    size, picked = answer.nbytes, answer[np.linspace(0, answer.size - 1, ANSWERS).astype(int)].tolist()
+    del result, answer
+    known = {"first": first, "answer": picked, "result": float(size)} | _rates()
+    yield known | {name: float(details[name]) for name in details}
+    yield {"seconds": first if kernel == "pipeline" else median(call, config.repeats)}
+
+
+def memory(call: Callable[[], Any], kernel: str, config: Config) -> Iterator[dict[str, Any]]:
+    """Yield the peak memory of a call after the first, beyond what was there and the result; the pipeline's is all."""
+    result = call()
+    size = _array(result["answer"] if isinstance(result, dict) else result).nbytes
+    del result
+    yield {"memory": _high_water() if kernel == "pipeline" else _peak_beyond(call) - size}
+
+
+_rates = cache(measured_rates)
 
 
 def find(kernel: str, way: str) -> Case:
@@ -90,15 +105,14 @@ def _array(x: Any) -> np.ndarray:
     return x.numpy(force=True) if hasattr(x, "numpy") else np.asarray(x)
 
 
-def _peak_beyond(call: Callable[[], object]) -> tuple[int, float]:
-    """Return the bytes by which the resident memory rose at its highest during the call (Linux), and its seconds."""
+def _peak_beyond(call: Callable[[], object]) -> int:
+    """Return the bytes by which the resident memory rose at its highest during the call (Linux)."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that taking it again is seen
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the high-water mark
     before = psutil.Process().memory_info().rss
-    seconds, result = timed(call)
-    del result
-    return _high_water() - before, seconds
+    jax.block_until_ready(call())
+    return _high_water() - before
 
 
 def _high_water() -> int:

@@ -3,6 +3,7 @@
 Speed is reported, never asserted.
 """
 
+import json
 from dataclasses import replace
 
 import jax
@@ -104,9 +105,6 @@ def test_brief_calls_are_repeated_more_and_long_ones_less(
     monkeypatch.setattr(benchmark_timing, "timed", lambda call: (made.append(1) or seconds, None))
     assert benchmark_timing.median(lambda: None, 5) == seconds
     assert len(made) == calls
-    made.clear()
-    assert benchmark_timing.median(lambda: None, 5, seconds) == seconds  # of which one is known
-    assert len(made) == calls - 1
 
 
 @pytest.mark.parametrize("kernel", ["extremes", "trace"])
@@ -124,11 +122,28 @@ def test_floor_is_the_longer_of_arithmetic_and_memory() -> None:
         assert benchmark_floors.floor_seconds(kernel, CONFIG, 3, slow_arithmetic) == done
 
 
+def test_no_time_is_measured_under_the_allocator_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads wait for it. Where the time was not measured the memory is not asked for."""
+    asked = []
+
+    def watched(command: list[str], environment: dict[str, str], _: Config) -> tuple[str, str]:
+        asked.append(("MALLOC_ARENA_MAX" in environment, "16: Config" in command[-1]))
+        found = {"memory": 5.0} if asked[-1][0] else {"seconds": 1.0}
+        return json.dumps({"size": 8, **found}), "over 16 GB"
+
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    monkeypatch.setattr(processes, "_watched", watched)
+    found = processes.process({8: CONFIG, 16: CONFIG}, "gradient", "ours")
+    assert found == {8: {"seconds": 1.0, "memory": 5.0}, 16: {"reason": "over 16 GB"}}
+    assert asked == [(False, True), (True, False)]
+
+
 def test_a_fresh_process_measures_every_width() -> None:
     data = benchmark.measure(QUICK, "product", "ours")
     assert data.width.values.tolist() == list(QUICK.widths)
     assert (data.reason == "").all()
     assert (data.seconds > 0).all()
+    assert data.memory.notnull().all()
     assert (data["first"] > data.seconds).all()
     assert data.result.values.tolist() == [8 * 2 * 3 * d * min(3, d // 2) for d in QUICK.widths]  # p numbers of 8 bytes
     ours = benchmark_cases.product_ours(CONFIG)()
