@@ -18,12 +18,15 @@ import xarray as xr
 from pages_of_docs import GUIDES, PAGES, ROOT, blocks, commands, links, read, rows, spoken
 
 from experiments import __main__ as door
+from experiments.benchmark import experiment as benchmark
 from experiments.benchmark import growth
+from experiments.benchmark.report import report
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS
 from experiments.doors import reproduce, rerun, verify
 from experiments.doors.gpu_check import check as gpu_check
 from experiments.lab import command_line
+from experiments.lab.experiment import table
 from experiments.lab.reference import take
 from experiments.lab.runner import Stored, from_store
 from experiments.lab.side_by_side import as_markdown
@@ -38,6 +41,7 @@ DOCS = ROOT / "docs"
 FOLDERS = ("signal_drift", "experiments", "tests", "docs", "notebooks")
 ELSEWHERE = {"git", "python3", ".venv/bin/pip"}
 """First words of commands that are not ours."""
+BENCHED = benchmark.EXPERIMENT.at(PROBLEMS["mlp"])
 DOORS = (reproduce.Options, verify.Options, rerun.Options, gpu_check.Options)
 """What commands that are no experiments can be told."""
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -387,6 +391,41 @@ def test_what_is_said_of_growth_is_in_its_record(growth_record: Stored, grown: x
         f"each further one {ours('seconds', 'product', 256, 'depth')} s",
         "at d = 1024: {} s for {} s.".format(*called["seconds"]),
         "at every d, {} s for {} s at 1024".format(*called["first"]),
+    ):
+        assert words in page, words
+
+
+@pytest.fixture
+def sped(tmp_path: Path) -> xr.Dataset:
+    take(benchmark.EXPERIMENT, BENCHED, tmp_path)
+    found = from_store(benchmark.EXPERIMENT, BENCHED, tmp_path)
+    assert found.data is not None, found.reason
+    return found.data
+
+
+def test_table_of_speed_is_that_of_its_record(sped: xr.Dataset) -> None:
+    told, page = report(BENCHED, sped), read(DOCS / "speed.md")
+    assert f"\n\n{table(told.rows)}\n\n" in page
+    assert page.endswith("\n\n".join(["", *told.sentences, "Back to [README](../README.md).\n"]))
+
+
+def test_what_is_said_of_speed_is_in_its_record(sped: xr.Dataset) -> None:
+    def at(kernel: str, way: str, width: int, what: str = "seconds") -> float:
+        return float(sped[what].sel(kernel=kernel, way=way, width=width))
+
+    def ratio(kernel: str, way: str, other: str, width: int) -> str:
+        return f"{at(kernel, way, width) / at(kernel, other, width):.2f}"
+
+    products, each = at("extremes", "ours", 256, "products"), at("product", "ours", 256)
+    alone = products * each / min(at("extremes", way, 256) for way in ("curvlinops", "curvlinops-1"))
+    page = " ".join(read(DOCS / "speed.md").split())
+    for words in (
+        f"with JAX {sped.attrs['jax']} and torch ",
+        f"takes {ratio('product', 'ours', 'merged', 256)} of the time through merged weights, "
+        f"and {ratio('product', 'hand', 'merged', 256)} by hand",
+        f"{ratio('dense', 'ours', 'hand', 32)} times the time that it takes by hand",
+        f"takes {ratio('spectrum', 'linalg', 'ours', 32)} of our time",
+        f"the {products:.0f} products alone take {alone:.2f} of",
     ):
         assert words in page, words
 

@@ -1,4 +1,4 @@
-"""Take one way of a kernel through growing sizes in a fresh process of its own, as far as it gets."""
+"""Take one way of a kernel through growing sizes in fresh processes of its own, as far as it gets."""
 
 import json
 import os
@@ -58,16 +58,17 @@ def process(asked: Mapping[int, Config], kernel: str, way: str) -> dict[int, dic
 def _printed(
     asked: Mapping[int, Config], kernel: str, way: str, what: str, environment: Mapping[str, str]
 ) -> tuple[dict[int, dict[str, Any]], str]:
-    """What a fresh process prints of each size, and why it was ended."""
+    """Return what a fresh process prints of each size, and why it was ended."""
     imports = (
         "from experiments.benchmark.config import Config",
         f"from experiments.benchmark.worker import {what}, work",
         "from experiments.problems.mlp import MLP",
     )
     call = f"{'; '.join(imports)}; work({kernel!r}, {way!r}, {dict(asked)!r}, {what})"
+    others = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
     threads = {"OPENBLAS_NUM_THREADS": "1"} if way.endswith("-1") else {}
     output, reason = _watched(
-        [sys.executable, "-c", call], os.environ | environment | threads, next(iter(asked.values()))
+        [sys.executable, "-c", call], {**others, **environment, **threads}, next(iter(asked.values()))
     )
     found: dict[int, dict[str, Any]] = {}
     for row in map(json.loads, output.splitlines()):

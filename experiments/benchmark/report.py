@@ -54,8 +54,8 @@ STYLE = dict(
     )
 )
 HUES = (
-    *("signal", "drift", "signal", "drift", "other", "task", "band"),
-    *("lora", "drift", "other", "task", "band", "lora", "other"),
+    *("signal", "drift", "signal", "drift", "other", "band", "band"),
+    *("lora", "drift", "drift", "task", "band", "lora", "other"),
 )
 COLOR = {way: plotting.COLOR[hue] for way, hue in zip(LABEL, HUES, strict=True)}
 PAGE = 4.096e-3

@@ -1,7 +1,7 @@
 """Gives the decomposition H_LoRA = H_Signal + H_Drift as linear operators, each from its own definition.
 
 None of the four matrices is derived from the others, so that their identities are facts to test. An operator is
-matrix-free: `op @ v` costs a gradient or two, and only `op.dense()` builds a matrix, column by column.
+matrix-free: `op @ v` costs a gradient or two, and only `op.dense()` builds a matrix.
 """
 
 from typing import NamedTuple

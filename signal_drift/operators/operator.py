@@ -1,7 +1,7 @@
 """Represents a matrix by its products: it is built column by column only where that is asked for and fits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
@@ -96,8 +96,8 @@ class Point(AnyPoint):
 class LinearOperator:
     """Represent a matrix of the given shape by its product with a vector (n,) or with the columns of a block (n, k).
 
-    `linearise` turns the point, of whatever kind it takes, into the linear map; it is a module-level function, so
-    operators of equal shapes share their compiled code. `formula` says in a line what the matrix is.
+    `linearise` turns the point, of whatever kind it takes, into the linear map; it is the same object at every point,
+    so operators of equal shapes share their compiled code. `formula` says in a line what the matrix is.
     """
 
     linearise: Callable[[Any], LinearMap] = field(metadata={"static": True})
@@ -186,8 +186,8 @@ class SymmetricOperator(LinearOperator):
     def dense(self) -> Float[Array, "n n"]:
         """Build the matrix, in float64, in the memory of one copy; of two from the shares of several devices.
 
-        A large second derivative is built by its symmetry from half of the work. That it has one is checked along a
-        random direction, and where it has none the matrix is that of all columns.
+        A large second derivative is built by its symmetry from half of the work. That it has one, to rounding of its
+        largest entries, is checked by a product along a random direction; where it has none all columns are computed.
         Raises `TypeError` for lower precision, `RoomError` if it does not fit into memory.
         """
         check_room(self.shape, 8 * (2 if self.place else 1) * self.shape[0] * self.shape[1])
@@ -222,8 +222,11 @@ def _columns(op: LinearOperator) -> Array:
 
 
 def _blocks(op: LinearOperator) -> list[tuple[int, int]]:
-    """The blocks of columns from which the matrix is made by its symmetry; none where it is not, or not here."""
-    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(op.point))
+    """Return the blocks of columns from which the matrix is made by its symmetry, none where it is made otherwise.
+
+    Within a trace of JAX there are no values by which the symmetry could be checked.
+    """
+    traced = any(isinstance(x, Tracer) for x in (jnp.zeros(()), *jax.tree.leaves(op.point)))
     if op.place or traced or not isinstance(op.linearise, Triangular):
         return []
     return blocks(op.linearise.sizes(op.point))
@@ -236,12 +239,14 @@ def _lower_columns(op: LinearOperator) -> Array:
 
 
 def _agree(op: LinearOperator, H: Array) -> bool:
-    """Whether H v is the product with the operator along a random v, to as much as rounding is let to differ."""
+    """Tell whether H v is the product with the operator along a random v, but for what rounding may change."""
     n = len(H)
     v = jax.random.normal(jax.random.key(0), (n,), H.dtype)
-    image = op @ v
-    apart = jnp.linalg.norm(H @ v - image)
-    return bool(apart <= n**0.5 * asymmetry_of_rounding(n, H.dtype) * jnp.linalg.norm(image))
+    image = replace(op) @ v  # of an operator that nothing is kept with
+    size = jnp.max(jnp.abs(image))
+    unit = jnp.where(size > 0, size, 1)  # squares would leave the range
+    apart = jnp.linalg.norm((H @ v - image) / unit)
+    return bool(apart <= n**0.5 * asymmetry_of_rounding(n, H.dtype) * jnp.linalg.norm(image / unit))
 
 
 @jax.jit

@@ -59,7 +59,7 @@ def blocks(sizes: Sequence[int]) -> list[tuple[int, int]]:
         begun += size
         if begun >= width:
             cuts, begun = [*cuts, i + 1], 0
-    if begun:
+    if cuts[-1] < len(sizes):
         cuts = [*cuts[: max(1, len(cuts) - 1)], len(sizes)]
     return list(pairwise(cuts))
 
@@ -71,6 +71,7 @@ def from_lower_columns(linearise: Triangular, point: Any, dtype: jnp.dtype) -> F
     n = int(ends[-1])
     H = jnp.zeros((n, n), dtype)
     for first, last in blocks(sizes):
+        H, point = jax.lax.optimization_barrier((H, point))  # what one block keeps is gone before the next
         start, width = int(ends[first]), int(ends[last] - ends[first])
         H = _mirrored(H, linearise.lower(point, first, last), start, width)
     return H

@@ -1,4 +1,4 @@
-"""Write two kernels out by hand in NumPy, for this one MLP and nothing else: how far from the floor they stay as well.
+"""Write two kernels out by hand in NumPy, for this one MLP and nothing else: they stay far from the floor as well.
 
 z_i = a_i W_iᵀ with a_0 = X and a_{i+1} = φ(z_i), φ SiLU; δ_i = ∂ℓ/∂z_i and e_i = δ_i W_i = ∂ℓ/∂a_i. A dot is a tangent.
 """
@@ -28,7 +28,7 @@ class Passes(NamedTuple):
 
 
 def _slopes(z: Rows) -> tuple[Rows, Rows, Rows]:
-    """φ, φ′ and φ″ of z·σ(z)."""
+    """Return φ, φ′ and φ″ of φ(z) = z·σ(z)."""
     s = 1 / (1 + np.exp(-z))
     return z * s, s * (1 + z * (1 - s)), s * (1 - s) * (2 + z * (1 - 2 * s))
 
@@ -97,8 +97,8 @@ def _lower(weights: list[np.ndarray], known: Passes, layer: int, entry: Any) -> 
 def product_by_hand(config: Config) -> Call:
     """Compute H_LoRA v with z = a W₀ᵀ + (a Aᵀ)(sB)ᵀ; what does not depend on v is kept, pairs of products are one."""
     at = point(config)
-    names, ends = in_turn(at.base), np.cumsum([0, *(x.size for pair in at.adapters.values() for x in pair)])
-    parts = [(k, j) for k in sorted(at.adapters) for j in (0, 1)]
+    names, parts = in_turn(at.base), [(k, j) for k in sorted(at.adapters) for j in (0, 1)]
+    ends = np.cumsum([0, *(at.adapters[k][j].size for k, j in parts)])
     where = {part: slice(ends[i], ends[i + 1]) for i, part in enumerate(parts)}
     s = [float(at.scaling[k]) for k in names]
     W0, A, B = (

@@ -151,7 +151,7 @@ def dense_chunked(config: Config) -> Call:
 
 
 def spectrum_linalg(config: Config) -> Call:
-    """Compute `torch.linalg.eigvalsh` of the same, on a CPU by MKL."""
+    """Compute `torch.linalg.eigvalsh`, on a CPU that of MKL, of the matrix in chunks."""
     hessian = dense_chunked(config)
     return lambda: torch.linalg.eigvalsh(hessian())
 
