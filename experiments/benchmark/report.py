@@ -257,5 +257,6 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     for panel in [*axes, memory]:
         panel.set_xticks(data.width.values, [str(d) for d in data.width.values])
         panel.minorticks_off()
+        panel.margins(y=0.4)  # for the legend
         panel.legend(fontsize=8.5)
     return figure
