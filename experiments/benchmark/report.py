@@ -257,6 +257,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     for panel in [*axes, memory]:
         panel.set_xticks(data.width.values, [str(d) for d in data.width.values])
         panel.minorticks_off()
-        panel.margins(y=0.4)  # for the legend
         panel.legend(fontsize=8.5)
+    memory.margins(y=0.8)
+    memory.legend(fontsize=8.5, loc="upper right")  # where no curve is
     return figure
