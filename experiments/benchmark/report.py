@@ -119,8 +119,8 @@ def _aim(data: xr.Dataset, aim: Aim) -> Row:
     known = {way: value for way, value in others.items() if np.isfinite(value)}
     name = " or ".join(LABEL[way] for way in aim.others) if aim.of is None else f"its {KERNEL[aim.of]}"
     quantity = f"{KERNEL[aim.kernel]}, d = {aim.width}: {_quantity(aim.quantity)}, ratio to {name}"
-    if not known:
-        return Row(quantity, f"at most {aim.most:.3g}", "–", "the other was not measured")
+    if not known or not np.isfinite(ours):
+        return Row(quantity, f"at most {aim.most:.3g}", "–", "one of them was not measured")
     best = min(known.values())
     unit = 1.0 if aim.quantity == "seconds" else 1e6
     parts = f"not one: {ours / unit:.3g} to {best / unit:.3g} {'s' if unit == 1 else 'MB'}"
@@ -163,7 +163,8 @@ def _kernel(config: Config, data: xr.Dataset, kernel: str) -> list[Row]:
         measured = (
             f"{float(at.seconds):.3g} s ({_reached(config, data, kernel, way, width)}first {float(at['first']):.2g} s)"
         )
-        row = f"{float(at.memory) / 1e6:.3g} MB{growth}{apart}"
+        memory = f"{float(at.memory) / 1e6:.3g} MB" if at.memory.notnull() else "memory not measured"
+        row = f"{memory}{growth}{apart}"
         found.append(Row(f"{KERNEL[kernel]}, {LABEL[way]}, d = {width}", floor, measured, row))
     return found
 

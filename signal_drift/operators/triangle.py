@@ -20,6 +20,8 @@ LinearMap = Callable[[Array], Array]
 
 WIDTH = 1024
 """Columns of a block at least: each is compiled by itself, which pays only where there are many to compute."""
+SMALL = 4
+"""Blocks of that width in all, below which the matrix is one block: compiling more would cost more than is saved."""
 BLOCKS = 8
 """Blocks at most: with b of them (b + 1)/2b of the matrix is computed."""
 
@@ -54,6 +56,8 @@ def blocks(sizes: Sequence[int]) -> list[tuple[int, int]]:
     [(0, 1), (1, 2), (2, 5)]
     """
     width = max(WIDTH, -(-sum(sizes) // BLOCKS))
+    if sum(sizes) < SMALL * WIDTH:
+        return [(0, len(sizes))]
     cuts, begun = [0], 0
     for i, size in enumerate(sizes):
         begun += size

@@ -18,7 +18,7 @@ import signal_drift as sd
 from signal_drift.hessians.second_derivative import SecondDerivative
 from signal_drift.jaxpr import equations
 from signal_drift.operators import operator, triangle
-from signal_drift.operators.triangle import BLOCKS, WIDTH, blocks, from_lower_columns
+from signal_drift.operators.triangle import BLOCKS, SMALL, WIDTH, blocks, from_lower_columns
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,7 @@ def test_blocks_divide_the_arrays_and_none_is_narrow(sizes: list[int]) -> None:
         found = blocks(sizes)
     assert [i for first, last in found for i in range(first, last)] == list(range(len(sizes)))
     assert len(found) <= BLOCKS
+    assert len(found) == 1 or sum(sizes) >= SMALL * WIDTH
     assert len(found) == 1 or min(sum(sizes[first:last]) for first, last in found) >= max(WIDTH, sum(sizes) / BLOCKS)
 
 

@@ -209,6 +209,15 @@ def test_report_has_each_aim_and_way_and_the_true_exponents() -> None:
     assert jax.tree.leaves(told.figures)
 
 
+def test_report_of_memory_that_was_not_measured_says_so() -> None:
+    data = invented({})
+    data["memory"] = data.memory.where((data.kernel != "extremes") | (data.way != "ours"))
+    told = [row for row in report(PAPER, data).rows if row.quantity.startswith("extremes of H_LoRA, ")]
+    aim, ours = (next(row for row in told if words in row.quantity) for words in ("peak memory", LABEL["ours"]))
+    assert (aim.measured, aim.interval) == ("–", "one of them was not measured")
+    assert ours.interval.startswith("memory not measured")
+
+
 def test_report_of_a_tool_that_is_not_installed_says_so() -> None:
     data = invented({})
     data["seconds"] = data.seconds.where(data.way != "peft")
