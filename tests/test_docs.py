@@ -20,7 +20,7 @@ from pages_of_docs import GUIDES, PAGES, ROOT, blocks, commands, links, read, ro
 from experiments import __main__ as door
 from experiments.benchmark import experiment as benchmark
 from experiments.benchmark import growth
-from experiments.benchmark.report import report
+from experiments.benchmark.report import HEADINGS, report
 from experiments.catalogue import EXPERIMENTS
 from experiments.claims import CLAIMS
 from experiments.doors import reproduce, rerun, verify
@@ -405,7 +405,7 @@ def sped(tmp_path: Path) -> xr.Dataset:
 
 def test_table_of_speed_is_that_of_its_record(sped: xr.Dataset) -> None:
     told, page = report(BENCHED, sped), read(DOCS / "speed.md")
-    assert f"\n\n{table(told.rows)}\n\n" in page
+    assert f"\n\n{table(told.rows, HEADINGS)}\n\n" in page
     assert page.endswith("\n\n".join(["", *told.sentences, "Back to [README](../README.md).\n"]))
 
 

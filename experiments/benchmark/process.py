@@ -18,7 +18,8 @@ from experiments.benchmark.config import ANSWERS, Config
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1"}
 """Of glibc: memory freed by one thread among several could not be given back, and a peak below it not be seen.
 
-F2's grid, which two threads compute, takes 1.7 times as long under it, so that no time is measured there."""
+Threads that compute at once, as those of F2's grid do, wait for it: no time is measured under it.
+"""
 EMPTY: dict[str, Any] = dict.fromkeys(
     ("first", "seconds", "memory", "result", "products", "certified", "float64", "float32", "bytes"), np.nan
 ) | {"answer": [np.nan] * ANSWERS, "reason": ""}
@@ -44,7 +45,7 @@ def measured(asked: Mapping[int, Config], kernel: str, way: str, **axis: Sequenc
 def process(asked: Mapping[int, Config], kernel: str, way: str) -> dict[int, dict[str, Any]]:
     """Return what a fresh process prints of each size; why it printed no more, at the size after the last.
 
-    The memory is that of another one, whose allocator gives back what it can: threads that compute at once wait for it.
+    The memory is that of another one, with an allocator that gives back what it can.
     """
     found, reason = _printed(asked, kernel, way, "timings", {})
     timed = {size: config for size, config in asked.items() if "seconds" in found.get(size, {})}

@@ -58,6 +58,8 @@ HUES = (
     *("lora", "drift", "drift", "task", "band", "lora", "other"),
 )
 COLOR = {way: plotting.COLOR[hue] for way, hue in zip(LABEL, HUES, strict=True)}
+HEADINGS = Row("quantity", "aim or floor", "measured", "more")
+"""What stands above the table where it is published."""
 PAGE = 4.096e-3
 """Megabytes, the least change of a process's memory that can be seen."""
 
@@ -123,8 +125,13 @@ def _aim(data: xr.Dataset, aim: Aim) -> Row:
         return Row(quantity, f"at most {aim.most:.3g}", "–", "one of them was not measured")
     best = min(known.values())
     unit = 1.0 if aim.quantity == "seconds" else 1e6
-    parts = f"not one: {ours / unit:.3g} to {best / unit:.3g} {'s' if unit == 1 else 'MB'}"
+    parts = f"{_written(ours / unit)} against {_written(best / unit)} {'s' if unit == 1 else 'MB'}"
     return Row(quantity, f"at most {aim.most:.3g}", f"{ours / best:.3g}", parts)
+
+
+def _written(x: float) -> str:
+    """Write three digits, those of thousands too without a power of ten."""
+    return f"{float(f'{x:.3g}'):g}"
 
 
 def _quantity(name: str) -> str:
@@ -145,7 +152,7 @@ def _growth(data: xr.Dataset) -> Row:
     extremes, gradient = (exponent(data.seconds.sel(kernel=k, way="ours")) for k in ("extremes", "gradient"))
     measured = f"{extremes - gradient:+.2f}"
     quantity = "growth exponent in d: extremes of H_LoRA beyond the gradient's own"
-    return Row(quantity, "at most +0.2", measured, f"not one: {extremes:.2f} and {gradient:.2f}")
+    return Row(quantity, "at most +0.2", measured, f"{extremes:.2f} against {gradient:.2f}")
 
 
 def _kernel(config: Config, data: xr.Dataset, kernel: str) -> list[Row]:
@@ -163,7 +170,7 @@ def _kernel(config: Config, data: xr.Dataset, kernel: str) -> list[Row]:
         measured = (
             f"{float(at.seconds):.3g} s ({_reached(config, data, kernel, way, width)}first {float(at['first']):.2g} s)"
         )
-        memory = f"{float(at.memory) / 1e6:.3g} MB" if at.memory.notnull() else "memory not measured"
+        memory = f"{_written(float(at.memory) / 1e6)} MB" if at.memory.notnull() else "memory not measured"
         row = f"{memory}{growth}{apart}"
         found.append(Row(f"{KERNEL[kernel]}, {LABEL[way]}, d = {width}", floor, measured, row))
     return found

@@ -93,9 +93,12 @@ def tuned_only(problem: Problem) -> str:
     return "" if problem.tuning else "it has no sweep to tune it by"
 
 
-def table(rows: Iterable[Row]) -> str:
+HEADINGS = Row("quantity", "predicted", "measured", "95% interval")
+
+
+def table(rows: Iterable[Row], headings: Row = HEADINGS) -> str:
     """Lay the rows out as an aligned Markdown table."""
-    lines = [Row("quantity", "predicted", "measured", "95% interval"), *(Row(*map(printable, row)) for row in rows)]
+    lines = [headings, *(Row(*map(printable, row)) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     text = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
     return "\n".join([text[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *text[1:]])

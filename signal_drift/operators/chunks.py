@@ -55,19 +55,25 @@ def images(f: Callable[[Array], Array], rows: Array) -> Array:
         return jax.lax.map(f, rows)
 
 
+def in_chunks(n: int, size: int, fill: Callable[[Array, Array], Array], into: Array) -> Array:
+    """Return what is filled in by fill(start, filled) for chunks of `size` that cover n, in the memory of `into`.
+
+    The last chunk ends with n, so it may repeat some of the one before: a shorter one would be another program.
+    """
+    return jax.lax.fori_loop(0, -(-n // size), lambda i, filled: fill(jnp.minimum(i * size, n - size), filled), into)
+
+
 def map_chunks(f: Callable[[Array], Array], rows: Array, size: int) -> Array:
     """Return the images f(row), `size` rows at a time, in the memory of the result and of one chunk.
 
-    The last chunk ends with the last row, so it may repeat rows of the one before: `lax.map` would append a shorter
-    one, which copies the whole.
+    `lax.map` would append a shorter chunk at the end, which copies the whole.
     """
     n = len(rows)
     size = min(size, n)
     image = jax.eval_shape(f, rows[0])
 
-    def fill(i: Array, filled: Array) -> Array:
-        start = jnp.minimum(i * size, n - size)
+    def fill(start: Array, filled: Array) -> Array:
         part = images(f, jax.lax.dynamic_slice_in_dim(rows, start, size))
         return jax.lax.dynamic_update_slice_in_dim(filled, part, start, 0)
 
-    return jax.lax.fori_loop(0, -(-n // size), fill, jnp.zeros((n, *image.shape), image.dtype))
+    return in_chunks(n, size, fill, jnp.zeros((n, *image.shape), image.dtype))

@@ -4,7 +4,7 @@ Of the columns of one layer only the rows of that layer and of those after it ar
 its layers in this order, what comes before has no tangent and needs no cotangent, which is half of the work.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,9 +14,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from signal_drift.operators.chunks import chunk, images
-
-LinearMap = Callable[[Array], Array]
+from signal_drift.operators.chunks import chunk, images, in_chunks
+from signal_drift.operators.linearised import LinearMap
 
 WIDTH = 1024
 """Columns of a block at least: each is compiled by itself, which pays only where there are many to compute."""
@@ -82,17 +81,13 @@ def from_lower_columns(linearise: Triangular, point: Any, dtype: jnp.dtype) -> F
 
 
 def _mirrored(H: Array, apply: LinearMap, start: int, width: int) -> Array:
-    """Fill in the columns from `start` on and the rows that are their transpose, a chunk at a time.
-
-    The last chunk ends with the last column of the block, so it may repeat some of the one before.
-    """
+    """Fill in the columns from `start` on and the rows that are their transpose, a chunk at a time."""
     size = min(width, chunk(apply, jax.ShapeDtypeStruct((width,), H.dtype), H.size * H.dtype.itemsize))
 
-    def fill(i: Array, H: Array) -> Array:
-        column = jnp.minimum(i * size, width - size)
+    def fill(column: Array, H: Array) -> Array:
         basis = (column + jnp.arange(size))[:, None] == jnp.arange(width)
         rows = images(apply, basis.astype(H.dtype))
         H = jax.lax.dynamic_update_slice(H, rows, (start + column, start))
         return jax.lax.dynamic_update_slice(H, rows[:, width:].T, (start + width, start + column))
 
-    return jax.lax.fori_loop(0, -(-width // size), fill, H)
+    return in_chunks(width, size, fill, H)

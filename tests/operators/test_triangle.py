@@ -73,7 +73,7 @@ def test_any_map_is_built_so() -> None:
 
 
 def test_nothing_is_kept_with_the_operator() -> None:
-    """What the check of the symmetry linearises is as much as a gradient takes."""
+    """Leave the operator as it was: what the check of its symmetry linearises takes as much as a gradient."""
     op = replace(decomposition("mlp").task)
     op.dense()
     assert "_linear" not in vars(op)
@@ -97,7 +97,7 @@ def test_columns_of_a_later_layer_take_fewer_products() -> None:
 
 
 def test_it_needs_no_second_copy_of_the_matrix() -> None:
-    """What is taken beyond the result is a chunk of columns, not another matrix."""
+    """Take no more beyond the result than a chunk of columns; another matrix would be all of it once more."""
     op = _mlp(5, 16).task
     leaves, structure = jax.tree.flatten(op)
     build = jax.jit(lambda *leaves: operator._lower_columns(jax.tree.unflatten(structure, leaves)))
