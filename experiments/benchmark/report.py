@@ -245,7 +245,7 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     """Draw time over d for each kernel, and the memory that ours take."""
     kernels = [kernel for kernel in KERNEL if kernel != "pipeline"]
     title = "Time over d, on the same weights in the same run, and the memory of this project"
-    figure, [*axes, memory] = plotting.panels(4, title, rows=2, width=4.6)
+    figure, [*axes, memory] = plotting.panels(4, title, rows=2, height=5.0, width=4.6)
     for panel, kernel in zip(axes, kernels, strict=True):
         for way in (way for way in LABEL if way in data.way.values):
             seconds = data.seconds.sel(kernel=kernel, way=way).dropna("width")
@@ -265,7 +265,5 @@ def _figure(config: Config, data: xr.Dataset) -> plotting.Figure:
     for panel in [*axes, memory]:
         panel.set_xticks(data.width.values, [str(d) for d in data.width.values])
         panel.minorticks_off()
-        panel.legend(fontsize=8.5)
-    memory.margins(y=0.8)
-    memory.legend(fontsize=8.5, loc="upper right")  # where no curve is
+        panel.legend(fontsize=8.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # hides no curve
     return figure
